@@ -1,2 +1,68 @@
-//! Project chores.
-fn main() {}
+//! Project chores: `cargo xtask <command>`.
+//!
+//! `test` and `chat` are the two commands of the README; the others are what those two and CI
+//! are made of. A failure is one line on standard error and a non-zero exit code.
+
+mod cache;
+mod cargo;
+mod chat;
+mod model;
+mod pip;
+mod test;
+mod wheel;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Project chores")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Answer a prompt with a language model, fetching the default one on first use
+    Chat {
+        /// The prompt, then flags of `examples/chat` (listed by `cargo xtask chat -- --help`)
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Run all tests, with whatever set-up they need
+    Test {
+        /// Also run the tests that are ignored because they take long
+        #[arg(long)]
+        full: bool,
+        /// Fetch nothing: tests that need a model not yet in the cache are reported as ignored
+        #[arg(long)]
+        offline: bool,
+        /// Arguments for `cargo test`, such as `--test layers`
+        #[arg(allow_hyphen_values = true)]
+        args: Vec<OsString>,
+        /// Arguments for the test binaries, such as `--nocapture`
+        #[arg(last = true)]
+        binary_args: Vec<OsString>,
+    },
+    /// Fetch the default model into the user's cache folder and print its path
+    Model,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Chat { args } => chat::run(args),
+        Command::Test { full, offline, args, binary_args } => {
+            test::run(&test::Options { full, offline, args, binary_args })
+        }
+        Command::Model => model::fetch().map(|path| {
+            println!("{}", path.display());
+            ExitCode::SUCCESS
+        }),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
