@@ -9,7 +9,9 @@
 //!
 //! where `g` is the tensor scale for formats that have one, else 1.
 
+mod layout;
 mod spec;
 
+pub use layout::{BlockLayout, TILE_COLS, TILE_ROWS, convert_scales};
 pub use spec::{BlockFormat, Format, FormatSpec, ScaleLayout, WHOLE};
 pub use spec::{Fp8Block128, Fp8Group128, Fp8PerRow, Fp8PerTensor, Mxfp4, Mxfp8, Nvfp4};
