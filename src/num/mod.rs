@@ -2,7 +2,7 @@
 //!
 //! | type | bits | stands for |
 //! |---|---|---|
-//! | [`bf16`], [`f16`], `f32`, `f64` | 16, 16, 32, 64 | IEEE-style floats |
+//! | [`bf16`], [`f16`](struct@f16), `f32`, `f64` | 16, 16, 32, 64 | IEEE-style floats |
 
 mod dtype;
 mod element;
