@@ -7,4 +7,6 @@ pub mod format;
 pub mod num;
 
 pub use error::{Error, Result};
-pub use num::{DType, Element, bf16, f16};
+pub use num::{
+    DType, E2M1, E2M1x2, E8M0, Element, F8E4M3, F8E5M2, Float, Scalar, UE4M3, bf16, f16,
+};
