@@ -4,6 +4,8 @@
 
 pub mod error;
 pub mod format;
+#[cfg(any(feature = "gguf", feature = "safetensors"))]
+pub mod io;
 pub mod num;
 
 pub use error::{Error, Result};
