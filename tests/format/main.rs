@@ -1,0 +1,8 @@
+//! Block formats: layout, quantisers and decoding, as properties and golden vectors.
+
+mod corners;
+mod golden;
+mod layout;
+mod properties;
+mod searches;
+mod support;
