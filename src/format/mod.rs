@@ -8,6 +8,30 @@
 //! ```
 //!
 //! where `g` is the tensor scale for formats that have one, else 1.
+//!
+//! | format | type | code | block | scale | bytes per 1000 values | worst error of a value | of a small value |
+//! |---|---|---|---|---|---|---|---|
+//! | `nvfp4` | [`Nvfp4`] | E2M1 | 1 × 16 | UE4M3, and f32 for the tensor | 562.5 | 1/5 | s·g/4 below s·g |
+//! | `mxfp4` | [`Mxfp4`] | E2M1 | 1 × 32 | E8M0 | 531.25 | 1/5 | s/4 below s |
+//! | `mxfp8` | [`Mxfp8`] | E4M3 | 1 × 32 | E8M0 | 1031.25 | 1/17 | s·2^-10 below s·2^-6 |
+//! | `mxfp8e5m2` | [`Mxfp8<F8E5M2>`](Mxfp8) | E5M2 | 1 × 32 | E8M0 | 1031.25 | 1/9 | s·2^-17 below s·2^-14 |
+//! | `fp8` | [`Fp8PerTensor`] | E4M3 | the matrix | f32 | 1000 | 1/17 | s·2^-10 below s·2^-6 |
+//! | `fp8e5m2` | [`Fp8PerTensor<F8E5M2>`](Fp8PerTensor) | E5M2 | the matrix | f32 | 1000 | 1/9 | s·2^-17 below s·2^-14 |
+//! | `fp8row` | [`Fp8PerRow`] | E4M3 | a row | f32 | 1000 + 4 a row | 1/17 | s·2^-10 below s·2^-6 |
+//! | `fp8group128` | [`Fp8Group128`] | E4M3 | 1 × 128 | f32 | 1031.25 | 1/17 | s·2^-10 below s·2^-6 |
+//! | `fp8block128` | [`Fp8Block128`] | E4M3 | 128 × 128 | f32 | 1000.25 | 1/17 | s·2^-10 below s·2^-6 |
+//!
+//! Bytes are of whole blocks; a tail of k is stored as a whole block. Errors are relative to the
+//! value for values that are neither small nor saturated: codes are rounded to nearest, so the
+//! error is at most half the step between codes, widest relative to the value at the first midpoint
+//! of a binade. Small values, which get subnormal codes, err by the absolute amount in the last
+//! column at most. What a value exceeds the largest code by is lost on top; how far that can be is
+//! the [`Quantizer`]'s affair: under [`Quantizer::Ocp`] up to a quarter of the value in MXFP4 and
+//! an eighth in MXFP8, under [`Quantizer::Amax`] nothing but 1/17 in NVFP4, whose scales are
+//! themselves rounded.
+//!
+//! [`BlockLayout`] says where codes and scales lie, [`quantize`] and [`dequantize`] convert whole
+//! tensors, [`RowQuantizer`] and [`Dequantizer`] do the same piece by piece. All work on slices.
 
 mod codec;
 mod dequantize;

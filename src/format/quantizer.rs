@@ -20,7 +20,7 @@ use crate::num::DType;
 /// | `Ocp` | – | `s = 2^(floor(log2(amax)) − emax)` | – |
 /// | `OcpCeil` | – | `s = 2^(ceil(log2(amax)) − emax)` | – |
 /// | `FourOverSix` | `amax` at 6 or at 4 | – | – |
-/// | `Mse` | `amax` anywhere from 8 to 4 | `Ocp`'s, half and double of it | `amax` on each code of the top binade |
+/// | `Mse` | `amax` anywhere from 8 to 3 | `Ocp`'s, half and double of it | `amax` on each code of the top binade |
 ///
 /// The last two keep the candidate of least squared block error, and on a tie the first of:
 /// `Amax`'s (or `Ocp`'s), then the others in ascending order of scale. As that first candidate is
@@ -68,9 +68,9 @@ pub enum Quantizer {
     /// smaller squared error. NVFP4 only.
     FourOverSix,
     /// Searches neighbouring scales for the least squared error. NVFP4: every scale code from the
-    /// one that maps amax to 8 (clipping it to 6) to the one that maps it to 4; smaller targets
-    /// cannot help, since 3 and below on the code grid is half of 6 and below. MX: the OCP scale,
-    /// its half and its double. f32 scales: amax on each code of the top binade (448, 416, …,
+    /// one that maps amax to 8 (clipping it to 6) to the one that maps it to 3; larger scales cannot
+    /// help, since half of such a scale, where there is one, expresses all that it does. MX: the
+    /// OCP scale, its half and its double. f32 scales: amax on each code of the top binade (448, 416, …,
     /// 256); scales half as large repeat the same grid.
     Mse,
 }

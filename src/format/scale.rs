@@ -127,7 +127,7 @@ impl Scaling {
                         best(codec, block, scale(base), [scale(mapped_to(4.0))])
                     }
                     Quantizer::Mse => {
-                        let codes = mapped_to(8.0)..=mapped_to(4.0);
+                        let codes = mapped_to(8.0)..=mapped_to(3.0);
                         best(codec, block, scale(base), codes.map(scale))
                     }
                     _ => scale(base),

@@ -123,7 +123,7 @@ fn mx_scales_are_clamped_at_both_ends() {
 fn nvfp4_block_scales_that_round_to_zero_make_the_block_zero() {
     // 448·1024 = 458752: half the smallest scale is a tie and goes to zero.
     let g = 1.0;
-    let amax = 2688.0;
+    let amax = 2688f32;
     let mut row = vec![0.0; 48];
     row[0] = amax;
     row[16] = amax / 458752.0;

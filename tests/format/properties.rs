@@ -134,17 +134,19 @@ proptest! {
     /// above with m = 21, unless `Mse` clipped it: there the tensor scale has to be passed on.
     /// Given g: a scale code above 3 is at most 1/8 from amax/(t·g), t = 6 or 4, so that amax gets
     /// code t again (for t = 6 from [5.25, 6.75], for t = 4 from [3.5, 4.5]), and the second pass
-    /// has the same scale among its candidates. `Mse`'s scales give amax a code of 4 or 6 and lie
-    /// in the range between the scales for 8 and 4 again. Among candidates only those that
+    /// has the same scale among its candidates. `Mse`'s scales give amax a code of 3, 4 or 6 and
+    /// so lie between the scales for 8 and 3 again. Among candidates only those that
     /// express all decoded values have errors at the level of f32's rounding; they
     /// stand for the same exact products, so any of them decodes to the same values. Scale codes 1
     /// to 3 are left out: so close to zero the rounded scale can be far enough off for amax to get
-    /// code 3, which then asks for another scale.
+    /// code 3 by `Amax`, which then asks for another scale.
     #[test]
     fn quantising_decoded_values_again_gives_the_same_values((case, rule) in cases_and_rules()) {
         let format = case.layout.format();
         let f32_scales = format.spec().scale.size() == 4;
-        prop_assume!(!(f32_scales && rule == Quantizer::Mse));
+        if f32_scales && rule == Quantizer::Mse {
+            return Ok(());
+        }
         let first = Packed::new(case.layout, rule, &case.values).unwrap();
         let once = first.values();
         let second = if format == Format::Nvfp4 && rule == Quantizer::Mse {
@@ -198,7 +200,9 @@ proptest! {
         (case, rule) in cases_and_rules(), at: prop::sample::Index,
         bad in prop_oneof![Just(f32::NAN), Just(f32::INFINITY), Just(f32::NEG_INFINITY)],
     ) {
-        prop_assume!(!case.values.is_empty());
+        if case.values.is_empty() {
+            return Ok(());
+        }
         let mut values = case.values.clone();
         let i = at.index(values.len());
         values[i] = bad;
@@ -332,17 +336,17 @@ proptest! {
         let g = packed.tensor_scale;
         if other(packed.codes.len()) != packed.codes.len() {
             let found = Dequantizer::new(&layout, &short(&packed.codes), &packed.scales, g).err();
-            prop_assert!(matches!(found, Some(Error::Shape { arg: "codes", .. })));
+            prop_assert_eq!(shape_error(found), Some("codes"));
         }
         if other(packed.scales.len()) != packed.scales.len() {
             let found = Dequantizer::new(&layout, &packed.codes, &short(&packed.scales), g).err();
-            prop_assert!(matches!(found, Some(Error::Shape { arg: "scales", .. })));
+            prop_assert_eq!(shape_error(found), Some("scales"));
         }
         if other(values.len()) != values.len() {
             let mut src = values.clone();
             src.resize(other(src.len()), 0.0);
             let found = Packed::new(layout, Quantizer::Amax, &src).err();
-            prop_assert!(matches!(found, Some(Error::Shape { arg: "src", .. })));
+            prop_assert_eq!(shape_error(found), Some("src"));
         }
         let rows = Dequantizer::new(&layout, &packed.codes, &packed.scales, g).unwrap();
         let mut dst = vec![0.0; layout.k() + 1];
@@ -351,6 +355,14 @@ proptest! {
         prop_assert!(rows.row(0, layout.rows(), 0, &mut []).is_err());
         prop_assert!(rows.row(0, 0, usize::MAX, &mut dst).is_err());
         prop_assert!(rows.scale(0, layout.scale_rows(), 0).is_err());
+    }
+}
+
+/// The argument that a shape error names.
+fn shape_error(found: Option<Error>) -> Option<&'static str> {
+    match found {
+        Some(Error::Shape { arg, .. }) => Some(arg),
+        _ => None,
     }
 }
 

@@ -114,7 +114,7 @@ def candidates(rule, table, scale, amax, g):
         codes = {
             "amax": [at(6)],
             "four_over_six": [at(6), at(4)],
-            "mse": [at(6), *range(at(8), at(4) + 1)],
+            "mse": [at(6), *range(at(8), at(3) + 1)],
         }[rule]
         return [(c, E4M3.values[c] * gf) for c in codes]
     if scale == "e8m0":
