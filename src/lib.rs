@@ -2,13 +2,22 @@
 //! and a CPU reference that every kernel is checked against.
 #![warn(missing_docs)]
 
+pub mod backend;
+pub mod caps;
+pub mod device;
 pub mod error;
 pub mod format;
 #[cfg(any(feature = "gguf", feature = "safetensors"))]
 pub mod io;
+pub mod memory;
 pub mod num;
+pub mod op;
+pub mod registry;
+pub mod tensor;
 
+pub use device::Device;
 pub use error::{Error, Result};
 pub use num::{
     DType, E2M1, E2M1x2, E8M0, Element, F8E4M3, F8E5M2, Float, Scalar, UE4M3, bf16, f16,
 };
+pub use tensor::{AnyTensor, MatMul, ScaledTensor, Tensor};

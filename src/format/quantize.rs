@@ -80,8 +80,7 @@ pub fn quantize(
         let (batch, rows) = layout.band(band);
         let first = batch * layout.rows() + rows.start;
         let src = &src[first * layout.k()..][..rows.len() * layout.k()];
-        let codes =
-            &mut out.codes[first * layout.row_bytes()..][..rows.len() * layout.row_bytes()];
+        let codes = &mut out.codes[first * layout.row_bytes()..][..rows.len() * layout.row_bytes()];
         let width = layout.scale_cols() * size;
         if !tiled {
             let scales = &mut out.scales[band * width..][..width];
@@ -281,8 +280,6 @@ pub fn amax(src: &[f32]) -> Result<f32, NonFinite> {
         return Ok(amax);
     }
     let found = src.iter().enumerate().find(|(_, x)| !x.is_finite());
-    Err(found.map_or(NonFinite { index: 0, value: amax }, |(index, &value)| NonFinite {
-        index,
-        value,
-    }))
+    Err(found
+        .map_or(NonFinite { index: 0, value: amax }, |(index, &value)| NonFinite { index, value }))
 }

@@ -143,13 +143,9 @@ impl Scaling {
                 let floor = floor_log2(amax);
                 let ocp = floor - emax;
                 match quantizer {
-                    Quantizer::Amax => {
-                        code(ocp + i32::from(amax > codec.max() * exp2(ocp)))
-                    }
+                    Quantizer::Amax => code(ocp + i32::from(amax > codec.max() * exp2(ocp))),
                     Quantizer::OcpCeil => code(ocp + i32::from(amax > exp2(floor))),
-                    Quantizer::Mse => {
-                        best(codec, block, code(ocp), [code(ocp - 1), code(ocp + 1)])
-                    }
+                    Quantizer::Mse => best(codec, block, code(ocp), [code(ocp - 1), code(ocp + 1)]),
                     _ => code(ocp),
                 }
             }
@@ -180,8 +176,7 @@ fn best(
     base: Scale,
     others: impl IntoIterator<Item = Scale>,
 ) -> Scale {
-    let error =
-        |unit: f64| block.rows().fold(0.0, |sum, row| codec.add_error(sum, row, unit));
+    let error = |unit: f64| block.rows().fold(0.0, |sum, row| codec.add_error(sum, row, unit));
     let first = (base, error(base.unit));
     let better = |best: (Scale, f64), scale: Scale| {
         let error = error(scale.unit);

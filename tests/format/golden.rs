@@ -48,9 +48,9 @@ fn codes_and_scales_are_those_of_exact_arithmetic() {
                 let visible = k.div_ceil(layout.spec().codes_per_byte);
                 let codes = bytes(codes);
                 for row in 0..*rows {
-                    let (data, padding) =
-                        found.codes[layout.row_offset(0, row)..][..layout.row_bytes()]
-                            .split_at(visible);
+                    let (data, padding) = found.codes[layout.row_offset(0, row)..]
+                        [..layout.row_bytes()]
+                        .split_at(visible);
                     assert_eq!(data, &codes[row * visible..][..visible], "{what}, row {row}");
                     assert!(padding.iter().all(|&b| b == 0), "{what}: padding of row {row}");
                 }

@@ -6,8 +6,7 @@ use proptest::prelude::*;
 
 use crate::support::{Packed, formats, row_major, shapes, values};
 
-const TILEABLE: [Format; 4] =
-    [Format::Nvfp4, Format::Mxfp4, Format::Mxfp8E4M3, Format::Mxfp8E5M2];
+const TILEABLE: [Format; 4] = [Format::Nvfp4, Format::Mxfp4, Format::Mxfp8E4M3, Format::Mxfp8E5M2];
 
 /// The offset of FORMATS' formula, written out tile by tile.
 fn tiled_offset(rows: usize, cols: usize, batch: usize, row: usize, col: usize) -> usize {

@@ -6,7 +6,9 @@ use ferrocerium::format::{
 };
 use proptest::prelude::*;
 
-use crate::support::{Case, Packed, bits, cases, cases_and_rules, formats, row_major, rules, values};
+use crate::support::{
+    Case, Packed, bits, cases, cases_and_rules, formats, row_major, rules, values,
+};
 
 /// Magnitudes of the codes of a format, ascending, from the definition of its fields.
 fn grid(format: Format) -> Vec<f64> {

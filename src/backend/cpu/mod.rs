@@ -1,0 +1,46 @@
+//! The CPU kernels that are written to be fast.
+
+use std::sync::Arc;
+
+use super::reference;
+use crate::caps::Caps;
+use crate::device::{Device, DeviceBuilder};
+use crate::error::Result;
+use crate::registry::{Kernel, KernelRegistry, Workers};
+
+/// Every fast CPU kernel.
+pub fn kernels() -> impl Iterator<Item = Arc<dyn Kernel>> {
+    std::iter::empty()
+}
+
+impl Device {
+    /// The CPU with all of its cores, and no limit on memory but the system's.
+    pub fn cpu() -> Self {
+        let builder = Self::builder();
+        let threads = builder.default_threads();
+        builder.cpu_with(threads)
+    }
+}
+
+impl DeviceBuilder {
+    /// The CPU with these limits.
+    ///
+    /// # Errors
+    /// [`Error::Value`](crate::Error::Value) for 0 threads.
+    pub fn cpu(self) -> Result<Device> {
+        let threads = self.thread_count()?;
+        Ok(self.cpu_with(threads))
+    }
+
+    fn cpu_with(self, threads: usize) -> Device {
+        let workers = Workers::with_threads(threads);
+        Device::from_parts(
+            "cpu",
+            Caps::cpu(workers.threads()),
+            self.pool("cpu"),
+            workers,
+            KernelRegistry::from_kernels(kernels().chain(reference::kernels())),
+            self.request(),
+        )
+    }
+}

@@ -1,0 +1,21 @@
+//! Where operations really run.
+
+#[cfg(feature = "cpu")]
+pub mod cpu;
+pub mod reference;
+
+use crate::device::Device;
+use crate::error::Result;
+
+impl Device {
+    /// The fastest device that is there.
+    ///
+    /// # Errors
+    /// None today; with a GPU present, whatever its driver reports.
+    pub fn best() -> Result<Device> {
+        #[cfg(feature = "cpu")]
+        return Ok(Device::cpu());
+        #[cfg(not(feature = "cpu"))]
+        return Ok(Device::reference());
+    }
+}

@@ -1,0 +1,44 @@
+//! The reference kernels as registry entries.
+
+use super::{convert, gemm};
+use crate::caps::{Caps, Target};
+use crate::error::Result;
+use crate::op::{Op, OpKind};
+use crate::registry::{Cost, Kernel, KernelInfo, Launch, Unsupported};
+
+/// The reference implementation of one operation.
+#[derive(Clone, Debug)]
+pub(super) struct Reference(KernelInfo);
+
+impl Reference {
+    pub(super) fn new(op: OpKind) -> Self {
+        let name = format!("reference.{}", op.name());
+        Reference(KernelInfo::new(name, op, "plain loops, f64 accumulation").fallback())
+    }
+}
+
+impl Kernel for Reference {
+    fn info(&self) -> &KernelInfo {
+        &self.0
+    }
+
+    fn supports(&self, _op: &Op, caps: &Caps) -> Result<(), Unsupported> {
+        match caps.target {
+            Target::Cpu => Ok(()),
+        }
+    }
+
+    fn cost(&self, op: &Op, _caps: &Caps) -> Cost {
+        // A few nanoseconds for each element touched, and for each product of a matrix product:
+        // far more than any kernel written for speed.
+        const SECONDS_EACH: f64 = 10e-9;
+        Cost { seconds: op.work() * SECONDS_EACH }
+    }
+
+    fn launch(&self, launch: &Launch<'_>) -> Result<()> {
+        match launch.op {
+            Op::Gemm(op) => gemm::gemm(op, launch),
+            Op::Convert(op) => convert::convert(op, launch),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What a machine is, as plain data.
+//!
+//! A kernel is chosen from these facts alone; how they were found out is the backends' business.
+
+use std::fmt;
+
+/// Where code runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Target {
+    /// The processor the program runs on.
+    Cpu,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Cpu => f.pad("cpu"),
+        }
+    }
+}
+
+/// An instruction-set level that kernels can ask for.
+///
+/// Levels are facts about the machine, not an order: a kernel names each one it uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Isa {
+    /// x86-64 AVX2 with FMA and F16C.
+    Avx2Fma,
+    /// x86-64 AVX-512 F, BW, DQ and VL.
+    Avx512,
+    /// aarch64 Advanced SIMD.
+    Neon,
+}
+
+/// Memory by who may touch it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum MemoryKind {
+    /// The process's own heap, 256-byte aligned. A GPU reads it where it can access pageable
+    /// memory.
+    Host,
+    /// A file mapped read-only; its pages are the page cache's.
+    Mapped,
+    /// Page-locked host memory that CPU and GPU both access.
+    Pinned,
+    /// Memory that the driver moves between, or shares with, CPU and GPU.
+    Managed,
+    /// The GPU's own memory; a host view of it is an error.
+    Device,
+}
+
+impl MemoryKind {
+    /// Whether the CPU may read bytes of this kind in place.
+    pub const fn host_readable(self) -> bool {
+        !matches!(self, MemoryKind::Device)
+    }
+
+    /// Whether the CPU may write bytes of this kind in place.
+    pub const fn host_writable(self) -> bool {
+        !matches!(self, MemoryKind::Device | MemoryKind::Mapped)
+    }
+}
+
+impl fmt::Display for MemoryKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            MemoryKind::Host => "host",
+            MemoryKind::Mapped => "mapped",
+            MemoryKind::Pinned => "pinned",
+            MemoryKind::Managed => "managed",
+            MemoryKind::Device => "device",
+        })
+    }
+}
+
+/// A machine, or the part of it that one device uses.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Caps {
+    /// Where code runs.
+    pub target: Target,
+    /// Instruction-set levels present (and not masked out).
+    pub isa: Vec<Isa>,
+    /// Cores or multiprocessors that work is spread over.
+    pub units: usize,
+    /// Memory kinds that kernels on this device can read.
+    pub memory_kinds: Vec<MemoryKind>,
+}
+
+impl Caps {
+    /// A CPU with `units` threads and no instruction-set level beyond the baseline.
+    pub fn cpu(units: usize) -> Self {
+        Caps {
+            target: Target::Cpu,
+            isa: Vec::new(),
+            units,
+            memory_kinds: vec![
+                MemoryKind::Host,
+                MemoryKind::Mapped,
+                MemoryKind::Pinned,
+                MemoryKind::Managed,
+            ],
+        }
+    }
+
+    /// Whether the instruction-set level is present.
+    pub fn has(&self, isa: Isa) -> bool {
+        self.isa.contains(&isa)
+    }
+}
+
+impl fmt::Display for Caps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} × {}", self.target, self.units)?;
+        for isa in &self.isa {
+            write!(f, ", {isa:?}")?;
+        }
+        Ok(())
+    }
+}

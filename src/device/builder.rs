@@ -1,0 +1,62 @@
+//! What a device is made with.
+
+use crate::error::{Error, Result};
+use crate::memory::Pool;
+use crate::registry::{KERNEL_VARIABLE, Request};
+
+/// Limits and threads of a device; ends in the constructor of a backend (`.cpu()`,
+/// `.reference()`).
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct DeviceBuilder {
+    memory_limit: Option<u64>,
+    threads: Option<usize>,
+    strict: bool,
+}
+
+impl DeviceBuilder {
+    /// The most bytes that live buffers may hold. Without it the system alone decides.
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.memory_limit = Some(bytes);
+        self
+    }
+
+    /// How many threads kernels use. Without it, one per core that the process may run on.
+    pub fn threads(mut self, n: usize) -> Self {
+        self.threads = Some(n);
+        self
+    }
+
+    /// Fail rather than run a kernel that is only a fallback.
+    pub fn strict(mut self, strict: bool) -> Self {
+        self.strict = strict;
+        self
+    }
+
+    /// The memory pool for a device of that name.
+    pub(crate) fn pool(&self, name: &str) -> Pool {
+        Pool::new(name, self.memory_limit.unwrap_or(u64::MAX))
+    }
+
+    /// The number of threads asked for, or that of the machine.
+    pub(crate) fn thread_count(&self) -> Result<usize> {
+        match self.threads {
+            Some(0) => Err(Error::value("device", "threads", "0; at least 1 is needed")),
+            Some(n) => Ok(n),
+            None => Ok(self.default_threads()),
+        }
+    }
+
+    /// One thread for each core that the process may run on.
+    pub(crate) fn default_threads(&self) -> usize {
+        std::thread::available_parallelism().map_or(1, |n| n.get())
+    }
+
+    /// How kernels are chosen: strictness, and what the environment forces.
+    pub(crate) fn request(&self) -> Request {
+        let text = std::env::var(KERNEL_VARIABLE).unwrap_or_default();
+        let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let forced = names.map(str::to_owned).collect();
+        Request { strict: self.strict, forced, ..Request::default() }
+    }
+}

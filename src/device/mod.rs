@@ -1,0 +1,159 @@
+//! A [`Device`]: a machine, its memory budget, its threads, and the kernels it runs with.
+
+mod builder;
+
+use std::fmt;
+use std::sync::Arc;
+
+pub use builder::DeviceBuilder;
+
+use crate::caps::Caps;
+use crate::error::{Error, Result};
+use crate::memory::{Buffer, Locks, MemoryReport, Pool};
+use crate::op::Op;
+use crate::registry::{Explanation, KernelRegistry, Launch, Request, Workers};
+
+/// Where tensors live and operations run.
+///
+/// Cheap to clone; clones share memory accounting and registry. `Send + Sync`.
+///
+/// ```
+/// use ferrocerium::Device;
+/// let device = Device::cpu();
+/// println!("{}: {}\n{}", device.name(), device.caps(), device.memory());
+/// ```
+#[derive(Clone)]
+pub struct Device {
+    shared: Arc<Shared>,
+    request: Arc<Request>,
+}
+
+struct Shared {
+    name: String,
+    caps: Caps,
+    pool: Pool,
+    workers: Workers,
+    registry: KernelRegistry,
+}
+
+impl Device {
+    /// Limits and threads for a device that is yet to be made.
+    ///
+    /// ```
+    /// # use ferrocerium::Device;
+    /// let device = Device::builder().memory_limit(1 << 30).threads(2).cpu()?;
+    /// assert_eq!(device.memory().budget, 1 << 30);
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
+    pub fn builder() -> DeviceBuilder {
+        DeviceBuilder::default()
+    }
+
+    /// A device from its parts, as backends make them.
+    pub fn from_parts(
+        name: impl Into<String>,
+        caps: Caps,
+        pool: Pool,
+        workers: Workers,
+        registry: KernelRegistry,
+        request: Request,
+    ) -> Self {
+        let shared = Shared { name: name.into(), caps, pool, workers, registry };
+        Device { shared: Arc::new(shared), request: Arc::new(request) }
+    }
+
+    /// The name: `"cpu"`, `"reference"`, …
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// What the machine is.
+    pub fn caps(&self) -> &Caps {
+        &self.shared.caps
+    }
+
+    /// The kernels it chooses from. Changes affect every clone of the device.
+    pub fn registry(&self) -> &KernelRegistry {
+        &self.shared.registry
+    }
+
+    /// Bytes used, the peak, the budget, and the largest live buffers by label.
+    pub fn memory(&self) -> MemoryReport {
+        self.shared.pool.report()
+    }
+
+    /// What this handle asks of the choice of kernels.
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// A handle to the same device whose operations are chosen as `request` says, except that
+    /// strictness and what the environment forces stay as they are.
+    ///
+    /// ```
+    /// # use ferrocerium::{Device, Tensor, registry::Request};
+    /// let device = Device::cpu();
+    /// let careful = device.with_request(Request::kernel("reference.gemm"));
+    /// let x = Tensor::from_host(&careful, [1, 2], &[1.0f32, 2.0])?;
+    /// let y = Tensor::from_host(&careful, [2, 1], &[3.0f32, 4.0])?;
+    /// assert_eq!(x.matmul(&y)?.host()?[[0, 0]], 11.0);
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
+    pub fn with_request(&self, request: Request) -> Self {
+        let request =
+            Request { strict: self.request.strict, forced: self.request.forced.clone(), ..request };
+        Device { shared: self.shared.clone(), request: Arc::new(request) }
+    }
+
+    /// Whether the two handles are the same device.
+    pub fn is_same(&self, other: &Device) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// `len` zero bytes of the memory that this device's results live in.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] when the budget or the system does not allow it.
+    pub fn allocate(&self, len: usize, label: impl Into<String>) -> Result<Buffer> {
+        Buffer::host(&self.shared.pool, len, label)
+    }
+
+    /// Every kernel that was considered for the operation, and why it does or does not run. The
+    /// operation may be a specification without data.
+    ///
+    /// # Errors
+    /// Those of [`Op::validate`].
+    pub fn explain(&self, op: &Op) -> Result<Explanation> {
+        op.validate()?;
+        Ok(self.registry().explain(op, self.caps(), &self.request))
+    }
+
+    /// Runs an operation: checks it, picks a kernel, waits for conflicting work, launches.
+    ///
+    /// # Errors
+    /// Those of [`Op::validate`]; [`Error::NoKernel`] when none fits; [`Error::Busy`] when a host
+    /// guard holds an operand; and whatever the kernel reports of the data.
+    pub fn run(&self, op: &Op) -> Result<()> {
+        op.validate()?;
+        op.require_data()?;
+        let Some(kernel) = self.registry().select(op, self.caps(), &self.request) else {
+            return Err(Error::NoKernel {
+                op: op.to_string(),
+                device: self.name().to_owned(),
+                explanation: self.registry().explain(op, self.caps(), &self.request).to_string(),
+            });
+        };
+        let uses = op.operands();
+        let buffers = uses.iter().flat_map(|u| u.operand.buffers().map(|b| (b, u.access)));
+        let mut locks = Locks::acquire(op.kind().name(), buffers)?;
+        let launch = Launch::new(op, &mut locks, self.caps(), &self.shared.workers);
+        tracing::trace!(kernel = %kernel.info().name, op = %op, "run");
+        kernel.launch(&launch)
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Device({}: {})", self.name(), self.caps())
+    }
+}

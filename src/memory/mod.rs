@@ -1,0 +1,24 @@
+//! Bytes, who may touch them, and how many there may be.
+//!
+//! A [`Buffer`] is bytes of one [`MemoryKind`](crate::caps::MemoryKind) plus a record of who is
+//! reading and writing them. Host code gets at the bytes through guards ([`Buffer::read`],
+//! [`Buffer::write`]); operations lock all of their buffers at once ([`Locks`]). A guard waits for
+//! device work that conflicts with it, and only for that; a conflict with another *host guard* is
+//! an error ([`Error::Busy`](crate::Error::Busy)), since waiting for one that the same thread
+//! holds would never end.
+//!
+//! Memory comes from a [`Pool`], which keeps the budget and the books.
+
+mod access;
+mod buffer;
+mod host;
+mod mapped;
+mod pool;
+
+pub use access::{Access, BufferBytes, Locks, ReadGuard, WriteGuard};
+pub use buffer::{Buffer, Region};
+pub use pool::{LiveBuffer, MemoryReport, Pool};
+
+/// Alignment of host allocations in bytes: a whole number of cache lines, of vector registers,
+/// and of the largest transaction a GPU makes.
+pub const HOST_ALIGNMENT: usize = 256;

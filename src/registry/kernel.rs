@@ -1,0 +1,145 @@
+//! The interface of a kernel.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::launch::Launch;
+use crate::caps::Caps;
+use crate::error::Result;
+use crate::op::{Op, OpKind};
+
+/// One implementation of one operation.
+///
+/// Implement it to bring your own: `examples/custom_kernel.rs` shows one, start to finish.
+pub trait Kernel: Send + Sync + 'static {
+    /// Name, operation and properties.
+    fn info(&self) -> &KernelInfo;
+
+    /// Whether the operation, as specified, can run on a machine like this; the reason when not.
+    ///
+    /// Must depend on nothing but its arguments: the answer decides a choice that is promised to
+    /// be the same every time.
+    fn supports(&self, op: &Op, caps: &Caps) -> Result<(), Unsupported>;
+
+    /// An estimate of the time it takes. Called only where [`Kernel::supports`] holds.
+    fn cost(&self, op: &Op, caps: &Caps) -> Cost;
+
+    /// Runs a validated operation that it supports.
+    ///
+    /// # Errors
+    /// Whatever only data can show: an index out of range, a NaN where none may be.
+    fn launch(&self, launch: &Launch<'_>) -> Result<()>;
+}
+
+/// What a kernel says of itself.
+#[derive(Clone, Debug)]
+pub struct KernelInfo {
+    /// Unique in a registry: `"<backend>.<operation>[.<variant>]"`.
+    pub name: String,
+    /// The operation it implements.
+    pub op: OpKind,
+    /// One line: how it does it.
+    pub summary: String,
+    /// What it does to the numbers.
+    pub numerics: Numerics,
+    /// Whether it is meant to be chosen, or is there so that everything runs.
+    pub tier: Tier,
+    /// Whether a row's result is the same bits whatever else is in the batch.
+    pub batch_invariant: bool,
+    /// Whether results are the same bits from run to run.
+    pub deterministic: bool,
+}
+
+impl KernelInfo {
+    /// A deterministic, batch-invariant kernel of class [`Numerics::AsGiven`].
+    pub fn new(name: impl Into<String>, op: OpKind, summary: impl Into<String>) -> Self {
+        KernelInfo {
+            name: name.into(),
+            op,
+            summary: summary.into(),
+            numerics: Numerics::AsGiven,
+            tier: Tier::Fast,
+            batch_invariant: true,
+            deterministic: true,
+        }
+    }
+
+    /// The same kernel, marked as a fallback.
+    pub fn fallback(mut self) -> Self {
+        self.tier = Tier::Fallback;
+        self
+    }
+}
+
+/// What a kernel does to numbers, from the strictest class to the freest. An operation asks for
+/// the freest class it accepts ([`Request::numerics`](super::Request)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Numerics {
+    /// Operands enter with the values their types say; sums are kept in f32 or wider.
+    #[default]
+    AsGiven,
+    /// Sums are kept in less than f32 in places.
+    ReducedAccumulation,
+    /// Operands are rounded to a narrower format inside the kernel.
+    NarrowedOperands,
+}
+
+impl fmt::Display for Numerics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Numerics::AsGiven => "as given",
+            Numerics::ReducedAccumulation => "reduced accumulation",
+            Numerics::NarrowedOperands => "narrowed operands",
+        })
+    }
+}
+
+/// Whether a kernel is meant to be chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tier {
+    /// Written to be fast.
+    Fast,
+    /// Written so that everything runs; an error in strict mode.
+    Fallback,
+}
+
+/// Why a kernel does not run an operation, in one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsupported(pub String);
+
+impl Unsupported {
+    /// The reason.
+    pub fn because(reason: impl Into<String>) -> Self {
+        Unsupported(reason.into())
+    }
+}
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// An estimate of how long a kernel takes.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub struct Cost {
+    /// Seconds.
+    pub seconds: f64,
+}
+
+impl Cost {
+    /// The larger of the time for `flops` at `flops_per_second` and for `bytes` at
+    /// `bytes_per_second`: a roofline.
+    pub fn roofline(flops: f64, flops_per_second: f64, bytes: f64, bytes_per_second: f64) -> Self {
+        Cost { seconds: (flops / flops_per_second).max(bytes / bytes_per_second) }
+    }
+}
+
+impl fmt::Display for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Duration::try_from_secs_f64(self.seconds) {
+            Ok(time) => write!(f, "{time:.2?}"),
+            Err(_) => write!(f, "{} s", self.seconds),
+        }
+    }
+}

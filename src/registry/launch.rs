@@ -1,0 +1,156 @@
+//! What a kernel is given to run.
+
+use std::cell::Cell;
+
+use super::workers::Workers;
+use crate::caps::Caps;
+use crate::error::{Error, Result};
+use crate::memory::{BufferBytes, Locks, Region};
+use crate::num::Element;
+use crate::op::{Op, Operand, Scaled};
+
+/// A validated operation, the bytes of its operands, and where to run.
+///
+/// The buffers are locked for the operation: inputs are shared slices, each output can be taken
+/// once, mutably.
+pub struct Launch<'a> {
+    /// The operation.
+    pub op: &'a Op,
+    /// The machine.
+    pub caps: &'a Caps,
+    /// Threads for CPU kernels.
+    pub workers: &'a Workers,
+    bytes: Vec<(u64, Cell<Option<BufferBytes<'a>>>)>,
+}
+
+/// The bytes of a block-scaled input.
+#[derive(Clone, Copy, Debug)]
+pub struct ScaledBytes<'a> {
+    /// Codes, rows padded to whole blocks.
+    pub codes: &'a [u8],
+    /// Block scales, in the operand's scale layout.
+    pub scales: &'a [u8],
+    /// The tensor scale; 1 for formats without one.
+    pub tensor_scale: f32,
+}
+
+/// The bytes of a block-scaled output.
+#[derive(Debug)]
+pub struct ScaledBytesMut<'a> {
+    /// Codes, rows padded to whole blocks.
+    pub codes: &'a mut [u8],
+    /// Block scales, in the operand's scale layout.
+    pub scales: &'a mut [u8],
+    /// The tensor scale, for formats that have one.
+    pub tensor_scale: Option<&'a mut [u8]>,
+}
+
+impl<'a> Launch<'a> {
+    /// Binds an operation to its locked buffers.
+    pub fn new(
+        op: &'a Op,
+        locks: &'a mut Locks<'_>,
+        caps: &'a Caps,
+        workers: &'a Workers,
+    ) -> Launch<'a> {
+        let bytes = locks.bytes().map(|(id, bytes)| (id, Cell::new(Some(bytes)))).collect();
+        Launch { op, caps, workers, bytes }
+    }
+
+    fn error(&self, problem: impl Into<String>) -> Error {
+        Error::kernel(self.op.kind().name(), problem)
+    }
+
+    fn cell(&self, region: &Region) -> Result<&Cell<Option<BufferBytes<'a>>>> {
+        let id = region.buffer().id();
+        let found = self.bytes.iter().find(|(other, _)| *other == id);
+        found.map(|(_, cell)| cell).ok_or_else(|| {
+            self.error(format!("buffer `{}` is not an operand", region.buffer().label()))
+        })
+    }
+
+    /// The bytes of an input region.
+    pub fn read(&self, region: &Region) -> Result<&'a [u8]> {
+        let cell = self.cell(region)?;
+        match cell.take() {
+            Some(BufferBytes::Read(bytes)) => {
+                cell.set(Some(BufferBytes::Read(bytes)));
+                Ok(&bytes[region.range()])
+            }
+            other => {
+                cell.set(other);
+                Err(self.error(format!("`{}` is not an input", region.buffer().label())))
+            }
+        }
+    }
+
+    /// The bytes of an output region, once.
+    pub fn write(&self, region: &Region) -> Result<&'a mut [u8]> {
+        let cell = self.cell(region)?;
+        match cell.take() {
+            Some(BufferBytes::Write(bytes)) => Ok(&mut bytes[region.range()]),
+            other => {
+                cell.set(other);
+                let label = region.buffer().label();
+                Err(self.error(format!("`{label}` is not an output, or was taken before")))
+            }
+        }
+    }
+
+    /// The elements of a dense input, from its first one on; strides apply.
+    pub fn read_dense<E: Element>(&self, operand: &Operand) -> Result<&'a [E]> {
+        let bytes = self.read(self.dense_region::<E>(operand)?)?;
+        bytemuck::try_cast_slice(bytes).map_err(|e| self.misaligned::<E>(operand, e))
+    }
+
+    /// The elements of a dense output, from its first one on, once; strides apply.
+    pub fn write_dense<E: Element>(&self, operand: &Operand) -> Result<&'a mut [E]> {
+        let bytes = self.write(self.dense_region::<E>(operand)?)?;
+        bytemuck::try_cast_slice_mut(bytes).map_err(|e| self.misaligned::<E>(operand, e))
+    }
+
+    /// The bytes of a block-scaled input.
+    pub fn read_scaled(&self, scaled: &Scaled) -> Result<ScaledBytes<'a>> {
+        let data = scaled.data.as_ref().ok_or_else(|| self.no_data())?;
+        let tensor_scale = match &data.tensor_scale {
+            Some(region) => {
+                let bytes = self.read(region)?;
+                let first = bytes.first_chunk().ok_or_else(|| self.error("empty tensor scale"))?;
+                f32::from_le_bytes(*first)
+            }
+            None => 1.0,
+        };
+        Ok(ScaledBytes {
+            codes: self.read(&data.codes)?,
+            scales: self.read(&data.scales)?,
+            tensor_scale,
+        })
+    }
+
+    /// The bytes of a block-scaled output, once.
+    pub fn write_scaled(&self, scaled: &Scaled) -> Result<ScaledBytesMut<'a>> {
+        let data = scaled.data.as_ref().ok_or_else(|| self.no_data())?;
+        Ok(ScaledBytesMut {
+            codes: self.write(&data.codes)?,
+            scales: self.write(&data.scales)?,
+            tensor_scale: data.tensor_scale.as_ref().map(|r| self.write(r)).transpose()?,
+        })
+    }
+
+    fn dense_region<'o, E: Element>(&self, operand: &'o Operand) -> Result<&'o Region> {
+        match operand {
+            Operand::Dense(dense) if dense.dtype == E::DTYPE => {
+                dense.data.as_ref().ok_or_else(|| self.no_data())
+            }
+            _ => Err(self.error(format!("{operand} was asked for as {}", E::DTYPE))),
+        }
+    }
+
+    fn no_data(&self) -> Error {
+        self.error("an operand has no data")
+    }
+
+    fn misaligned<E: Element>(&self, operand: &Operand, e: bytemuck::PodCastError) -> Error {
+        self.error(format!("{operand} can not be read as {} in place ({e}); copy it", E::DTYPE))
+    }
+}

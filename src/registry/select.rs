@@ -1,0 +1,139 @@
+//! Which kernel runs.
+
+use std::sync::Arc;
+
+use super::explain::{Candidate, Explanation, Verdict};
+use super::kernel::{Cost, Kernel, Numerics, Tier};
+use super::store::{KernelRegistry, State};
+use crate::caps::Caps;
+use crate::op::Op;
+
+/// What the caller asks of the choice, beyond the operation itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// Run the kernel of this name, or fail.
+    pub kernel: Option<String>,
+    /// The freest treatment of numbers that is acceptable.
+    pub numerics: Numerics,
+    /// Accept kernels whose result for a row can depend on the rest of the batch, or differ from
+    /// run to run.
+    pub allow_variable_results: bool,
+    /// Fail rather than run a [`Tier::Fallback`] kernel.
+    pub strict: bool,
+    /// Kernel names forced from outside (`FERROCERIUM_KERNEL`), each for its own operation.
+    pub forced: Vec<String>,
+}
+
+impl Request {
+    /// Force the kernel of that name.
+    pub fn kernel(name: impl Into<String>) -> Self {
+        Request { kernel: Some(name.into()), ..Request::default() }
+    }
+
+    /// The name that is forced for this operation, and by whom.
+    fn forced_name<'r>(&'r self, op: &Op, state: &State) -> Option<(&'r str, &'static str)> {
+        if let Some(name) = &self.kernel {
+            return Some((name, "forced by the caller"));
+        }
+        let found = |name: &str| state.kernels.iter().find(|k| k.info().name == name);
+        for name in &self.forced {
+            match found(name) {
+                Some(kernel) if kernel.info().op == op.kind() => {
+                    return Some((name, "forced by FERROCERIUM_KERNEL"));
+                }
+                Some(_) => {}
+                // Most likely a slip, which must not go unnoticed. Names of other devices'
+                // kernels are none of this registry's business.
+                None if state.kernels.iter().any(|k| same_backend(&k.info().name, name)) => {
+                    return Some((name, "forced by FERROCERIUM_KERNEL, but no such kernel exists"));
+                }
+                None => {}
+            }
+        }
+        None
+    }
+}
+
+fn same_backend(a: &str, b: &str) -> bool {
+    a.split('.').next() == b.split('.').next()
+}
+
+/// How one kernel fares.
+fn judge(kernel: &dyn Kernel, op: &Op, caps: &Caps, request: &Request) -> Result<Cost, String> {
+    let info = kernel.info();
+    if info.numerics > request.numerics {
+        return Err(format!(
+            "its numerics are `{}`; the caller accepts `{}`",
+            info.numerics, request.numerics
+        ));
+    }
+    if !request.allow_variable_results && !(info.deterministic && info.batch_invariant) {
+        return Err("its results can vary with the batch or the run; the caller did not allow it"
+            .to_owned());
+    }
+    if request.strict && info.tier == Tier::Fallback {
+        return Err("it is a fallback, and strict mode refuses those".to_owned());
+    }
+    kernel.supports(op, caps).map_err(|u| u.0)?;
+    Ok(kernel.cost(op, caps))
+}
+
+impl KernelRegistry {
+    /// Every kernel of the operation and how it fares; the chosen one, and why it was preferred.
+    ///
+    /// Depends on nothing but its arguments and the registry's content.
+    pub fn explain(&self, op: &Op, caps: &Caps, request: &Request) -> Explanation {
+        let state = self.state();
+        let chosen = state.choose(op, caps, request).map(|k| k.info().name.clone());
+        let forced = request.forced_name(op, &state);
+        let candidates = state.judged(op, caps, request).map(|(kernel, verdict)| {
+            let info = kernel.info().clone();
+            let verdict = match (verdict, forced) {
+                (Err(why), _) => Verdict::Rejected(why),
+                (Ok(cost), _) if chosen.as_ref() != Some(&info.name) => Verdict::Eligible(cost),
+                (Ok(_), Some((_, by))) => Verdict::Chosen(by.to_owned()),
+                (Ok(cost), None) => Verdict::Chosen(format!("least estimated time, {cost}")),
+            };
+            Candidate { info, verdict }
+        });
+        let candidates = candidates.collect();
+        Explanation { op: op.to_string(), caps: caps.to_string(), candidates }
+    }
+
+    /// Picks the kernel for an operation, or `None` where none can run: [`Self::explain`] says
+    /// why.
+    pub fn select(&self, op: &Op, caps: &Caps, request: &Request) -> Option<Arc<dyn Kernel>> {
+        self.state().choose(op, caps, request).cloned()
+    }
+}
+
+impl State {
+    fn judged<'s>(
+        &'s self,
+        op: &'s Op,
+        caps: &'s Caps,
+        request: &'s Request,
+    ) -> impl Iterator<Item = (&'s Arc<dyn Kernel>, Result<Cost, String>)> {
+        let forced = request.forced_name(op, self);
+        self.kernels.iter().filter(|k| k.info().op == op.kind()).map(move |kernel| {
+            let name = &kernel.info().name;
+            let verdict = match forced {
+                _ if self.disabled.contains(name) => Err("disabled".to_owned()),
+                Some((other, by)) if other != name => Err(format!("`{other}` is {by}")),
+                _ => judge(kernel.as_ref(), op, caps, request),
+            };
+            (kernel, verdict)
+        })
+    }
+
+    fn choose<'s>(
+        &'s self,
+        op: &'s Op,
+        caps: &'s Caps,
+        request: &'s Request,
+    ) -> Option<&'s Arc<dyn Kernel>> {
+        let eligible = self.judged(op, caps, request).filter_map(|(k, v)| Some((k, v.ok()?)));
+        // `min_by` keeps the first of equals, which is the order of registration.
+        eligible.min_by(|a, b| a.1.seconds.total_cmp(&b.1.seconds)).map(|(kernel, _)| kernel)
+    }
+}

@@ -1,0 +1,140 @@
+//! Tensors whose type is known at run time only, as loaders find them.
+
+use super::scaled::ScaledTensor;
+use super::tensor::Tensor;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::format::BlockFormat;
+use crate::memory::{Buffer, Region};
+use crate::num::{DType, Element};
+use crate::op::{Dense, Operand, Scaled};
+
+/// A tensor of any element type or block format, of any rank.
+///
+/// ```
+/// use ferrocerium::{AnyTensor, Device, Tensor};
+/// let device = Device::cpu();
+/// let any = AnyTensor::from(Tensor::from_host(&device, [2, 2], &[1.0f32, 2.0, 3.0, 4.0])?);
+/// assert_eq!(any.to_string(), "[2, 2] f32");
+/// assert!(any.tensor::<f32, 2>().is_ok());
+/// assert!(any.tensor::<ferrocerium::bf16, 2>().is_err());
+/// # Ok::<(), ferrocerium::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct AnyTensor {
+    device: Device,
+    operand: Operand,
+}
+
+impl AnyTensor {
+    /// Row-major elements that lie in a buffer already: the bytes are shared, not copied.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when they reach past the buffer or the rank is too large.
+    pub fn from_buffer(
+        device: &Device,
+        dtype: DType,
+        shape: &[usize],
+        buffer: Buffer,
+        offset: usize,
+    ) -> Result<Self> {
+        let mut dense = Dense::spec(dtype, shape)?;
+        let bytes = dense.dims.numel()?.checked_mul(dtype.size());
+        let bytes = bytes.ok_or_else(|| {
+            Error::shape("from_buffer", "shape", format!("{shape:?} can not be addressed"))
+        })?;
+        dense.data = Some(Region::new(buffer, offset, bytes)?);
+        Ok(AnyTensor { device: device.clone(), operand: dense.into() })
+    }
+
+    /// The device that runs its operations.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Sizes, outermost first.
+    pub fn shape(&self) -> Vec<usize> {
+        self.operand.dims().to_vec()
+    }
+
+    /// The element type, or `None` for a block format.
+    pub fn dtype(&self) -> Option<DType> {
+        self.operand.dtype()
+    }
+
+    /// The operand descriptor.
+    pub fn operand(&self) -> &Operand {
+        &self.operand
+    }
+
+    /// The same tensor with its type, which is checked.
+    ///
+    /// # Errors
+    /// [`Error::DType`] for another element type, [`Error::Shape`] for another rank,
+    /// [`Error::Layout`] when the bytes are not aligned for `E`.
+    pub fn tensor<E: Element, const R: usize>(&self) -> Result<Tensor<E, R>> {
+        match &self.operand {
+            Operand::Dense(dense) if dense.dtype == E::DTYPE => {
+                let shape = dense.dims.to_array::<R>().map_err(|_| self.wrong_rank(R))?;
+                let strides = dense.strides.to_array::<R>()?;
+                let Some(region) = &dense.data else {
+                    return Err(Error::layout("tensor", "self", "a specification has no data"));
+                };
+                let (buffer, offset) = (region.buffer().clone(), region.offset());
+                Tensor::from_buffer_strided(&self.device, buffer, offset, shape, strides)
+            }
+            _ => Err(Error::dtype(
+                "tensor",
+                "E",
+                format!("it is {self}, not {}; ask for its own type, then cast", E::DTYPE),
+            )),
+        }
+    }
+
+    /// The same tensor with its block format, which is checked.
+    ///
+    /// # Errors
+    /// [`Error::DType`] for another format or plain elements, [`Error::Shape`] for another rank.
+    pub fn scaled<F: BlockFormat, const R: usize>(&self) -> Result<ScaledTensor<F, R>> {
+        match &self.operand {
+            Operand::Scaled(scaled) if scaled.format == F::FORMAT => {
+                let scaled: Scaled = scaled.clone();
+                if scaled.dims.len() != R {
+                    return Err(self.wrong_rank(R));
+                }
+                Ok(ScaledTensor::from_scaled(&self.device, scaled))
+            }
+            _ => Err(Error::dtype(
+                "scaled",
+                "F",
+                format!("it is {self}, not {}; ask for its own type, then convert", F::FORMAT),
+            )),
+        }
+    }
+
+    fn wrong_rank(&self, rank: usize) -> Error {
+        Error::shape(
+            "tensor",
+            "R",
+            format!("it is {self}, of {} dimensions, not {rank}", self.operand.dims().len()),
+        )
+    }
+}
+
+impl std::fmt::Display for AnyTensor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.operand.fmt(f)
+    }
+}
+
+impl<E: Element, const R: usize> From<Tensor<E, R>> for AnyTensor {
+    fn from(tensor: Tensor<E, R>) -> Self {
+        AnyTensor { device: tensor.device.clone(), operand: tensor.operand() }
+    }
+}
+
+impl<F: BlockFormat, const R: usize> From<ScaledTensor<F, R>> for AnyTensor {
+    fn from(tensor: ScaledTensor<F, R>) -> Self {
+        AnyTensor { device: tensor.device().clone(), operand: tensor.operand() }
+    }
+}

@@ -1,0 +1,22 @@
+//! The typed tensor API.
+//!
+//! A [`Tensor<E, R>`] holds plain elements of type `E` in `R` dimensions; a [`ScaledTensor<F, R>`]
+//! holds codes of the block format `F`. Both are cheap to clone: clones and views share the
+//! bytes. A method that computes builds an [`op`](crate::op), hands it to the device, and returns
+//! a new tensor; a method that only looks differently at the same bytes ([`Tensor::transpose`],
+//! [`Tensor::slice`], …) copies nothing. Nothing converts, copies or moves unless its name says
+//! so.
+
+mod any;
+mod host;
+mod matmul;
+mod scaled;
+mod shape;
+mod tensor;
+mod view;
+
+pub use any::AnyTensor;
+pub use host::{HostView, HostViewMut};
+pub use matmul::{GemmBuilder, MatMul, MatOperand, ProductElement};
+pub use scaled::ScaledTensor;
+pub use tensor::Tensor;

@@ -1,0 +1,245 @@
+//! Tensors in block-scaled formats.
+
+use std::marker::PhantomData;
+
+use super::tensor::Tensor;
+use crate::device::Device;
+use crate::error::Result;
+use crate::format::{BlockFormat, Format, Quantizer, ScaleLayout};
+use crate::memory::{Buffer, Region};
+use crate::num::{Element, Float};
+use crate::op::{Convert, Op, Operand, Scaled, ScaledData};
+
+/// An `R`-dimensional array in the block-scaled format `F`: codes, block scales and, for formats
+/// that have one, a tensor scale. Blocks run along the last dimension as stored.
+///
+/// Cheap to clone; clones and transposes share the bytes.
+///
+/// ```
+/// use ferrocerium::{Device, Tensor, format::Nvfp4};
+/// let device = Device::cpu();
+/// let w = Tensor::from_fn(&device, [8, 32], |[i, j]| (i * 32 + j) as f32 * 0.01)?;
+/// let q = w.quantize::<Nvfp4>()?;
+/// assert_eq!(q.bytes(), 8 * 32 / 2 + 8 * 32 / 16 + 4);
+/// let back: Tensor<f32, 2> = q.dequantize()?;
+/// assert!((back.host()?[[7, 31]] - 2.55).abs() < 0.2);
+/// # Ok::<(), ferrocerium::Error>(())
+/// ```
+pub struct ScaledTensor<F: BlockFormat, const R: usize> {
+    device: Device,
+    scaled: Scaled,
+    format: PhantomData<F>,
+}
+
+impl<F: BlockFormat, const R: usize> Clone for ScaledTensor<F, R> {
+    fn clone(&self) -> Self {
+        let (device, scaled) = (self.device.clone(), self.scaled.clone());
+        ScaledTensor { device, scaled, format: PhantomData }
+    }
+}
+
+impl<F: BlockFormat, const R: usize> ScaledTensor<F, R> {
+    /// Zero codes under zero scale bytes.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] over the device's budget, [`Error::Shape`] when the size can not be
+    /// addressed.
+    pub fn zeros(device: &Device, shape: [usize; R]) -> Result<Self> {
+        Self::zeros_with(device, shape, ScaleLayout::RowMajor)
+    }
+
+    /// [`ScaledTensor::zeros`] with a scale layout.
+    pub fn zeros_with(
+        device: &Device,
+        shape: [usize; R],
+        scale_layout: ScaleLayout,
+    ) -> Result<Self> {
+        let mut scaled = Scaled::spec(F::FORMAT, &shape)?;
+        scaled.scale_layout = scale_layout;
+        let layout = scaled.layout()?;
+        let region = |bytes: usize, part: &str| {
+            let label = format!("{} {part}", F::FORMAT);
+            device.allocate(bytes, label).map(Region::whole)
+        };
+        let tensor_scale = match layout.tensor_scale_len() {
+            0 => None,
+            n => Some(region(n * size_of::<f32>(), "tensor scale")?),
+        };
+        scaled.data = Some(ScaledData {
+            codes: region(layout.codes_len(), "codes")?,
+            scales: region(layout.scales_bytes(), "scales")?,
+            tensor_scale,
+        });
+        Ok(ScaledTensor { device: device.clone(), scaled, format: PhantomData })
+    }
+
+    /// Codes and scales that lie in buffers already: the bytes are shared, not copied.
+    ///
+    /// Codes are row-major with rows padded to whole blocks; scales lie as `scale_layout` says;
+    /// the tensor scale is one little-endian f32.
+    ///
+    /// # Errors
+    /// [`Error::Layout`] when a region is too small or the tensor scale is missing.
+    pub fn from_parts(
+        device: &Device,
+        shape: [usize; R],
+        scale_layout: ScaleLayout,
+        data: ScaledData,
+    ) -> Result<Self> {
+        let mut scaled = Scaled::spec(F::FORMAT, &shape)?;
+        scaled.scale_layout = scale_layout;
+        scaled.data = Some(data);
+        Operand::Scaled(scaled.clone()).validate(
+            "from_parts",
+            "data",
+            crate::memory::Access::Read,
+        )?;
+        Ok(ScaledTensor { device: device.clone(), scaled, format: PhantomData })
+    }
+
+    /// The format as a value.
+    pub fn format(&self) -> Format {
+        F::FORMAT
+    }
+
+    /// The device that runs its operations.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The same bytes, with operations run by another handle: see [`Tensor::on`].
+    pub fn on(&self, device: &Device) -> Self {
+        ScaledTensor { device: device.clone(), ..self.clone() }
+    }
+
+    /// Sizes, outermost first.
+    pub fn shape(&self) -> [usize; R] {
+        let dims = self.scaled.logical_dims();
+        std::array::from_fn(|axis| dims[axis])
+    }
+
+    /// Whether the last two dimensions are swapped with respect to storage.
+    pub fn is_transposed(&self) -> bool {
+        self.scaled.transposed
+    }
+
+    /// How the block scales lie.
+    pub fn scale_layout(&self) -> ScaleLayout {
+        self.scaled.scale_layout
+    }
+
+    /// The last two dimensions swapped: the same bytes, looked at the other way.
+    #[must_use]
+    pub fn t(&self) -> Self {
+        const { assert!(R >= 2, "a transpose needs two dimensions") };
+        let (device, scaled) = (self.device.clone(), self.scaled.clone().transposed());
+        ScaledTensor { device, scaled, format: PhantomData }
+    }
+
+    /// Bytes of codes and scales together.
+    pub fn bytes(&self) -> usize {
+        self.buffers().map(|(_, region)| region.len()).sum()
+    }
+
+    /// Codes, scales and tensor scale by name.
+    pub fn buffers(&self) -> impl Iterator<Item = (&'static str, &Region)> {
+        let data = self.scaled.data.as_ref();
+        let parts = data.map(|d| [Some(&d.codes), Some(&d.scales), d.tensor_scale.as_ref()]);
+        let names = ["codes", "scales", "tensor scale"];
+        names.into_iter().zip(parts.unwrap_or_default()).filter_map(|(n, r)| Some((n, r?)))
+    }
+
+    /// The operand descriptor, as operations take it.
+    pub fn operand(&self) -> Operand {
+        self.scaled.clone().into()
+    }
+
+    /// A tensor of a checked descriptor that has data.
+    pub(super) fn from_scaled(device: &Device, scaled: Scaled) -> Self {
+        ScaledTensor { device: device.clone(), scaled, format: PhantomData }
+    }
+
+    /// `code · scale · g` for each element, rounded once to `E`.
+    pub fn dequantize<E: Float>(&self) -> Result<Tensor<E, R>> {
+        let out = Tensor::zeros(&self.device, self.shape())?;
+        self.device.run(&Op::Convert(Convert::new(self.operand(), out.operand())))?;
+        Ok(out)
+    }
+
+    /// The same codes with the scales in another layout: the codes are shared, the scales copied.
+    ///
+    /// # Errors
+    /// [`Error::Layout`] when the format does not have that layout.
+    pub fn with_scale_layout(&self, scale_layout: ScaleLayout) -> Result<Self> {
+        let from = self.scaled.layout()?;
+        let mut scaled = Scaled { scale_layout, ..self.scaled.clone() };
+        let to = scaled.layout()?;
+        let Some(data) = &mut scaled.data else { return Ok(self.clone()) };
+        let label = format!("{} scales", F::FORMAT);
+        let scales: Buffer = self.device.allocate(to.scales_bytes(), label)?;
+        {
+            let source = data.scales.buffer().read()?;
+            let range = data.scales.range();
+            crate::format::convert_scales(&from, &to, &source[range], &mut scales.write()?)?;
+        }
+        data.scales = Region::whole(scales);
+        Ok(ScaledTensor { device: self.device.clone(), scaled, format: PhantomData })
+    }
+}
+
+impl<E: Float, const R: usize> Tensor<E, R> {
+    /// The values in block format `F`, scales chosen by the format's default quantiser.
+    ///
+    /// # Errors
+    /// [`Error::Value`] when a value is NaN or infinite.
+    pub fn quantize<F: BlockFormat>(&self) -> Result<ScaledTensor<F, R>> {
+        self.quantize_with(Quantizer::default_for(F::FORMAT))
+    }
+
+    /// The values in block format `F`, scales chosen by `quantizer`.
+    ///
+    /// # Errors
+    /// [`Error::Value`] when a value is NaN or infinite, or the quantiser does not make `F`.
+    pub fn quantize_with<F: BlockFormat>(
+        &self,
+        quantizer: Quantizer,
+    ) -> Result<ScaledTensor<F, R>> {
+        let out = ScaledTensor::zeros(&self.device, self.shape())?;
+        let mut op = Convert::new(self.operand(), out.operand());
+        op.quantizer = Some(quantizer);
+        self.device.run(&Op::Convert(op))?;
+        Ok(out)
+    }
+}
+
+impl<E: Element, const R: usize> Tensor<E, R> {
+    /// A tensor whose elements are contiguous: this one (shared) when they are, else a copy.
+    pub fn contiguous(&self) -> Result<Self> {
+        if self.is_contiguous() {
+            return Ok(self.clone());
+        }
+        self.copy()
+    }
+
+    /// A copy in memory of its own, row-major.
+    pub fn copy(&self) -> Result<Self> {
+        let out = Tensor::zeros(&self.device, self.shape())?;
+        out.copy_from(self)?;
+        Ok(out)
+    }
+
+    /// Writes the elements of `src` into this tensor's memory; clones and views see them.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the shapes differ; [`Error::Layout`] when both lie in one buffer.
+    pub fn copy_from(&self, src: &Tensor<E, R>) -> Result<()> {
+        self.device.run(&Op::Convert(Convert::new(src.operand(), self.operand())))
+    }
+
+    /// Each element as an `O`: exact, or rounded to nearest even once.
+    pub fn cast<O: Element>(&self) -> Result<Tensor<O, R>> {
+        let out = Tensor::zeros(&self.device, self.shape())?;
+        self.device.run(&Op::Convert(Convert::new(self.operand(), out.operand())))?;
+        Ok(out)
+    }
+}

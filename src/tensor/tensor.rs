@@ -1,0 +1,244 @@
+//! Tensors of plain elements.
+
+use std::marker::PhantomData;
+
+use super::host::{HostView, HostViewMut};
+use super::shape::{byte_len, row_major};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::memory::{Buffer, Region};
+use crate::num::{DType, Element, Scalar};
+use crate::op::{Dense, Dims, Operand};
+
+/// An `R`-dimensional array of `E` on a device.
+///
+/// Element `[i, j, …]` lies `i·strides[0] + j·strides[1] + …` elements from the first. Clones and
+/// views share the bytes.
+///
+/// ```
+/// use ferrocerium::{Device, Tensor, bf16};
+/// let device = Device::cpu();
+/// let x = Tensor::from_host(&device, [2, 3], &[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0])?;
+/// assert_eq!(x.transpose(0, 1)?.host()?[[2, 0]], 3.0);
+/// let y: Tensor<bf16, 2> = Tensor::zeros(&device, [2, 3])?;
+/// assert_eq!(y.shape(), [2, 3]);
+/// # Ok::<(), ferrocerium::Error>(())
+/// ```
+pub struct Tensor<E: Element, const R: usize> {
+    pub(super) device: Device,
+    /// The bytes from the first element to the last.
+    pub(super) region: Region,
+    pub(super) shape: [usize; R],
+    pub(super) strides: [usize; R],
+    pub(super) element: PhantomData<E>,
+}
+
+impl<E: Element, const R: usize> Clone for Tensor<E, R> {
+    fn clone(&self) -> Self {
+        Tensor {
+            device: self.device.clone(),
+            region: self.region.clone(),
+            shape: self.shape,
+            strides: self.strides,
+            element: PhantomData,
+        }
+    }
+}
+
+impl<E: Element, const R: usize> Tensor<E, R> {
+    /// All-zero bytes.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] over the device's budget, [`Error::Shape`] when the size can not be
+    /// addressed.
+    pub fn zeros(device: &Device, shape: [usize; R]) -> Result<Self> {
+        Self::zeros_labelled(device, shape, E::DTYPE.name())
+    }
+
+    /// [`Tensor::zeros`] under a label for the device's memory report.
+    pub fn zeros_labelled(
+        device: &Device,
+        shape: [usize; R],
+        label: impl Into<String>,
+    ) -> Result<Self> {
+        let (strides, numel) = row_major("zeros", shape)?;
+        let bytes = byte_len("zeros", &shape, numel, size_of::<E>())?;
+        let region = Region::whole(device.allocate(bytes, label)?);
+        Ok(Tensor { device: device.clone(), region, shape, strides, element: PhantomData })
+    }
+
+    /// A copy of host data in row-major order.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the number of elements is not that of the shape; those of
+    /// [`Tensor::zeros`].
+    pub fn from_host(device: &Device, shape: [usize; R], data: &[E]) -> Result<Self> {
+        let (_, numel) = row_major("from_host", shape)?;
+        if data.len() != numel {
+            return Err(Error::shape(
+                "from_host",
+                "data",
+                format!("{} elements for shape {shape:?}, which has {numel}", data.len()),
+            ));
+        }
+        let tensor = Self::zeros(device, shape)?;
+        tensor.region.buffer().write()?.copy_from_slice(bytemuck::cast_slice(data));
+        Ok(tensor)
+    }
+
+    /// Each element computed from its index.
+    ///
+    /// ```
+    /// # use ferrocerium::{Device, Tensor};
+    /// let eye = Tensor::from_fn(&Device::cpu(), [3, 3], |[i, j]| if i == j { 1.0f32 } else { 0.0 })?;
+    /// assert_eq!(eye.to_vec()?, [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]);
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
+    pub fn from_fn(
+        device: &Device,
+        shape: [usize; R],
+        mut f: impl FnMut([usize; R]) -> E,
+    ) -> Result<Self> {
+        let tensor = Self::zeros(device, shape)?;
+        {
+            let mut host = tensor.host_mut()?;
+            host.for_each_mut(|index, element| *element = f(index));
+        }
+        Ok(tensor)
+    }
+
+    /// Elements that lie in a buffer already: the bytes are shared, not copied.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when they reach past the buffer, [`Error::Layout`] when `offset` (in
+    /// bytes) is not a multiple of the element's alignment.
+    pub fn from_buffer(
+        device: &Device,
+        buffer: Buffer,
+        offset: usize,
+        shape: [usize; R],
+    ) -> Result<Self> {
+        let (strides, _) = row_major("from_buffer", shape)?;
+        Self::from_buffer_strided(device, buffer, offset, shape, strides)
+    }
+
+    /// [`Tensor::from_buffer`] with strides, in elements.
+    ///
+    /// # Errors
+    /// Those of [`Tensor::from_buffer`].
+    pub fn from_buffer_strided(
+        device: &Device,
+        buffer: Buffer,
+        offset: usize,
+        shape: [usize; R],
+        strides: [usize; R],
+    ) -> Result<Self> {
+        let (dims, strides_dims) = (Dims::from_array(shape), Dims::from_array(strides));
+        let dense = Dense { dtype: E::DTYPE, dims, strides: strides_dims, data: None };
+        let bytes = byte_len("from_buffer", &shape, dense.span()?, size_of::<E>())?;
+        let region = Region::new(buffer, offset, bytes)?;
+        if offset % align_of::<E>() != 0 {
+            return Err(Error::layout(
+                "from_buffer",
+                "offset",
+                format!(
+                    "{offset} is not a multiple of {}, the alignment of {}; copy the bytes",
+                    align_of::<E>(),
+                    E::DTYPE
+                ),
+            ));
+        }
+        Ok(Tensor { device: device.clone(), region, shape, strides, element: PhantomData })
+    }
+
+    /// The device that runs its operations.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The same bytes, with operations run by another handle: see [`Device::with_request`]. The
+    /// handle must be to a device that can read this memory, as all CPU devices can.
+    pub fn on(&self, device: &Device) -> Self {
+        Tensor { device: device.clone(), ..self.clone() }
+    }
+
+    /// The bytes from the first element to the last.
+    pub fn region(&self) -> &Region {
+        &self.region
+    }
+
+    /// Sizes, outermost first.
+    pub fn shape(&self) -> [usize; R] {
+        self.shape
+    }
+
+    /// Strides in elements, outermost first.
+    pub fn strides(&self) -> [usize; R] {
+        self.strides
+    }
+
+    /// The element type as a value.
+    pub fn dtype(&self) -> DType {
+        E::DTYPE
+    }
+
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.shape.contains(&0)
+    }
+
+    /// Whether the elements lie densely in row-major order.
+    pub fn is_contiguous(&self) -> bool {
+        self.dense().is_contiguous()
+    }
+
+    /// The elements, borrowed, once device work that writes them is done.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] while a [`HostViewMut`] of the same bytes is alive.
+    pub fn host(&self) -> Result<HostView<'_, E, R>> {
+        HostView::new(self)
+    }
+
+    /// The elements, borrowed mutably, once device work that uses them is done. Clones and views
+    /// see the changes.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] while any other host view of the same bytes is alive; [`Error::Layout`]
+    /// when the memory is read-only or the strides overlap.
+    pub fn host_mut(&self) -> Result<HostViewMut<'_, E, R>> {
+        HostViewMut::new(self)
+    }
+
+    /// A copy of the elements in row-major order.
+    pub fn to_vec(&self) -> Result<Vec<E>> {
+        Ok(self.host()?.iter().collect())
+    }
+
+    /// The descriptor of these elements.
+    pub(super) fn dense(&self) -> Dense {
+        Dense {
+            dtype: E::DTYPE,
+            dims: Dims::from_array(self.shape),
+            strides: Dims::from_array(self.strides),
+            data: Some(self.region.clone()),
+        }
+    }
+
+    /// The operand descriptor, as operations take it.
+    pub fn operand(&self) -> Operand {
+        self.dense().into()
+    }
+}
+
+impl<E: Scalar, const R: usize> Tensor<E, R> {
+    /// Every element the same.
+    pub fn full(device: &Device, shape: [usize; R], value: E) -> Result<Self> {
+        Self::from_fn(device, shape, |_| value)
+    }
+}
