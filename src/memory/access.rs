@@ -230,14 +230,20 @@ impl<'a> Locks<'a> {
     pub fn bytes(&mut self) -> impl Iterator<Item = (u64, BufferBytes<'_>)> {
         self.held.iter_mut().map(|held| {
             let (ptr, len) = (held.buffer.as_ptr(), held.buffer.len());
+            // Valid for `len` bytes while the buffer lives, and the lock outlives
+            // the borrow of `self`. Readers: the lock keeps writers out. Writers: each buffer is
+            // held once, exclusively, and the borrow of `self` is mutable, so no second slice of
+            // it exists.
             let bytes = match held.access {
-                // SAFETY: valid for `len` bytes while the buffer lives; the lock keeps writers
-                // out for as long as `self` is borrowed.
-                Access::Read => BufferBytes::Read(unsafe { std::slice::from_raw_parts(ptr, len) }),
-                // SAFETY: as above; each buffer is held once, exclusively, and the borrow of
-                // `self` is mutable, so no second slice of it exists.
+                Access::Read => {
+                    // SAFETY: as above, for readers.
+                    let bytes = unsafe { std::slice::from_raw_parts(ptr, len) };
+                    BufferBytes::Read(bytes)
+                }
                 Access::Write => {
-                    BufferBytes::Write(unsafe { std::slice::from_raw_parts_mut(ptr, len) })
+                    // SAFETY: as above, for writers.
+                    let bytes = unsafe { std::slice::from_raw_parts_mut(ptr, len) };
+                    BufferBytes::Write(bytes)
                 }
             };
             (held.buffer.id(), bytes)

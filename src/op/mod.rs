@@ -28,6 +28,8 @@ use crate::error::{Error, Result};
 /// An operation.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
+// Built on the stack and handed down by reference: boxing would only add an allocation.
+#[allow(clippy::large_enum_variant)]
 pub enum Op {
     /// See [`Gemm`].
     Gemm(Gemm),

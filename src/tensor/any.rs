@@ -1,7 +1,7 @@
 //! Tensors whose type is known at run time only, as loaders find them.
 
+use super::dense::Tensor;
 use super::scaled::ScaledTensor;
-use super::tensor::Tensor;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::format::BlockFormat;

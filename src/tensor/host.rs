@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::ops::{Index, IndexMut};
 
-use super::tensor::Tensor;
+use super::dense::Tensor;
 use crate::error::{Error, Result};
 use crate::memory::{ReadGuard, WriteGuard};
 use crate::num::Element;

@@ -8,15 +8,15 @@
 //! so.
 
 mod any;
+mod dense;
 mod host;
 mod matmul;
 mod scaled;
 mod shape;
-mod tensor;
 mod view;
 
 pub use any::AnyTensor;
+pub use dense::Tensor;
 pub use host::{HostView, HostViewMut};
 pub use matmul::{GemmBuilder, MatMul, MatOperand, ProductElement};
 pub use scaled::ScaledTensor;
-pub use tensor::Tensor;

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use super::tensor::Tensor;
+use super::dense::Tensor;
 use crate::device::Device;
 use crate::error::Result;
 use crate::format::{BlockFormat, Format, Quantizer, ScaleLayout};

@@ -3,8 +3,8 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use super::dense::Tensor;
 use super::shape::{check_axis, row_major};
-use super::tensor::Tensor;
 use crate::error::{Error, Result};
 use crate::memory::Region;
 use crate::num::Element;

@@ -137,7 +137,7 @@ impl<E: Element, const R: usize> Tensor<E, R> {
         let dense = Dense { dtype: E::DTYPE, dims, strides: strides_dims, data: None };
         let bytes = byte_len("from_buffer", &shape, dense.span()?, size_of::<E>())?;
         let region = Region::new(buffer, offset, bytes)?;
-        if offset % align_of::<E>() != 0 {
+        if !offset.is_multiple_of(align_of::<E>()) {
             return Err(Error::layout(
                 "from_buffer",
                 "offset",
