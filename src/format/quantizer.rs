@@ -22,8 +22,8 @@ use crate::num::DType;
 /// | `FourOverSix` | `amax` at 6 or at 4 | – | – |
 /// | `Mse` | `amax` anywhere from 8 to 3 | `Ocp`'s, half and double of it | `amax` on each code of the top binade |
 ///
-/// The last two keep the candidate of least squared block error, and on a tie the first of:
-/// `Amax`'s (or `Ocp`'s), then the others in ascending order of scale. As that first candidate is
+/// The last two keep the candidate of least squared block error, summed in f64 in order of the
+/// values; on a tie, the first of: `Amax`'s (or `Ocp`'s), then the others as listed below. As that first candidate is
 /// always among them, they never do worse than it on any block: `FourOverSix` and `Mse` never
 /// worse than `Amax` for NVFP4 and FP8, `Mse` never worse than `FourOverSix`, and `Mse` never
 /// worse than `Ocp`, `OcpCeil` and `Amax` for MX.
@@ -37,6 +37,12 @@ use crate::num::DType;
 /// Laplace and Student-t data). Keeping 448 makes `g` a function of the data alone and the bound
 /// above hold block by block; the candidate of the few blocks above 2/3 of the tensor's amax
 /// saturates at the largest scale, 448. For the paper's choice pass `amax / (6·256)`.
+///
+/// # Quantising decoded values again
+/// gives the same values to the bit, with three exceptions. NVFP4 by `Mse` may have clipped the
+/// tensor's amax, so the tensor scale has to be passed on. NVFP4 blocks whose scale code is 1 to 3
+/// (amax below 1/10^5 or so of the tensor's) can come out different. `Mse` on f32 scales may find
+/// another scale that fits as well, and differ by f32 rounding. The proof is beside the test.
 ///
 /// # Edges
 /// - An all-zero tensor or block: `g = 1`; NVFP4 scale 0; MX scale code 0 (2^-127); f32 scale 1.
@@ -71,7 +77,7 @@ pub enum Quantizer {
     /// one that maps amax to 8 (clipping it to 6) to the one that maps it to 3; larger scales cannot
     /// help, since half of such a scale, where there is one, expresses all that it does. MX: the
     /// OCP scale, its half and its double. f32 scales: amax on each code of the top binade (448, 416, …,
-    /// 256); scales half as large repeat the same grid.
+    /// 256; 57344, …, 32768); scales twice as large repeat the same grid with less range.
     Mse,
 }
 
