@@ -1,5 +1,6 @@
 //! What a device is made with.
 
+#[cfg(feature = "cpu")]
 use crate::error::{Error, Result};
 use crate::memory::Pool;
 use crate::registry::{KERNEL_VARIABLE, Request};
@@ -39,6 +40,7 @@ impl DeviceBuilder {
     }
 
     /// The number of threads asked for, or that of the machine.
+    #[cfg(feature = "cpu")]
     pub(crate) fn thread_count(&self) -> Result<usize> {
         match self.threads {
             Some(0) => Err(Error::value("device", "threads", "0; at least 1 is needed")),
@@ -48,6 +50,7 @@ impl DeviceBuilder {
     }
 
     /// One thread for each core that the process may run on.
+    #[cfg(feature = "cpu")]
     pub(crate) fn default_threads(&self) -> usize {
         std::thread::available_parallelism().map_or(1, |n| n.get())
     }

@@ -144,7 +144,7 @@ impl Device {
             });
         };
         let uses = op.operands();
-        let buffers = uses.iter().flat_map(|u| u.operand.buffers().map(|b| (b, u.access)));
+        let buffers = uses.iter().flat_map(|u| u.operand.regions().map(|r| (r.buffer(), u.access)));
         let mut locks = Locks::acquire(op.kind().name(), buffers)?;
         let launch = Launch::new(op, &mut locks, self.caps(), &self.shared.workers);
         tracing::trace!(kernel = %kernel.info().name, op = %op, "run");

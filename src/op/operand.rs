@@ -215,6 +215,28 @@ impl Scaled {
     }
 }
 
+impl Scaled {
+    /// Gives it zeroed memory of its own, by the caller's means of allocating `(bytes, label)`.
+    pub(crate) fn allocate(
+        &mut self,
+        mut allocate: impl FnMut(usize, String) -> Result<Buffer>,
+    ) -> Result<()> {
+        let layout = self.layout()?;
+        let format = self.format;
+        let mut region =
+            |bytes, part| allocate(bytes, format!("{format} {part}")).map(Region::whole);
+        self.data = Some(ScaledData {
+            codes: region(layout.codes_len(), "codes")?,
+            scales: region(layout.scales_bytes(), "scales")?,
+            tensor_scale: match layout.tensor_scale_len() {
+                0 => None,
+                n => Some(region(n * size_of::<f32>(), "tensor scale")?),
+            },
+        });
+        Ok(())
+    }
+}
+
 impl Operand {
     /// Sizes as the operation sees them.
     pub fn dims(&self) -> Dims {
@@ -304,8 +326,8 @@ impl Operand {
         }
     }
 
-    /// Every buffer that holds a part of it.
-    pub fn buffers(&self) -> impl Iterator<Item = &Buffer> {
+    /// The parts of its bytes: elements, or codes, scales and tensor scale.
+    pub fn regions(&self) -> impl Iterator<Item = &Region> {
         let regions = match self {
             Operand::Dense(dense) => [dense.data.as_ref(), None, None],
             Operand::Scaled(scaled) => match &scaled.data {
@@ -313,7 +335,7 @@ impl Operand {
                 None => [None; 3],
             },
         };
-        regions.into_iter().flatten().map(Region::buffer)
+        regions.into_iter().flatten()
     }
 }
 

@@ -1,5 +1,6 @@
 //! The threads that CPU kernels spread work over.
 
+#[cfg(feature = "cpu")]
 use std::sync::Arc;
 
 /// A pool of threads, or none.
@@ -11,14 +12,16 @@ pub struct Workers {
     threads: usize,
     #[cfg(feature = "cpu")]
     pool: Option<Arc<rayon::ThreadPool>>,
-    #[cfg(not(feature = "cpu"))]
-    pool: Option<Arc<()>>,
 }
 
 impl Workers {
     /// Everything runs on the calling thread.
     pub fn sequential() -> Self {
-        Workers { threads: 1, pool: None }
+        Workers {
+            threads: 1,
+            #[cfg(feature = "cpu")]
+            pool: None,
+        }
     }
 
     /// `threads` threads of its own; on the calling thread alone where that is 1, or where the

@@ -4,10 +4,10 @@ use super::dense::Tensor;
 use super::scaled::ScaledTensor;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::format::BlockFormat;
+use crate::format::{BlockFormat, Format, Quantizer};
 use crate::memory::{Buffer, Region};
 use crate::num::{DType, Element};
-use crate::op::{Dense, Operand, Scaled};
+use crate::op::{Convert, Dense, Operand, Scaled};
 
 /// A tensor of any element type or block format, of any rank.
 ///
@@ -110,6 +110,64 @@ impl AnyTensor {
                 format!("it is {self}, not {}; ask for its own type, then convert", F::FORMAT),
             )),
         }
+    }
+
+    /// The last two dimensions swapped: the same bytes, looked at the other way.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for fewer than two dimensions.
+    pub fn t(&self) -> Result<Self> {
+        let mut any = self.clone();
+        match &mut any.operand {
+            Operand::Dense(dense) if dense.dims.len() >= 2 => {
+                let last = dense.dims.len() - 1;
+                dense.dims.swap(last - 1, last);
+                dense.strides.swap(last - 1, last);
+            }
+            Operand::Scaled(scaled) if scaled.dims.len() >= 2 => {
+                scaled.transposed = !scaled.transposed;
+            }
+            _ => return Err(Error::shape("t", "self", format!("it is {self}: no two dimensions"))),
+        }
+        Ok(any)
+    }
+
+    /// The same values as elements of another type: see [`Tensor::cast`] and
+    /// [`ScaledTensor::dequantize`].
+    ///
+    /// # Errors
+    /// Those of a cast between these types; [`Error::OutOfMemory`].
+    pub fn cast(&self, dtype: DType) -> Result<Self> {
+        let shape = self.operand.dims();
+        let mut dense = Dense::spec(dtype, &shape)?;
+        let bytes = shape.numel()?.checked_mul(dtype.size()).ok_or_else(|| {
+            Error::shape("cast", "shape", format!("{shape} of {dtype} can not be addressed"))
+        })?;
+        dense.data = Some(Region::whole(self.device.allocate(bytes, dtype.name())?));
+        self.convert_into(Convert::new(self.operand.clone(), dense))
+    }
+
+    /// The same values in a block format: see [`Tensor::quantize_with`].
+    ///
+    /// # Errors
+    /// Those of quantising this type to that format; [`Error::OutOfMemory`].
+    pub fn quantize(&self, format: Format, quantizer: Quantizer) -> Result<Self> {
+        let mut scaled = Scaled::spec(format, &self.operand.dims())?;
+        scaled.allocate(|bytes, label| self.device.allocate(bytes, label))?;
+        let mut op = Convert::new(self.operand.clone(), scaled);
+        op.quantizer = Some(quantizer);
+        self.convert_into(op)
+    }
+
+    fn convert_into(&self, op: Convert) -> Result<Self> {
+        let operand = op.dst.clone();
+        self.device.run(&op.into())?;
+        Ok(AnyTensor { device: self.device.clone(), operand })
+    }
+
+    /// Bytes of elements, or of codes and scales together.
+    pub fn bytes(&self) -> usize {
+        self.operand.regions().map(Region::len).sum()
     }
 
     fn wrong_rank(&self, rank: usize) -> Error {

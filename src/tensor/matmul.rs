@@ -1,5 +1,6 @@
 //! Matrix products.
 
+use super::any::AnyTensor;
 use super::dense::Tensor;
 use super::scaled::ScaledTensor;
 use crate::device::Device;
@@ -30,6 +31,16 @@ impl<E: Float, const R: usize> MatOperand<R> for Tensor<E, R> {
 impl<F: BlockFormat, const R: usize> MatOperand<R> for ScaledTensor<F, R> {
     fn mat_operand(&self) -> Operand {
         self.operand()
+    }
+
+    fn mat_device(&self) -> &Device {
+        self.device()
+    }
+}
+
+impl<const R: usize> MatOperand<R> for AnyTensor {
+    fn mat_operand(&self) -> Operand {
+        self.operand().clone()
     }
 
     fn mat_device(&self) -> &Device {

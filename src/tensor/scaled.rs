@@ -56,20 +56,7 @@ impl<F: BlockFormat, const R: usize> ScaledTensor<F, R> {
     ) -> Result<Self> {
         let mut scaled = Scaled::spec(F::FORMAT, &shape)?;
         scaled.scale_layout = scale_layout;
-        let layout = scaled.layout()?;
-        let region = |bytes: usize, part: &str| {
-            let label = format!("{} {part}", F::FORMAT);
-            device.allocate(bytes, label).map(Region::whole)
-        };
-        let tensor_scale = match layout.tensor_scale_len() {
-            0 => None,
-            n => Some(region(n * size_of::<f32>(), "tensor scale")?),
-        };
-        scaled.data = Some(ScaledData {
-            codes: region(layout.codes_len(), "codes")?,
-            scales: region(layout.scales_bytes(), "scales")?,
-            tensor_scale,
-        });
+        scaled.allocate(|bytes, label| device.allocate(bytes, label))?;
         Ok(ScaledTensor { device: device.clone(), scaled, format: PhantomData })
     }
 
