@@ -23,10 +23,10 @@ use crate::num::DType;
 /// | `Mse` | `amax` anywhere from 8 to 3 | `Ocp`'s, half and double of it | `amax` on each code of the top binade |
 ///
 /// The last two keep the candidate of least squared block error, summed in f64 in order of the
-/// values; on a tie, the first of: `Amax`'s (or `Ocp`'s), then the others as listed below. As that first candidate is
-/// always among them, they never do worse than it on any block: `FourOverSix` and `Mse` never
-/// worse than `Amax` for NVFP4 and FP8, `Mse` never worse than `FourOverSix`, and `Mse` never
-/// worse than `Ocp`, `OcpCeil` and `Amax` for MX.
+/// values; on a tie, the first of: `Amax`'s (or `Ocp`'s), then the others as listed below. As that
+/// first candidate is always among them, they never do worse than it on any block: `FourOverSix`
+/// and `Mse` never worse than `Amax` for NVFP4 and FP8, `Mse` never worse than `FourOverSix`, and
+/// `Mse` never worse than `Ocp`, `OcpCeil` and `Amax` for MX.
 ///
 /// # The tensor scale of NVFP4
 /// `g = rn(amax(tensor) / (6·448))`, for every rule, or the caller's own
@@ -41,7 +41,7 @@ use crate::num::DType;
 /// # Quantising decoded values again
 /// gives the same values to the bit, with three exceptions. NVFP4 by `Mse` may have clipped the
 /// tensor's amax, so the tensor scale has to be passed on. NVFP4 blocks whose scale code is 1 to 3
-/// (amax below 1/10^5 or so of the tensor's) can come out different. `Mse` on f32 scales may find
+/// (amax below 1/65536 of the tensor's) can come out different. `Mse` on f32 scales may find
 /// another scale that fits as well, and differ by f32 rounding. The proof is beside the test.
 ///
 /// # Edges
