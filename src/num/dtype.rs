@@ -3,6 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use half::{bf16, f16};
+
+use super::{E2M1, E8M0, F8E4M3, F8E5M2, UE4M3};
 use crate::error::Error;
 
 /// An element type as a run-time value.
@@ -106,6 +109,78 @@ impl DType {
                 | DType::U16
                 | DType::U8
         )
+    }
+
+    /// The largest finite value; of each element for [`DType::E2M1x2`]. Exact but for the 64-bit
+    /// integers, where it is 2^63 and 2^64, the nearest `f64`.
+    pub const fn max_finite(self) -> f64 {
+        match self {
+            DType::F64 => f64::MAX,
+            DType::F32 => f32::MAX as f64,
+            DType::BF16 => bf16::MAX.to_f64_const(),
+            DType::F16 => f16::MAX.to_f64_const(),
+            DType::F8E4M3 => F8E4M3::MAX.to_f64(),
+            DType::F8E5M2 => F8E5M2::MAX.to_f64(),
+            DType::E2M1x2 => E2M1::MAX.to_f64(),
+            DType::E8M0 => E8M0::MAX.to_f64(),
+            DType::UE4M3 => UE4M3::MAX.to_f64(),
+            DType::I64 => i64::MAX as f64,
+            DType::I32 => i32::MAX as f64,
+            DType::I16 => i16::MAX as f64,
+            DType::I8 => i8::MAX as f64,
+            DType::U64 => u64::MAX as f64,
+            DType::U32 => u32::MAX as f64,
+            DType::U16 => u16::MAX as f64,
+            DType::U8 => u8::MAX as f64,
+        }
+    }
+
+    /// The smallest value above zero, subnormals included; of each element for
+    /// [`DType::E2M1x2`]. Rounding a value below the normal range errs by at most half of it.
+    pub const fn min_positive(self) -> f64 {
+        match self {
+            DType::F64 => f64::from_bits(1),
+            DType::F32 => f32::from_bits(1) as f64,
+            DType::BF16 => bf16::MIN_POSITIVE_SUBNORMAL.to_f64_const(),
+            DType::F16 => f16::MIN_POSITIVE_SUBNORMAL.to_f64_const(),
+            DType::F8E4M3 => F8E4M3::MIN_POSITIVE_SUBNORMAL.to_f64(),
+            DType::F8E5M2 => F8E5M2::MIN_POSITIVE_SUBNORMAL.to_f64(),
+            DType::E2M1x2 => E2M1::MIN_POSITIVE_SUBNORMAL.to_f64(),
+            DType::E8M0 => E8M0::MIN_POSITIVE.to_f64(),
+            DType::UE4M3 => UE4M3::MIN_POSITIVE_SUBNORMAL.to_f64(),
+            DType::I64
+            | DType::I32
+            | DType::I16
+            | DType::I8
+            | DType::U64
+            | DType::U32
+            | DType::U16
+            | DType::U8 => 1.0,
+        }
+    }
+
+    /// Explicit mantissa bits; `None` for integers.
+    pub const fn mantissa_bits(self) -> Option<u32> {
+        match self {
+            DType::F64 => Some(52),
+            DType::F32 => Some(23),
+            DType::BF16 => Some(7),
+            DType::F16 => Some(10),
+            DType::F8E4M3 | DType::UE4M3 => Some(3),
+            DType::F8E5M2 => Some(2),
+            DType::E2M1x2 => Some(1),
+            DType::E8M0 => Some(0),
+            _ => None,
+        }
+    }
+
+    /// `u = 2^-(mantissa bits + 1)`: rounding `x` to nearest in the normal range gives `x·(1 + δ)`
+    /// with `|δ| ≤ u`. `None` for integers.
+    pub const fn unit_roundoff(self) -> Option<f64> {
+        match self.mantissa_bits() {
+            Some(bits) => Some(1.0 / (1u64 << (bits + 1)) as f64),
+            None => None,
+        }
     }
 
     /// The name, as printed and parsed: `"bf16"`, `"f8e4m3"`, …

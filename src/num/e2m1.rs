@@ -87,19 +87,25 @@ impl E2M1 {
         self.0 as u8
     }
 
+    /// The code of [`Self::from_f32`], without branches so that loops vectorise.
+    #[inline(always)]
+    pub(super) const fn code_of(x: f32) -> u8 {
+        let code = limit(minifloat::E2M1.round_f32(x), MAX_CODE) as u8;
+        let signed = code | (x.is_sign_negative() as u8) << 3;
+        if x.is_nan() { MAX_CODE as u8 } else { signed }
+    }
+
     #[inline]
     const fn from_code(code: u32, negative: bool) -> Self {
-        Self::from_bits(code as u8 | (negative as u8) << 3)
+        Self::from_bits(limit(code, MAX_CODE) as u8 | (negative as u8) << 3)
     }
 
     /// The nearest value, ties to the even code; beyond ±6, infinities included, ±6. NaN of
-    /// either sign gives +6, as PTX `cvt.rn.satfinite.e2m1x2.f32` does.
+    /// either sign gives +6: what CUDA documents of `__nv_cvt_float_to_fp4` ("NaN input values
+    /// result in positive MAXNORM"), which is PTX `cvt.rn.satfinite.e2m1x2.f32`.
     #[inline]
     pub const fn from_f32(x: f32) -> Self {
-        if x.is_nan() {
-            return Self::MAX;
-        }
-        Self::from_code(limit(minifloat::E2M1.round_f32(x), MAX_CODE), x.is_sign_negative())
+        Self::from_bits(Self::code_of(x))
     }
 
     /// As [`Self::from_f32`], from an `f64` in one rounding.
@@ -108,7 +114,7 @@ impl E2M1 {
         if x.is_nan() {
             return Self::MAX;
         }
-        Self::from_code(limit(minifloat::E2M1.round_f64(x), MAX_CODE), x.is_sign_negative())
+        Self::from_code(minifloat::E2M1.round_f64(x), x.is_sign_negative())
     }
 
     /// As [`Self::from_f32`].
@@ -138,7 +144,7 @@ impl E2M1 {
             return Self::MAX;
         }
         let code = minifloat::E2M1.round_stochastic(x as f64, random);
-        Self::from_code(limit(code, MAX_CODE), x.is_sign_negative())
+        Self::from_code(code, x.is_sign_negative())
     }
 
     /// `None` for NaN and what rounds beyond ±6.
@@ -259,7 +265,7 @@ impl E2M1x2 {
     /// Two values rounded as [`E2M1::from_f32`] does, the lower index first.
     #[inline]
     pub const fn from_f32s([lo, hi]: [f32; 2]) -> Self {
-        Self::new(E2M1::from_f32(lo), E2M1::from_f32(hi))
+        Self(E2M1::code_of(lo) | E2M1::code_of(hi) << 4)
     }
 }
 

@@ -9,8 +9,9 @@ use crate::error::{Error, Result};
 /// A power-of-two scale, `2^(bits − 127)`, from 2^-127 to 2^127; 0xff is NaN. No sign, no zero,
 /// no infinity.
 ///
-/// Conversions from floats clamp to that range: 0 and what lies below 2^-127 give 2^-127, what
-/// lies beyond 2^127, infinity included, gives 2^127. Numbers below zero and NaN give NaN.
+/// Conversions from floats follow CUDA's `cvt.{rz,rp}.satfinite.ue8m0x2` and
+/// `__nv_cvt_float_to_e8m0`: the sign is discarded; 0 and what lies below 2^-127 give 2^-127;
+/// what lies beyond 2^127, infinity included, gives 2^127; NaN gives NaN.
 ///
 /// ```
 /// use ferrocerium::num::E8M0;
@@ -78,29 +79,30 @@ impl E8M0 {
         if self.is_nan() { None } else { Some(self.0 as i32 - Self::BIAS) }
     }
 
-    /// The largest power of two ≤ `x`.
+    /// The largest power of two ≤ `|x|`: rounding toward zero.
     #[inline]
     pub const fn from_f32_floor(x: f32) -> Self {
         Self::round(x as f64, Direction::Floor)
     }
 
-    /// The smallest power of two ≥ `x`.
+    /// The smallest power of two ≥ `|x|`.
     #[inline]
     pub const fn from_f32_ceil(x: f32) -> Self {
         Self::round(x as f64, Direction::Ceil)
     }
 
-    /// The power of two nearest to `x` in value; ties (`1.5 · 2^e`) to the even code.
+    /// The power of two nearest to `|x|` in value; ties (`1.5 · 2^e`) up, which is to the even one
+    /// of the significands 1 and 2.
     #[inline]
     pub const fn from_f32_nearest(x: f32) -> Self {
         Self::round(x as f64, Direction::Nearest)
     }
 
     const fn round(x: f64, direction: Direction) -> Self {
-        if x.is_nan() || x < 0.0 {
+        if x.is_nan() {
             return Self::NAN;
         }
-        let bits = x.to_bits() & (u64::MAX >> 1);
+        let bits = x.abs().to_bits();
         // Zero and f64 subnormals come out far below the range, infinity above: both clamp.
         let floor = (bits >> F64_MAN_BITS) as i32 - F64_BIAS;
         let mantissa = bits & ((1 << F64_MAN_BITS) - 1);
@@ -108,9 +110,7 @@ impl E8M0 {
         let up = match direction {
             Direction::Floor => false,
             Direction::Ceil => mantissa > 0,
-            Direction::Nearest => {
-                mantissa > HALF || mantissa == HALF && (floor + Self::BIAS) & 1 == 1
-            }
+            Direction::Nearest => mantissa >= HALF,
         };
         Self::from_exponent(floor + up as i32)
     }

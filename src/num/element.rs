@@ -3,6 +3,7 @@
 use std::fmt::{Debug, Display};
 
 use bytemuck::Pod;
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::DType;
@@ -111,6 +112,14 @@ macro_rules! half_float {
                 let infinity = $t::INFINITY.to_bits();
                 let code = minifloat::$layout.round_f64(x).min(u32::from(infinity)) as u16;
                 Self::from_bits(code | u16::from(x.is_sign_negative()) << 15)
+            }
+            fn to_f32_slice(src: &[Self], dst: &mut [f32]) {
+                assert_eq!(src.len(), dst.len(), "to_f32_slice: lengths differ");
+                src.convert_to_f32_slice(dst);
+            }
+            fn from_f32_slice(src: &[f32], dst: &mut [Self]) {
+                assert_eq!(src.len(), dst.len(), "from_f32_slice: lengths differ");
+                dst.convert_from_f32_slice(src);
             }
         }
         impl Float for $t {}

@@ -72,7 +72,9 @@ impl UE4M3 {
     /// and −0 included, 0. NaN stays NaN.
     #[inline]
     pub const fn from_f32(x: f32) -> Self {
-        Self::from_f64(x as f64)
+        let code = limit(E4M3.round_f32(x), E4M3.max_code) as u8;
+        let clamped = if x.is_sign_negative() { 0 } else { code };
+        Self(if x.is_nan() { NAN_CODE } else { clamped })
     }
 
     /// As [`Self::from_f32`], from an `f64` in one rounding.

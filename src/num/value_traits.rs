@@ -51,18 +51,19 @@ macro_rules! value_traits {
             }
         }
 
-        /// Reads the text as the nearest `f64` and rounds that; text beyond the type's range is
-        /// an error, not saturated.
+        /// Reads the text as the nearest `f64` and rounds that; a number beyond the type's range
+        /// is an error, not saturated.
         impl std::str::FromStr for $t {
             type Err = crate::error::Error;
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
-                text.parse::<f64>().ok().and_then(Self::parse_f64).ok_or_else(|| {
-                    crate::error::Error::Parse {
-                        what: stringify!($t),
-                        text: text.to_owned(),
-                        expected: $expected.to_owned(),
-                    }
+                // A number too large for f64 reads as infinity, which some types do have.
+                let overflow = |x: &f64| x.is_infinite() && text.contains(char::is_numeric);
+                let number = text.parse::<f64>().ok().filter(|x| !overflow(x));
+                number.and_then(Self::parse_f64).ok_or_else(|| crate::error::Error::Parse {
+                    what: stringify!($t),
+                    text: text.to_owned(),
+                    expected: $expected.to_owned(),
                 })
             }
         }
