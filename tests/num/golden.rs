@@ -14,7 +14,7 @@ fn read(name: &str) -> Vec<u8> {
 /// Records of a little-endian source of `S` bytes and a code of `C` bytes.
 fn records<const S: usize, const C: usize>(name: &str) -> Vec<([u8; S], [u8; C])> {
     let data = read(name);
-    assert!(data.len() > 1000 && data.len() % (S + C) == 0, "{name}: {} bytes", data.len());
+    assert!(data.len() > 1000 && data.len().is_multiple_of(S + C), "{name}: {} bytes", data.len());
     let record = |r: &[u8]| (r[..S].try_into().unwrap(), r[S..].try_into().unwrap());
     data.chunks(S + C).map(record).collect()
 }
