@@ -90,7 +90,7 @@ primitive! {
 }
 
 /// `half`'s own `from_f64` looks at the upper 32 bits of the `f64` only, or goes through `f32`:
-/// both are wrong next to ties. NaN is left to it.
+/// both are wrong next to ties.
 macro_rules! half_float {
     ($($t:ident => $dtype:ident, $layout:ident;)*) => {$(
         impl Sealed for $t {}
@@ -107,7 +107,7 @@ macro_rules! half_float {
             #[inline]
             fn from_f64(x: f64) -> Self {
                 if x.is_nan() {
-                    return $t::from_f64(x);
+                    return $t::from_f32(x as f32);
                 }
                 let infinity = $t::INFINITY.to_bits();
                 let code = minifloat::$layout.round_f64(x).min(u32::from(infinity)) as u16;

@@ -16,6 +16,9 @@
 //! beyond the largest finite value, infinities included, becomes that value with its sign.
 //! NaN stays NaN and keeps its sign where the type has both. Conversions to wider types are exact.
 //!
+//! `bf16::from_f64` and `f16::from_f64`, `half`'s own, do not round right next to ties: for those
+//! call `<bf16 as Scalar>::from_f64`.
+//!
 //! What a type is to a tensor: [`Element`] has a [`DType`]; [`Scalar`] stands for one number, so
 //! it is all of these but the packed pair; [`Float`] also has a sign and arithmetic defined on it.
 //! The narrow types have no arithmetic operators: convert, compute, and say where to round.
