@@ -79,7 +79,7 @@ fn random_bit_patterns_round_to_the_nearest_value() {
 /// `from_f32` has its own fast path; all 2^32 inputs are run through both with
 /// `cargo test --release --test num -- --ignored`.
 #[test]
-#[ignore = "takes minutes"]
+#[ignore = "takes 100 s"]
 fn fast_and_general_rounding_agree_on_every_f32() {
     for format in NARROW {
         for bits in 0..=u32::MAX {
