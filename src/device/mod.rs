@@ -2,8 +2,9 @@
 
 mod builder;
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub use builder::DeviceBuilder;
 
@@ -34,6 +35,7 @@ struct Shared {
     pool: Pool,
     workers: Workers,
     registry: KernelRegistry,
+    launches: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Device {
@@ -58,7 +60,8 @@ impl Device {
         registry: KernelRegistry,
         request: Request,
     ) -> Self {
-        let shared = Shared { name: name.into(), caps, pool, workers, registry };
+        let name = name.into();
+        let shared = Shared { name, caps, pool, workers, registry, launches: Mutex::default() };
         Device { shared: Arc::new(shared), request: Arc::new(request) }
     }
 
@@ -80,6 +83,21 @@ impl Device {
     /// Bytes used, the peak, the budget, and the largest live buffers by label.
     pub fn memory(&self) -> MemoryReport {
         self.shared.pool.report()
+    }
+
+    /// How often each kernel was launched on this device, by name.
+    pub fn launches(&self) -> BTreeMap<String, u64> {
+        self.shared.launches.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn count_launch(&self, kernel: &str) {
+        let mut launches = self.shared.launches.lock().unwrap_or_else(PoisonError::into_inner);
+        match launches.get_mut(kernel) {
+            Some(count) => *count += 1,
+            None => {
+                launches.insert(kernel.to_owned(), 1);
+            }
+        }
     }
 
     /// What this handle asks of the choice of kernels.
@@ -148,6 +166,7 @@ impl Device {
         let mut locks = Locks::acquire(op.kind().name(), buffers)?;
         let launch = Launch::new(op, &mut locks, self.caps(), &self.shared.workers);
         tracing::trace!(kernel = %kernel.info().name, op = %op, "run");
+        self.count_launch(&kernel.info().name);
         kernel.launch(&launch)
     }
 }
