@@ -1,8 +1,29 @@
 //! Model files: GGUF and safetensors, read in place.
 //!
+//! [`Weights`] opens either and gives tensors by name. [`Gguf`] and [`SafeTensors`] are the files
+//! themselves: headers, metadata, where each tensor lies. Files are mapped; nothing is copied
+//! until a call that says so.
+//!
 //! Files are hostile until proven otherwise: every length, offset, count, alignment and name of a
 //! header is checked, with checked arithmetic and named limits, before it is used. A damaged file
 //! gives [`Error::File`](crate::Error::File) with what was found and what was expected.
 
+mod decode;
+mod entry;
 #[cfg(feature = "gguf")]
 pub mod gguf;
+#[cfg(feature = "safetensors")]
+pub mod safetensors;
+mod weights;
+
+pub use entry::{Entry, Stored};
+#[cfg(feature = "gguf")]
+pub use gguf::Gguf;
+#[cfg(feature = "safetensors")]
+pub use safetensors::SafeTensors;
+pub use weights::Weights;
+
+#[cfg(target_endian = "big")]
+compile_error!(
+    "model files are little endian and used in place: build without `gguf` and `safetensors`"
+);

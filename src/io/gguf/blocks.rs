@@ -26,7 +26,7 @@ use half::{bf16, f16};
 
 use super::kquants;
 use crate::error::{Error, Result};
-use crate::num::DType;
+use crate::num::{DType, E2M1, E8M0, UE4M3};
 
 macro_rules! block_types {
     ($($(#[$doc:meta])* $name:ident = $code:literal, $text:literal, $len:literal, $bytes:literal;)*) => {
@@ -332,34 +332,19 @@ fn q8_0(block: &[u8; 34], out: &mut [f32; 32]) {
 }
 
 /// The value of each E2M1 code.
-const E2M1: [f32; 16] =
-    [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
-
-/// 2^(code − 127), exactly; NaN for 0xFF.
-fn e8m0(code: u8) -> f32 {
-    match code {
-        // 2^-127 is below the normal range: the top bit of the mantissa alone.
-        0 => f32::from_bits(1 << 22),
-        0xFF => f32::NAN,
-        _ => f32::from_bits(u32::from(code) << 23),
+const E2M1_VALUES: [f32; 16] = {
+    let mut values = [0.0; 16];
+    let mut code = 0;
+    while code < 16 {
+        values[code] = E2M1::from_bits(code as u8).to_f32();
+        code += 1;
     }
-}
-
-/// E4M3 without its sign bit, exactly; NaN for 0x7F.
-fn ue4m3(code: u8) -> f32 {
-    const SUBNORMAL_STEP: f32 = 1.0 / 512.0;
-    let (exponent, mantissa) = (code >> 3 & 0x0F, code & 7);
-    match (exponent, mantissa) {
-        (0x0F, 7) => f32::NAN,
-        (0, _) => f32::from(mantissa) * SUBNORMAL_STEP,
-        // Exponent bias 7 to 127, mantissa from 3 bits to 23.
-        _ => f32::from_bits((u32::from(exponent) + 120) << 23 | u32::from(mantissa) << 20),
-    }
-}
+    values
+};
 
 fn mxfp4(block: &[u8; 17], out: &mut [f32; 32]) {
-    let scale = e8m0(block[0]);
-    nibbles(&block[1..], out, |_, q| scale * E2M1[usize::from(q)]);
+    let scale = E8M0::from_bits(block[0]).to_f32();
+    nibbles(&block[1..], out, |_, q| scale * E2M1_VALUES[usize::from(q)]);
 }
 
 fn nvfp4(block: &[u8; 36], out: &mut [f32; 64]) {
@@ -367,7 +352,7 @@ fn nvfp4(block: &[u8; 36], out: &mut [f32; 64]) {
     for ((scale, run), out) in
         scales.iter().zip(codes.as_chunks::<8>().0).zip(out.as_chunks_mut::<16>().0)
     {
-        let scale = ue4m3(*scale);
-        nibbles(run, out, |_, q| scale * E2M1[usize::from(q)]);
+        let scale = UE4M3::from_bits(*scale).to_f32();
+        nibbles(run, out, |_, q| scale * E2M1_VALUES[usize::from(q)]);
     }
 }

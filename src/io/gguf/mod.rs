@@ -15,13 +15,17 @@
 //! Source: the GGUF specification in ggml's repository (`docs/gguf.md`) and `ggml-common.h`.
 
 mod blocks;
+mod file;
 mod header;
 mod kquants;
 mod metadata;
 mod reader;
+mod repack;
 mod tensor_info;
 
 pub use blocks::BlockType;
+pub use file::Gguf;
 pub use header::{Header, MAX_ALIGNMENT};
 pub use metadata::{Array, MAX_ARRAY_DEPTH, MAX_KEY, MAX_METADATA, Metadata, Value};
+pub(super) use repack::{repack, repacked_format};
 pub use tensor_info::{MAX_DIMS, MAX_TENSOR_NAME, MAX_TENSORS, TensorInfo};
