@@ -21,3 +21,8 @@ pub use num::{
     DType, E2M1, E2M1x2, E8M0, Element, F8E4M3, F8E5M2, Float, Scalar, UE4M3, bf16, f16,
 };
 pub use tensor::{AnyTensor, MatMul, ScaledTensor, Tensor};
+
+/// The README's code, as a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
