@@ -3,6 +3,7 @@
 use super::dims::Dims;
 use super::operand::Operand;
 use crate::error::{Error, Result};
+use crate::format::Quantizer;
 
 /// The sizes that `a` and `b` broadcast to (aligned at the last dimension), or `None`.
 pub(crate) fn broadcast_dims(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
@@ -46,4 +47,43 @@ pub(crate) fn require_broadcast(
         arg,
         format!("{arg} is {operand}: sizes that broadcast to {dims} are expected"),
     ))
+}
+
+/// Refuses an output that is neither a float nor a block format, or that `quantizer` can not make.
+pub(crate) fn require_output(
+    op: &'static str,
+    arg: &'static str,
+    operand: &Operand,
+    quantizer: Option<Quantizer>,
+) -> Result<()> {
+    operand.require_float(op, arg)?;
+    let Operand::Scaled(scaled) = operand else {
+        return match quantizer {
+            Some(quantizer) => Err(Error::value(
+                op,
+                "quantizer",
+                format!("{quantizer} for {arg}, which is {operand}: only block formats have one"),
+            )),
+            None => Ok(()),
+        };
+    };
+    if scaled.transposed {
+        return Err(Error::layout(
+            op,
+            arg,
+            format!("{arg} is {operand}: quantise into the stored order, then transpose"),
+        ));
+    }
+    match quantizer {
+        Some(quantizer) if !quantizer.supports(scaled.format) => Err(Error::value(
+            op,
+            "quantizer",
+            format!(
+                "{quantizer} does not make {}; its default is {}",
+                scaled.format,
+                Quantizer::default_for(scaled.format)
+            ),
+        )),
+        _ => Ok(()),
+    }
 }

@@ -12,7 +12,10 @@ mod activation;
 pub(crate) mod check;
 mod convert;
 mod dims;
+mod elementwise;
+mod gather;
 mod gemm;
+mod norm;
 mod operand;
 
 use std::fmt;
@@ -20,7 +23,10 @@ use std::fmt;
 pub use activation::Activation;
 pub use convert::Convert;
 pub use dims::{Dims, MAX_RANK};
+pub use elementwise::{Elementwise, Function};
+pub use gather::Gather;
 pub use gemm::{Epilogue, Gemm, GemmSizes};
+pub use norm::{Norm, NormKind};
 pub use operand::{Dense, Operand, Scaled, ScaledData, Use};
 
 use crate::error::{Error, Result};
@@ -35,6 +41,12 @@ pub enum Op {
     Gemm(Gemm),
     /// See [`Convert`].
     Convert(Convert),
+    /// See [`Norm`].
+    Norm(Norm),
+    /// See [`Elementwise`].
+    Elementwise(Elementwise),
+    /// See [`Gather`].
+    Gather(Gather),
 }
 
 /// Which operation, without its operands: what kernels register for.
@@ -45,17 +57,27 @@ pub enum OpKind {
     Gemm,
     /// [`Convert`]
     Convert,
+    /// [`Norm`]
+    Norm,
+    /// [`Elementwise`]
+    Elementwise,
+    /// [`Gather`]
+    Gather,
 }
 
 impl OpKind {
     /// Every operation, in the order of declaration.
-    pub const ALL: [OpKind; 2] = [OpKind::Gemm, OpKind::Convert];
+    pub const ALL: [OpKind; 5] =
+        [OpKind::Gemm, OpKind::Convert, OpKind::Norm, OpKind::Elementwise, OpKind::Gather];
 
     /// The name, as printed and as used in kernel names.
     pub const fn name(self) -> &'static str {
         match self {
             OpKind::Gemm => "gemm",
             OpKind::Convert => "convert",
+            OpKind::Norm => "norm",
+            OpKind::Elementwise => "elementwise",
+            OpKind::Gather => "gather",
         }
     }
 }
@@ -66,6 +88,9 @@ impl Op {
         match self {
             Op::Gemm(_) => OpKind::Gemm,
             Op::Convert(_) => OpKind::Convert,
+            Op::Norm(_) => OpKind::Norm,
+            Op::Elementwise(_) => OpKind::Elementwise,
+            Op::Gather(_) => OpKind::Gather,
         }
     }
 
@@ -74,6 +99,9 @@ impl Op {
         match self {
             Op::Gemm(op) => op.operands(),
             Op::Convert(op) => op.operands(),
+            Op::Norm(op) => op.operands(),
+            Op::Elementwise(op) => op.operands(),
+            Op::Gather(op) => op.operands(),
         }
     }
 
@@ -89,6 +117,9 @@ impl Op {
         match self {
             Op::Gemm(op) => op.validate(),
             Op::Convert(op) => op.validate(),
+            Op::Norm(op) => op.validate(),
+            Op::Elementwise(op) => op.validate(),
+            Op::Gather(op) => op.validate(),
         }
     }
 
@@ -99,7 +130,9 @@ impl Op {
         let elements: f64 = self.operands().into_iter().map(touched).sum();
         match self {
             Op::Gemm(op) => elements + op.sizes().map_or(0.0, |s| s.products()),
-            Op::Convert(_) => elements,
+            // Of the table only what is picked.
+            Op::Gather(op) => op.out.dims().iter().map(|&d| d as f64).product(),
+            _ => elements,
         }
     }
 
@@ -125,6 +158,24 @@ impl From<Gemm> for Op {
 impl From<Convert> for Op {
     fn from(op: Convert) -> Self {
         Op::Convert(op)
+    }
+}
+
+impl From<Norm> for Op {
+    fn from(op: Norm) -> Self {
+        Op::Norm(op)
+    }
+}
+
+impl From<Elementwise> for Op {
+    fn from(op: Elementwise) -> Self {
+        Op::Elementwise(op)
+    }
+}
+
+impl From<Gather> for Op {
+    fn from(op: Gather) -> Self {
+        Op::Gather(op)
     }
 }
 

@@ -9,14 +9,19 @@
 
 mod any;
 mod dense;
+mod elementwise;
+mod gather;
 mod host;
 mod matmul;
+mod norm;
 mod scaled;
 mod shape;
 mod view;
 
 pub use any::AnyTensor;
 pub use dense::Tensor;
+pub use gather::IndexElement;
 pub use host::{HostView, HostViewMut};
 pub use matmul::{GemmBuilder, MatMul, MatOperand, ProductElement};
+pub use norm::NormBuilder;
 pub use scaled::ScaledTensor;

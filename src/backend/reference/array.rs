@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::format::{self, Quantizer};
-use crate::num::{DType, E8M0, F8E4M3, F8E5M2, Scalar, UE4M3, bf16, f16};
+use crate::num::{DType, E2M1x2, E8M0, Element, F8E4M3, F8E5M2, Scalar, UE4M3, bf16, f16};
 use crate::op::{Dense, Dims, Operand, Scaled};
 use crate::registry::Launch;
 
@@ -130,6 +130,15 @@ impl Array {
         }
     }
 
+    /// Rounds each value to an output's type, as storing it there would.
+    pub fn round_to(&mut self, dtype: DType) -> Result<()> {
+        fn round<E: Scalar>(values: &mut [f64]) -> Result<()> {
+            values.iter_mut().for_each(|x| *x = E::from_f64(*x).to_f64());
+            Ok(())
+        }
+        with_scalar!(dtype, E => round::<E>(&mut self.data))
+    }
+
     /// The last size, and how many rows of it there are.
     pub fn rows_cols(&self) -> (usize, usize) {
         match self.dims.split_last() {
@@ -154,6 +163,65 @@ impl Array {
         let at = self.dims.iter().zip(index).fold(0, |at, (&d, &i)| at * d + i.min(d - 1));
         self.data[at]
     }
+}
+
+/// Moves elements as they are, bit for bit: the one at row-major position `p` of `dst` comes from
+/// position `source(p)` of `src`, which has the same type.
+pub(super) fn copy_elements(
+    launch: &Launch<'_>,
+    src: &Operand,
+    dst: &Operand,
+    source: impl Fn(usize) -> usize,
+) -> Result<()> {
+    fn copy<E: Element>(
+        launch: &Launch<'_>,
+        (src, dst): (&Operand, &Operand),
+        (from, to): (&Dense, &Dense),
+        source: impl Fn(usize) -> usize,
+    ) -> Result<()> {
+        let (input, output) = (launch.read_dense::<E>(src)?, launch.write_dense::<E>(dst)?);
+        for_each_offset(&to.dims, &to.strides, |position, offset| {
+            output[offset] = input[strided(source(position), &from.dims, &from.strides)];
+        });
+        Ok(())
+    }
+    let (Operand::Dense(from), Operand::Dense(to)) = (src, dst) else {
+        return Err(Error::layout("reference", "operand", "plain elements are expected"));
+    };
+    if from.dtype == DType::E2M1x2 {
+        return copy::<E2M1x2>(launch, (src, dst), (from, to), source);
+    }
+    with_scalar!(from.dtype, E => copy::<E>(launch, (src, dst), (from, to), source))
+}
+
+/// The values of an input of integers that an `i64` holds, exactly.
+pub(super) fn load_integers(launch: &Launch<'_>, operand: &Operand) -> Result<Vec<i64>> {
+    fn load<E: Element + Into<i64>>(
+        launch: &Launch<'_>,
+        operand: &Operand,
+        dense: &Dense,
+    ) -> Result<Vec<i64>> {
+        let elements = launch.read_dense::<E>(operand)?;
+        let mut values = Vec::with_capacity(dense.dims.numel()?);
+        for_each_offset(&dense.dims, &dense.strides, |_, at| values.push(elements[at].into()));
+        Ok(values)
+    }
+    match operand {
+        Operand::Dense(dense) if dense.dtype == DType::I64 => load::<i64>(launch, operand, dense),
+        Operand::Dense(dense) if dense.dtype == DType::I32 => load::<i32>(launch, operand, dense),
+        Operand::Dense(dense) if dense.dtype == DType::U32 => load::<u32>(launch, operand, dense),
+        _ => Err(Error::dtype("reference", "operand", format!("{operand}: indices are expected"))),
+    }
+}
+
+/// The strided offset of a row-major position.
+fn strided(mut position: usize, dims: &[usize], strides: &[usize]) -> usize {
+    let mut offset = 0;
+    for (&d, &s) in dims.iter().zip(strides).rev() {
+        offset += position % d * s;
+        position /= d;
+    }
+    offset
 }
 
 /// The index, into sizes `dims`, of a row-major position.

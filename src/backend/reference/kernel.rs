@@ -1,6 +1,6 @@
 //! The reference kernels as registry entries.
 
-use super::{convert, gemm};
+use super::{convert, elementwise, gather, gemm, norm};
 use crate::caps::{Caps, Target};
 use crate::error::Result;
 use crate::op::{Op, OpKind};
@@ -39,6 +39,9 @@ impl Kernel for Reference {
         match launch.op {
             Op::Gemm(op) => gemm::gemm(op, launch),
             Op::Convert(op) => convert::convert(op, launch),
+            Op::Norm(op) => norm::norm(op, launch),
+            Op::Elementwise(op) => elementwise::elementwise(op, launch),
+            Op::Gather(op) => gather::gather(op, launch),
         }
     }
 }

@@ -7,8 +7,11 @@
 
 mod array;
 mod convert;
+mod elementwise;
+mod gather;
 mod gemm;
 mod kernel;
+mod norm;
 
 pub use array::Array;
 
