@@ -9,18 +9,21 @@
 //! have. Sizes of zero are valid everywhere and give empty, or zero, results.
 
 mod activation;
+mod attention;
 pub(crate) mod check;
 mod convert;
 mod dims;
 mod elementwise;
 mod gather;
 mod gemm;
+mod indices;
 mod norm;
 mod operand;
 
 use std::fmt;
 
 pub use activation::Activation;
+pub use attention::{Attention, AttentionSizes, KvLayout, Mask, Sequence};
 pub use convert::Convert;
 pub use dims::{Dims, MAX_RANK};
 pub use elementwise::{Elementwise, Function};
@@ -47,6 +50,8 @@ pub enum Op {
     Elementwise(Elementwise),
     /// See [`Gather`].
     Gather(Gather),
+    /// See [`Attention`].
+    Attention(Attention),
 }
 
 /// Which operation, without its operands: what kernels register for.
@@ -63,12 +68,20 @@ pub enum OpKind {
     Elementwise,
     /// [`Gather`]
     Gather,
+    /// [`Attention`]
+    Attention,
 }
 
 impl OpKind {
     /// Every operation, in the order of declaration.
-    pub const ALL: [OpKind; 5] =
-        [OpKind::Gemm, OpKind::Convert, OpKind::Norm, OpKind::Elementwise, OpKind::Gather];
+    pub const ALL: [OpKind; 6] = [
+        OpKind::Gemm,
+        OpKind::Convert,
+        OpKind::Norm,
+        OpKind::Elementwise,
+        OpKind::Gather,
+        OpKind::Attention,
+    ];
 
     /// The name, as printed and as used in kernel names.
     pub const fn name(self) -> &'static str {
@@ -78,6 +91,7 @@ impl OpKind {
             OpKind::Norm => "norm",
             OpKind::Elementwise => "elementwise",
             OpKind::Gather => "gather",
+            OpKind::Attention => "attention",
         }
     }
 }
@@ -91,6 +105,7 @@ impl Op {
             Op::Norm(_) => OpKind::Norm,
             Op::Elementwise(_) => OpKind::Elementwise,
             Op::Gather(_) => OpKind::Gather,
+            Op::Attention(_) => OpKind::Attention,
         }
     }
 
@@ -102,6 +117,7 @@ impl Op {
             Op::Norm(op) => op.operands(),
             Op::Elementwise(op) => op.operands(),
             Op::Gather(op) => op.operands(),
+            Op::Attention(op) => op.operands(),
         }
     }
 
@@ -120,6 +136,7 @@ impl Op {
             Op::Norm(op) => op.validate(),
             Op::Elementwise(op) => op.validate(),
             Op::Gather(op) => op.validate(),
+            Op::Attention(op) => op.validate(),
         }
     }
 
@@ -132,6 +149,7 @@ impl Op {
             Op::Gemm(op) => elements + op.sizes().map_or(0.0, |s| s.products()),
             // Of the table only what is picked.
             Op::Gather(op) => op.out.dims().iter().map(|&d| d as f64).product(),
+            Op::Attention(op) => elements + op.products(),
             _ => elements,
         }
     }
@@ -176,6 +194,12 @@ impl From<Elementwise> for Op {
 impl From<Gather> for Op {
     fn from(op: Gather) -> Self {
         Op::Gather(op)
+    }
+}
+
+impl From<Attention> for Op {
+    fn from(op: Attention) -> Self {
+        Op::Attention(op)
     }
 }
 

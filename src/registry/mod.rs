@@ -6,6 +6,7 @@
 //! that does not support the operation. Every decision can be printed ([`Explanation`]).
 
 mod explain;
+mod indices;
 mod kernel;
 mod launch;
 mod select;

@@ -8,6 +8,7 @@
 //! so.
 
 mod any;
+mod attention;
 mod dense;
 mod elementwise;
 mod gather;
@@ -19,6 +20,7 @@ mod shape;
 mod view;
 
 pub use any::AnyTensor;
+pub use attention::AttentionBuilder;
 pub use dense::Tensor;
 pub use gather::IndexElement;
 pub use host::{HostView, HostViewMut};

@@ -194,26 +194,6 @@ pub(super) fn copy_elements(
     with_scalar!(from.dtype, E => copy::<E>(launch, (src, dst), (from, to), source))
 }
 
-/// The values of an input of integers that an `i64` holds, exactly.
-pub(super) fn load_integers(launch: &Launch<'_>, operand: &Operand) -> Result<Vec<i64>> {
-    fn load<E: Element + Into<i64>>(
-        launch: &Launch<'_>,
-        operand: &Operand,
-        dense: &Dense,
-    ) -> Result<Vec<i64>> {
-        let elements = launch.read_dense::<E>(operand)?;
-        let mut values = Vec::with_capacity(dense.dims.numel()?);
-        for_each_offset(&dense.dims, &dense.strides, |_, at| values.push(elements[at].into()));
-        Ok(values)
-    }
-    match operand {
-        Operand::Dense(dense) if dense.dtype == DType::I64 => load::<i64>(launch, operand, dense),
-        Operand::Dense(dense) if dense.dtype == DType::I32 => load::<i32>(launch, operand, dense),
-        Operand::Dense(dense) if dense.dtype == DType::U32 => load::<u32>(launch, operand, dense),
-        _ => Err(Error::dtype("reference", "operand", format!("{operand}: indices are expected"))),
-    }
-}
-
 /// The strided offset of a row-major position.
 fn strided(mut position: usize, dims: &[usize], strides: &[usize]) -> usize {
     let mut offset = 0;

@@ -1,6 +1,6 @@
 //! `out[.., i.., ..] = table[.., indices[i..], ..]`
 
-use super::array::{Array, QuantizeWith, copy_elements, load_integers};
+use super::array::{Array, QuantizeWith, copy_elements};
 use crate::error::Result;
 use crate::op::Gather;
 use crate::registry::Launch;
@@ -13,7 +13,7 @@ pub(super) fn gather(op: &Gather, launch: &Launch<'_>) -> Result<()> {
 
     // For each element of the output, its row-major position in the table.
     let mut sources = Vec::new();
-    let indices = load_integers(launch, &op.indices)?;
+    let indices = launch.read_indices(&op.indices)?;
     let checked = indices.iter().enumerate().map(|(at, &index)| op.check_index(at, index, size));
     let rows = checked.collect::<Result<Vec<usize>>>()?;
     for o in 0..outer {

@@ -1,6 +1,6 @@
 //! The reference kernels as registry entries.
 
-use super::{convert, elementwise, gather, gemm, norm};
+use super::{attention, convert, elementwise, gather, gemm, norm};
 use crate::caps::{Caps, Target};
 use crate::error::Result;
 use crate::op::{Op, OpKind};
@@ -42,6 +42,7 @@ impl Kernel for Reference {
             Op::Norm(op) => norm::norm(op, launch),
             Op::Elementwise(op) => elementwise::elementwise(op, launch),
             Op::Gather(op) => gather::gather(op, launch),
+            Op::Attention(op) => attention::attention(op, launch),
         }
     }
 }

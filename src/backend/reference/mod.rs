@@ -6,6 +6,7 @@
 //! is meant to be believed, not to be fast.
 
 mod array;
+mod attention;
 mod convert;
 mod elementwise;
 mod gather;

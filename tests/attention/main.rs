@@ -1,0 +1,4 @@
+//! Attention: the formula by hand.
+
+mod by_hand;
+mod support;
