@@ -9,6 +9,7 @@
 //! have. Sizes of zero are valid everywhere and give empty, or zero, results.
 
 mod activation;
+mod arg_reduce;
 mod attention;
 pub(crate) mod check;
 mod convert;
@@ -19,10 +20,14 @@ mod gemm;
 mod indices;
 mod norm;
 mod operand;
+mod reduce;
+mod softmax;
+mod top_k;
 
 use std::fmt;
 
 pub use activation::Activation;
+pub use arg_reduce::ArgReduce;
 pub use attention::{Attention, AttentionSizes, KvLayout, Mask, Sequence};
 pub use convert::Convert;
 pub use dims::{Dims, MAX_RANK};
@@ -31,6 +36,9 @@ pub use gather::Gather;
 pub use gemm::{Epilogue, Gemm, GemmSizes};
 pub use norm::{Norm, NormKind};
 pub use operand::{Dense, Operand, Scaled, ScaledData, Use};
+pub use reduce::{Reduce, Reduction};
+pub use softmax::Softmax;
+pub use top_k::TopK;
 
 use crate::error::{Error, Result};
 
@@ -52,6 +60,14 @@ pub enum Op {
     Gather(Gather),
     /// See [`Attention`].
     Attention(Attention),
+    /// See [`Softmax`].
+    Softmax(Softmax),
+    /// See [`Reduce`].
+    Reduce(Reduce),
+    /// See [`ArgReduce`].
+    ArgReduce(ArgReduce),
+    /// See [`TopK`].
+    TopK(TopK),
 }
 
 /// Which operation, without its operands: what kernels register for.
@@ -70,17 +86,29 @@ pub enum OpKind {
     Gather,
     /// [`Attention`]
     Attention,
+    /// [`Softmax`]
+    Softmax,
+    /// [`Reduce`]
+    Reduce,
+    /// [`ArgReduce`]
+    ArgReduce,
+    /// [`TopK`]
+    TopK,
 }
 
 impl OpKind {
     /// Every operation, in the order of declaration.
-    pub const ALL: [OpKind; 6] = [
+    pub const ALL: [OpKind; 10] = [
         OpKind::Gemm,
         OpKind::Convert,
         OpKind::Norm,
         OpKind::Elementwise,
         OpKind::Gather,
         OpKind::Attention,
+        OpKind::Softmax,
+        OpKind::Reduce,
+        OpKind::ArgReduce,
+        OpKind::TopK,
     ];
 
     /// The name, as printed and as used in kernel names.
@@ -92,6 +120,10 @@ impl OpKind {
             OpKind::Elementwise => "elementwise",
             OpKind::Gather => "gather",
             OpKind::Attention => "attention",
+            OpKind::Softmax => "softmax",
+            OpKind::Reduce => "reduce",
+            OpKind::ArgReduce => "arg_reduce",
+            OpKind::TopK => "top_k",
         }
     }
 }
@@ -106,6 +138,10 @@ impl Op {
             Op::Elementwise(_) => OpKind::Elementwise,
             Op::Gather(_) => OpKind::Gather,
             Op::Attention(_) => OpKind::Attention,
+            Op::Softmax(_) => OpKind::Softmax,
+            Op::Reduce(_) => OpKind::Reduce,
+            Op::ArgReduce(_) => OpKind::ArgReduce,
+            Op::TopK(_) => OpKind::TopK,
         }
     }
 
@@ -118,6 +154,10 @@ impl Op {
             Op::Elementwise(op) => op.operands(),
             Op::Gather(op) => op.operands(),
             Op::Attention(op) => op.operands(),
+            Op::Softmax(op) => op.operands(),
+            Op::Reduce(op) => op.operands(),
+            Op::ArgReduce(op) => op.operands(),
+            Op::TopK(op) => op.operands(),
         }
     }
 
@@ -137,6 +177,10 @@ impl Op {
             Op::Elementwise(op) => op.validate(),
             Op::Gather(op) => op.validate(),
             Op::Attention(op) => op.validate(),
+            Op::Softmax(op) => op.validate(),
+            Op::Reduce(op) => op.validate(),
+            Op::ArgReduce(op) => op.validate(),
+            Op::TopK(op) => op.validate(),
         }
     }
 
@@ -200,6 +244,30 @@ impl From<Gather> for Op {
 impl From<Attention> for Op {
     fn from(op: Attention) -> Self {
         Op::Attention(op)
+    }
+}
+
+impl From<Softmax> for Op {
+    fn from(op: Softmax) -> Self {
+        Op::Softmax(op)
+    }
+}
+
+impl From<Reduce> for Op {
+    fn from(op: Reduce) -> Self {
+        Op::Reduce(op)
+    }
+}
+
+impl From<ArgReduce> for Op {
+    fn from(op: ArgReduce) -> Self {
+        Op::ArgReduce(op)
+    }
+}
+
+impl From<TopK> for Op {
+    fn from(op: TopK) -> Self {
+        Op::TopK(op)
     }
 }
 

@@ -15,8 +15,10 @@ mod gather;
 mod host;
 mod matmul;
 mod norm;
+mod reduce;
 mod scaled;
 mod shape;
+mod softmax;
 mod view;
 
 pub use any::AnyTensor;

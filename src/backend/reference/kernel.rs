@@ -1,6 +1,8 @@
 //! The reference kernels as registry entries.
 
-use super::{attention, convert, elementwise, gather, gemm, norm};
+use super::{
+    arg_reduce, attention, convert, elementwise, gather, gemm, norm, reduce, softmax, top_k,
+};
 use crate::caps::{Caps, Target};
 use crate::error::Result;
 use crate::op::{Op, OpKind};
@@ -43,6 +45,10 @@ impl Kernel for Reference {
             Op::Elementwise(op) => elementwise::elementwise(op, launch),
             Op::Gather(op) => gather::gather(op, launch),
             Op::Attention(op) => attention::attention(op, launch),
+            Op::Softmax(op) => softmax::softmax(op, launch),
+            Op::Reduce(op) => reduce::reduce(op, launch),
+            Op::ArgReduce(op) => arg_reduce::arg_reduce(op, launch),
+            Op::TopK(op) => top_k::top_k(op, launch),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! documentation with plain loops, store the result with one rounding to the output's type. It
 //! is meant to be believed, not to be fast.
 
+mod arg_reduce;
 mod array;
 mod attention;
 mod convert;
@@ -13,6 +14,9 @@ mod gather;
 mod gemm;
 mod kernel;
 mod norm;
+mod reduce;
+mod softmax;
+mod top_k;
 
 pub use array::Array;
 
