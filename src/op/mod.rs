@@ -21,6 +21,7 @@ mod indices;
 mod norm;
 mod operand;
 mod reduce;
+mod rope;
 mod softmax;
 mod top_k;
 
@@ -37,6 +38,7 @@ pub use gemm::{Epilogue, Gemm, GemmSizes};
 pub use norm::{Norm, NormKind};
 pub use operand::{Dense, Operand, Scaled, ScaledData, Use};
 pub use reduce::{Reduce, Reduction};
+pub use rope::{Positions, Rope, RopeFrequencies, RopeScaling, RopeStyle};
 pub use softmax::Softmax;
 pub use top_k::TopK;
 
@@ -60,6 +62,8 @@ pub enum Op {
     Gather(Gather),
     /// See [`Attention`].
     Attention(Attention),
+    /// See [`Rope`].
+    Rope(Rope),
     /// See [`Softmax`].
     Softmax(Softmax),
     /// See [`Reduce`].
@@ -86,6 +90,8 @@ pub enum OpKind {
     Gather,
     /// [`Attention`]
     Attention,
+    /// [`Rope`]
+    Rope,
     /// [`Softmax`]
     Softmax,
     /// [`Reduce`]
@@ -98,13 +104,14 @@ pub enum OpKind {
 
 impl OpKind {
     /// Every operation, in the order of declaration.
-    pub const ALL: [OpKind; 10] = [
+    pub const ALL: [OpKind; 11] = [
         OpKind::Gemm,
         OpKind::Convert,
         OpKind::Norm,
         OpKind::Elementwise,
         OpKind::Gather,
         OpKind::Attention,
+        OpKind::Rope,
         OpKind::Softmax,
         OpKind::Reduce,
         OpKind::ArgReduce,
@@ -120,6 +127,7 @@ impl OpKind {
             OpKind::Elementwise => "elementwise",
             OpKind::Gather => "gather",
             OpKind::Attention => "attention",
+            OpKind::Rope => "rope",
             OpKind::Softmax => "softmax",
             OpKind::Reduce => "reduce",
             OpKind::ArgReduce => "arg_reduce",
@@ -138,6 +146,7 @@ impl Op {
             Op::Elementwise(_) => OpKind::Elementwise,
             Op::Gather(_) => OpKind::Gather,
             Op::Attention(_) => OpKind::Attention,
+            Op::Rope(_) => OpKind::Rope,
             Op::Softmax(_) => OpKind::Softmax,
             Op::Reduce(_) => OpKind::Reduce,
             Op::ArgReduce(_) => OpKind::ArgReduce,
@@ -154,6 +163,7 @@ impl Op {
             Op::Elementwise(op) => op.operands(),
             Op::Gather(op) => op.operands(),
             Op::Attention(op) => op.operands(),
+            Op::Rope(op) => op.operands(),
             Op::Softmax(op) => op.operands(),
             Op::Reduce(op) => op.operands(),
             Op::ArgReduce(op) => op.operands(),
@@ -177,6 +187,7 @@ impl Op {
             Op::Elementwise(op) => op.validate(),
             Op::Gather(op) => op.validate(),
             Op::Attention(op) => op.validate(),
+            Op::Rope(op) => op.validate(),
             Op::Softmax(op) => op.validate(),
             Op::Reduce(op) => op.validate(),
             Op::ArgReduce(op) => op.validate(),
@@ -268,6 +279,12 @@ impl From<ArgReduce> for Op {
 impl From<TopK> for Op {
     fn from(op: TopK) -> Self {
         Op::TopK(op)
+    }
+}
+
+impl From<Rope> for Op {
+    fn from(op: Rope) -> Self {
+        Op::Rope(op)
     }
 }
 

@@ -16,6 +16,7 @@ mod host;
 mod matmul;
 mod norm;
 mod reduce;
+mod rope;
 mod scaled;
 mod shape;
 mod softmax;

@@ -1,7 +1,7 @@
 //! The reference kernels as registry entries.
 
 use super::{
-    arg_reduce, attention, convert, elementwise, gather, gemm, norm, reduce, softmax, top_k,
+    arg_reduce, attention, convert, elementwise, gather, gemm, norm, reduce, rope, softmax, top_k,
 };
 use crate::caps::{Caps, Target};
 use crate::error::Result;
@@ -45,6 +45,7 @@ impl Kernel for Reference {
             Op::Elementwise(op) => elementwise::elementwise(op, launch),
             Op::Gather(op) => gather::gather(op, launch),
             Op::Attention(op) => attention::attention(op, launch),
+            Op::Rope(op) => rope::rope(op, launch),
             Op::Softmax(op) => softmax::softmax(op, launch),
             Op::Reduce(op) => reduce::reduce(op, launch),
             Op::ArgReduce(op) => arg_reduce::arg_reduce(op, launch),

@@ -15,6 +15,7 @@ mod gemm;
 mod kernel;
 mod norm;
 mod reduce;
+mod rope;
 mod softmax;
 mod top_k;
 
