@@ -1,7 +1,11 @@
 //! What the examples that run language models share.
-#![allow(dead_code)]
+#![allow(dead_code)] // Each of them uses a part of it.
 
+pub mod checkpoint;
+pub mod config;
 pub mod detokenizer;
+pub mod llama;
 pub mod sampling;
 pub mod template;
 pub mod tokenizer;
+pub mod weight_format;

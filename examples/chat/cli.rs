@@ -1,0 +1,83 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+
+use crate::common::sampling::Sampling;
+
+/// Talk with a Llama-family model (GGUF file or safetensors folder).
+#[derive(Debug, Parser)]
+#[command(name = "chat")]
+pub struct Cli {
+    /// GGUF file, or folder with config.json, tokenizer.json and safetensors
+    #[arg(long)]
+    pub model: PathBuf,
+    /// What to say
+    #[arg(long)]
+    pub prompt: String,
+    /// A system message in front of the prompt
+    #[arg(long, conflicts_with = "raw")]
+    pub system: Option<String>,
+    /// Continue the prompt as it stands, without the chat template
+    #[arg(long)]
+    pub raw: bool,
+    /// Longest answer in tokens
+    #[arg(long, default_value_t = 512)]
+    pub max_tokens: usize,
+    /// 0 picks the likeliest token; higher is more varied
+    #[arg(long, default_value_t = 0.7, allow_negative_numbers = true)]
+    pub temperature: f32,
+    /// Sample among the K likeliest tokens (0: all)
+    #[arg(long, default_value_t = 40)]
+    pub top_k: usize,
+    /// Sample among the likeliest tokens that make up this share of probability
+    #[arg(long, default_value_t = 0.95, allow_negative_numbers = true)]
+    pub top_p: f32,
+    /// Where the random choice starts: the same seed gives the same answer (default: the time)
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Type of the weights: keep, f32, bf16, fp8, mxfp8, mxfp4, nvfp4
+    #[arg(long, default_value = "keep")]
+    pub format: String,
+    /// How block formats choose scales: amax, ocp, ocp_ceil, four_over_six, mse
+    #[arg(long)]
+    pub quantizer: Option<String>,
+    /// Where to run
+    #[arg(long, value_enum, default_value_t = DeviceName::Auto)]
+    pub device: DeviceName,
+    /// Threads (default: one per core)
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// Print one JSON object at the end instead of text as it comes
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Where to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DeviceName {
+    /// The fastest there is
+    Auto,
+    /// The CPU kernels
+    Cpu,
+    /// Plain loops in f64: slow
+    Reference,
+}
+
+impl Cli {
+    /// How tokens are chosen.
+    pub fn sampling(&self) -> Sampling {
+        Sampling {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            seed: self.seed.unwrap_or_else(fresh_seed),
+        }
+    }
+}
+
+fn fresh_seed() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |time| time.as_nanos() as u64)
+}

@@ -1,0 +1,296 @@
+//! A Llama-family transformer: RMSNorm, rotary embedding, grouped-query attention, SwiGLU.
+//!
+//! ```text
+//! x = embed(token)
+//! each layer:  x += Wo · attention(rope(Wq·n), rope(Wk·n), Wv·n),   n = rmsnorm(x)
+//!              x += Wdown · (silu(Wgate·n) ∘ Wup·n),                n = rmsnorm(x)
+//! logits = Whead · rmsnorm(x)
+//! ```
+//!
+//! Activations are f32; the linear layers' weights are of whatever type they were loaded in.
+
+use anyhow::{Context, Result, ensure};
+use ferrocerium::op::RopeFrequencies;
+use ferrocerium::{AnyTensor, DType, Device, Tensor, bf16, f16};
+
+use crate::common::checkpoint::Checkpoint;
+use crate::common::config::Config;
+use crate::common::weight_format::WeightFormat;
+
+/// A model that is ready to run.
+pub struct Llama {
+    config: Config,
+    device: Device,
+    frequencies: RopeFrequencies,
+    embedding: AnyTensor,
+    layers: Vec<Layer>,
+    norm: Tensor<f32, 1>,
+    head: Linear,
+    weight_bytes: usize,
+}
+
+struct Layer {
+    attention_norm: Tensor<f32, 1>,
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    o: Linear,
+    q_norm: Option<Tensor<f32, 1>>,
+    k_norm: Option<Tensor<f32, 1>>,
+    mlp_norm: Tensor<f32, 1>,
+    gate: Linear,
+    up: Linear,
+    down: Linear,
+}
+
+/// `x · Wᵀ + bias`, W stored as `[out, in]`.
+struct Linear {
+    weight_t: AnyTensor,
+    bias: Option<Tensor<f32, 1>>,
+}
+
+impl Linear {
+    fn new(weight: &AnyTensor, bias: Option<Tensor<f32, 1>>) -> Result<Self> {
+        Ok(Linear { weight_t: weight.t()?, bias })
+    }
+
+    fn forward(&self, x: &Tensor<f32, 2>) -> Result<Tensor<f32, 2>> {
+        let product = x.gemm(&self.weight_t);
+        let product = match &self.bias {
+            Some(bias) => product.bias(bias),
+            None => product,
+        };
+        Ok(product.run()?)
+    }
+
+    /// `residual + x · Wᵀ`
+    fn forward_onto(
+        &self,
+        x: &Tensor<f32, 2>,
+        residual: &Tensor<f32, 2>,
+    ) -> Result<Tensor<f32, 2>> {
+        Ok(x.gemm(&self.weight_t).residual(residual).run()?)
+    }
+}
+
+/// Keys and values of the tokens so far, per layer `[1, capacity, kv_heads, head_dim]`.
+pub struct KvCache {
+    layers: Vec<(Tensor<f32, 4>, Tensor<f32, 4>)>,
+    len: usize,
+    capacity: usize,
+}
+
+impl KvCache {
+    /// Tokens that are in.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Forgets all tokens; the memory is kept.
+    pub fn clear(&mut self) {
+        self.len = 0;
+    }
+}
+
+/// Which positions' logits are wanted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Logits {
+    /// Only the last position's.
+    Last,
+    /// Those of the last `n` positions.
+    LastN(usize),
+}
+
+impl Llama {
+    /// Loads every weight, converting linear layers to `format`. Norms become f32, embedding and
+    /// head stay at 16 bits or more.
+    pub fn load(
+        checkpoint: &Checkpoint,
+        device: &Device,
+        format: &WeightFormat,
+        mut progress: impl FnMut(usize, usize),
+    ) -> Result<Self> {
+        let config = checkpoint.config.clone();
+        let mut weight_bytes = 0;
+        let mut matrix = |name: &str, shape: Option<[usize; 2]>| -> Result<AnyTensor> {
+            let raw = checkpoint.tensor(name)?;
+            if let Some(shape) = shape {
+                ensure!(
+                    raw.shape() == shape,
+                    "`{name}` is {raw}: {shape:?} follows from the model's configuration"
+                );
+            }
+            let tensor = format.convert(&raw).with_context(|| format!("converting `{name}`"))?;
+            weight_bytes += tensor.bytes();
+            Ok(tensor)
+        };
+        let vector = |name: &str, len: usize| -> Result<Tensor<f32, 1>> {
+            let any = checkpoint.tensor(name)?.cast(DType::F32)?;
+            let tensor = any.tensor::<f32, 1>().with_context(|| format!("`{name}`"))?;
+            ensure!(tensor.len() == len, "`{name}` has {} elements, not {len}", tensor.len());
+            Ok(tensor)
+        };
+        let vector_opt = |name: &str, len: usize| -> Result<Option<Tensor<f32, 1>>> {
+            checkpoint.has(name).then(|| vector(name, len)).transpose()
+        };
+
+        let hidden = config.hidden;
+        let (q_width, kv_width) =
+            (config.heads * config.head_dim, config.kv_heads * config.head_dim);
+        let mut layers = Vec::new();
+        for i in 0..config.layers {
+            progress(i, config.layers);
+            let name = |part: &str| format!("layer.{i}.{part}");
+            let mut linear = |part: &str, shape: Option<[usize; 2]>| -> Result<Linear> {
+                let weight = matrix(&name(&format!("{part}.weight")), shape)?;
+                let bias = vector_opt(&name(&format!("{part}.bias")), weight.shape()[0])?;
+                Linear::new(&weight, bias)
+            };
+            layers.push(Layer {
+                q: linear("q", Some([q_width, hidden]))?,
+                k: linear("k", Some([kv_width, hidden]))?,
+                v: linear("v", Some([kv_width, hidden]))?,
+                o: linear("o", Some([hidden, q_width]))?,
+                gate: linear("gate", None)?,
+                up: linear("up", None)?,
+                down: linear("down", None)?,
+                attention_norm: vector(&name("attention_norm.weight"), hidden)?,
+                mlp_norm: vector(&name("mlp_norm.weight"), hidden)?,
+                q_norm: vector_opt(&name("q_norm.weight"), config.head_dim)?,
+                k_norm: vector_opt(&name("k_norm.weight"), config.head_dim)?,
+            });
+        }
+        let embedding = format.convert_embedding(&checkpoint.tensor("embedding.weight")?)?;
+        ensure!(
+            embedding.shape().len() == 2 && embedding.shape()[1] == hidden,
+            "the embedding is {embedding}, not [vocabulary, {hidden}]"
+        );
+        weight_bytes += embedding.bytes();
+        let head = if checkpoint.has("head.weight") {
+            let head = format.convert_embedding(&checkpoint.tensor("head.weight")?)?;
+            weight_bytes += head.bytes();
+            head
+        } else {
+            embedding.clone()
+        };
+        progress(config.layers, config.layers);
+        Ok(Llama {
+            norm: vector("norm.weight", hidden)?,
+            head: Linear::new(&head, None)?,
+            device: device.clone(),
+            frequencies: RopeFrequencies::new(
+                config.rope_theta,
+                config.head_dim,
+                &config.rope_scaling,
+            )?,
+            config,
+            embedding,
+            layers,
+            weight_bytes,
+        })
+    }
+
+    /// Bytes of embedding, head and linear layers.
+    pub fn weight_bytes(&self) -> usize {
+        self.weight_bytes
+    }
+
+    /// The model's sizes.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Size of the vocabulary.
+    pub fn vocab(&self) -> usize {
+        self.embedding.shape()[0]
+    }
+
+    /// An empty cache for up to `capacity` tokens.
+    pub fn cache(&self, capacity: usize) -> Result<KvCache> {
+        let shape = [1, capacity, self.config.kv_heads, self.config.head_dim];
+        let layer = |i: usize| -> Result<_> {
+            let zeros = |part| {
+                Tensor::zeros_labelled(&self.device, shape, format!("{part} cache, layer {i}"))
+            };
+            Ok((zeros("k")?, zeros("v")?))
+        };
+        let layers = (0..self.config.layers).map(layer).collect::<Result<_>>()?;
+        Ok(KvCache { layers, len: 0, capacity })
+    }
+
+    /// Runs `tokens` after those in the cache, and returns logits `[positions, vocab]`.
+    pub fn forward(
+        &self,
+        tokens: &[u32],
+        cache: &mut KvCache,
+        logits: Logits,
+    ) -> Result<Tensor<f32, 2>> {
+        let n = tokens.len();
+        ensure!(n > 0, "no tokens to run");
+        ensure!(
+            cache.len + n <= cache.capacity,
+            "{} tokens do not fit the context of {}",
+            cache.len + n,
+            cache.capacity
+        );
+        let ids = Tensor::from_host(&self.device, [n], tokens)?;
+        let mut x = self.embed(&ids)?;
+        for (layer, kv) in self.layers.iter().zip(&cache.layers) {
+            x = self.attention(layer, kv, cache.len, &x)?;
+            x = self.mlp(layer, &x)?;
+        }
+        cache.len += n;
+        let wanted = match logits {
+            Logits::Last => 1,
+            Logits::LastN(wanted) => wanted.min(n),
+        };
+        let last = x.slice(0, n - wanted..n)?;
+        self.head.forward(&last.rms_norm(&self.norm, self.config.norm_eps)?)
+    }
+
+    fn embed(&self, ids: &Tensor<u32, 1>) -> Result<Tensor<f32, 2>> {
+        let table = &self.embedding;
+        Ok(match table.dtype() {
+            Some(DType::F32) => table.tensor::<f32, 2>()?.embed_as(ids)?,
+            Some(DType::BF16) => table.tensor::<bf16, 2>()?.embed_as(ids)?,
+            Some(DType::F16) => table.tensor::<f16, 2>()?.embed_as(ids)?,
+            _ => anyhow::bail!("the embedding is {table}; f32, bf16 or f16 is expected"),
+        })
+    }
+
+    fn attention(
+        &self,
+        layer: &Layer,
+        (k_cache, v_cache): &(Tensor<f32, 4>, Tensor<f32, 4>),
+        past: usize,
+        x: &Tensor<f32, 2>,
+    ) -> Result<Tensor<f32, 2>> {
+        let Config { heads, kv_heads, head_dim, norm_eps, rope_style, .. } = self.config;
+        let [n, _] = x.shape();
+        let normed = x.rms_norm(&layer.attention_norm, norm_eps)?;
+        let split = |linear: &Linear, heads: usize| -> Result<Tensor<f32, 4>> {
+            Ok(linear.forward(&normed)?.reshape([1, n, heads, head_dim])?)
+        };
+        let norm = |x: Tensor<f32, 4>, weight: &Option<Tensor<f32, 1>>| -> Result<_> {
+            Ok(match weight {
+                Some(weight) => x.rms_norm(weight, norm_eps)?,
+                None => x,
+            })
+        };
+        let rope = |x: Tensor<f32, 4>| x.rope(&self.frequencies, rope_style, past);
+        let q = rope(norm(split(&layer.q, heads)?, &layer.q_norm)?)?;
+        let k = rope(norm(split(&layer.k, kv_heads)?, &layer.k_norm)?)?;
+        let v = split(&layer.v, kv_heads)?;
+        k_cache.slice(1, past..past + n)?.copy_from(&k)?;
+        v_cache.slice(1, past..past + n)?.copy_from(&v)?;
+        let (k, v) = (k_cache.slice(1, 0..past + n)?, v_cache.slice(1, 0..past + n)?);
+        let mixed = q.attention(&k, &v).causal().run::<f32>()?;
+        layer.o.forward_onto(&mixed.reshape([n, heads * head_dim])?, x)
+    }
+
+    fn mlp(&self, layer: &Layer, x: &Tensor<f32, 2>) -> Result<Tensor<f32, 2>> {
+        let normed = x.rms_norm(&layer.mlp_norm, self.config.norm_eps)?;
+        let gated = layer.gate.forward(&normed)?.silu_mul(&layer.up.forward(&normed)?)?;
+        layer.down.forward_onto(&gated, x)
+    }
+}

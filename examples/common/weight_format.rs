@@ -1,0 +1,79 @@
+//! In which type weights are held.
+
+use anyhow::{Result, bail};
+use ferrocerium::format::{Format, Quantizer};
+use ferrocerium::{AnyTensor, DType};
+
+/// What linear layers are converted to while loading. Embedding and head stay at 16 bits or
+/// more: bf16 for the narrow formats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightFormat {
+    /// The file's own values: elements as they are, quantised blocks as the f32 they decode to.
+    Keep,
+    /// Plain elements.
+    Elements(DType),
+    /// A block format.
+    Blocks(Format, Quantizer),
+}
+
+impl WeightFormat {
+    /// The names that [`WeightFormat::parse`] takes.
+    pub const NAMES: [&str; 7] = ["keep", "f32", "bf16", "fp8", "mxfp8", "mxfp4", "nvfp4"];
+
+    /// From its name, and that of a quantiser for block formats.
+    pub fn parse(name: &str, quantizer: Option<&str>) -> Result<Self> {
+        let plain = match name {
+            "keep" => Some(WeightFormat::Keep),
+            "f32" => Some(WeightFormat::Elements(DType::F32)),
+            "bf16" => Some(WeightFormat::Elements(DType::BF16)),
+            _ => None,
+        };
+        if let Some(plain) = plain {
+            if let Some(quantizer) = quantizer {
+                bail!("--quantizer {quantizer}: format {name} is not quantised; leave it out");
+            }
+            return Ok(plain);
+        }
+        if !Self::NAMES.contains(&name) {
+            bail!("format `{name}` is not one of {}", Self::NAMES.join(", "));
+        }
+        let format: Format = name.parse()?;
+        let quantizer = match quantizer {
+            Some(name) => name.parse()?,
+            None => Quantizer::default_for(format),
+        };
+        if !quantizer.supports(format) {
+            let can = Quantizer::ALL.into_iter().filter(|q| q.supports(format));
+            let names: Vec<_> = can.map(|q| q.to_string()).collect();
+            bail!("quantizer {quantizer} does not make {format}; {} do", names.join(", "));
+        }
+        Ok(WeightFormat::Blocks(format, quantizer))
+    }
+
+    /// A linear layer's weight in this format.
+    pub fn convert(&self, weight: &AnyTensor) -> Result<AnyTensor> {
+        Ok(match *self {
+            WeightFormat::Keep => weight.clone(),
+            WeightFormat::Elements(dtype) => weight.cast(dtype)?,
+            WeightFormat::Blocks(format, quantizer) => weight.quantize(format, quantizer)?,
+        })
+    }
+
+    /// Embedding or head.
+    pub fn convert_embedding(&self, weight: &AnyTensor) -> Result<AnyTensor> {
+        match *self {
+            WeightFormat::Blocks(..) => Ok(weight.cast(DType::BF16)?),
+            _ => self.convert(weight),
+        }
+    }
+}
+
+impl std::fmt::Display for WeightFormat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            WeightFormat::Keep => f.pad("keep"),
+            WeightFormat::Elements(dtype) => dtype.fmt(f),
+            WeightFormat::Blocks(format, quantizer) => f.pad(&format!("{format}/{quantizer}")),
+        }
+    }
+}
