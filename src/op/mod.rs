@@ -17,6 +17,7 @@ mod dims;
 mod elementwise;
 mod gather;
 mod gemm;
+mod grouped_gemm;
 mod indices;
 mod norm;
 mod operand;
@@ -35,6 +36,7 @@ pub use dims::{Dims, MAX_RANK};
 pub use elementwise::{Elementwise, Function};
 pub use gather::Gather;
 pub use gemm::{Epilogue, Gemm, GemmSizes};
+pub use grouped_gemm::{GroupedGemm, GroupedGemmSizes};
 pub use norm::{Norm, NormKind};
 pub use operand::{Dense, Operand, Scaled, ScaledData, Use};
 pub use reduce::{Reduce, Reduction};
@@ -62,6 +64,8 @@ pub enum Op {
     Gather(Gather),
     /// See [`Attention`].
     Attention(Attention),
+    /// See [`GroupedGemm`].
+    GroupedGemm(GroupedGemm),
     /// See [`Rope`].
     Rope(Rope),
     /// See [`Softmax`].
@@ -90,6 +94,8 @@ pub enum OpKind {
     Gather,
     /// [`Attention`]
     Attention,
+    /// [`GroupedGemm`]
+    GroupedGemm,
     /// [`Rope`]
     Rope,
     /// [`Softmax`]
@@ -104,13 +110,14 @@ pub enum OpKind {
 
 impl OpKind {
     /// Every operation, in the order of declaration.
-    pub const ALL: [OpKind; 11] = [
+    pub const ALL: [OpKind; 12] = [
         OpKind::Gemm,
         OpKind::Convert,
         OpKind::Norm,
         OpKind::Elementwise,
         OpKind::Gather,
         OpKind::Attention,
+        OpKind::GroupedGemm,
         OpKind::Rope,
         OpKind::Softmax,
         OpKind::Reduce,
@@ -127,6 +134,7 @@ impl OpKind {
             OpKind::Elementwise => "elementwise",
             OpKind::Gather => "gather",
             OpKind::Attention => "attention",
+            OpKind::GroupedGemm => "grouped_gemm",
             OpKind::Rope => "rope",
             OpKind::Softmax => "softmax",
             OpKind::Reduce => "reduce",
@@ -146,6 +154,7 @@ impl Op {
             Op::Elementwise(_) => OpKind::Elementwise,
             Op::Gather(_) => OpKind::Gather,
             Op::Attention(_) => OpKind::Attention,
+            Op::GroupedGemm(_) => OpKind::GroupedGemm,
             Op::Rope(_) => OpKind::Rope,
             Op::Softmax(_) => OpKind::Softmax,
             Op::Reduce(_) => OpKind::Reduce,
@@ -163,6 +172,7 @@ impl Op {
             Op::Elementwise(op) => op.operands(),
             Op::Gather(op) => op.operands(),
             Op::Attention(op) => op.operands(),
+            Op::GroupedGemm(op) => op.operands(),
             Op::Rope(op) => op.operands(),
             Op::Softmax(op) => op.operands(),
             Op::Reduce(op) => op.operands(),
@@ -187,6 +197,7 @@ impl Op {
             Op::Elementwise(op) => op.validate(),
             Op::Gather(op) => op.validate(),
             Op::Attention(op) => op.validate(),
+            Op::GroupedGemm(op) => op.validate(),
             Op::Rope(op) => op.validate(),
             Op::Softmax(op) => op.validate(),
             Op::Reduce(op) => op.validate(),
@@ -205,6 +216,7 @@ impl Op {
             // Of the table only what is picked.
             Op::Gather(op) => op.out.dims().iter().map(|&d| d as f64).product(),
             Op::Attention(op) => elements + op.products(),
+            Op::GroupedGemm(op) => elements + op.products(),
             _ => elements,
         }
     }
@@ -285,6 +297,12 @@ impl From<TopK> for Op {
 impl From<Rope> for Op {
     fn from(op: Rope) -> Self {
         Op::Rope(op)
+    }
+}
+
+impl From<GroupedGemm> for Op {
+    fn from(op: GroupedGemm) -> Self {
+        Op::GroupedGemm(op)
     }
 }
 

@@ -1,7 +1,8 @@
 //! The reference kernels as registry entries.
 
 use super::{
-    arg_reduce, attention, convert, elementwise, gather, gemm, norm, reduce, rope, softmax, top_k,
+    arg_reduce, attention, convert, elementwise, gather, gemm, grouped_gemm, norm, reduce, rope,
+    softmax, top_k,
 };
 use crate::caps::{Caps, Target};
 use crate::error::Result;
@@ -45,6 +46,7 @@ impl Kernel for Reference {
             Op::Elementwise(op) => elementwise::elementwise(op, launch),
             Op::Gather(op) => gather::gather(op, launch),
             Op::Attention(op) => attention::attention(op, launch),
+            Op::GroupedGemm(op) => grouped_gemm::grouped_gemm(op, launch),
             Op::Rope(op) => rope::rope(op, launch),
             Op::Softmax(op) => softmax::softmax(op, launch),
             Op::Reduce(op) => reduce::reduce(op, launch),

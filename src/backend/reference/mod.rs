@@ -12,6 +12,7 @@ mod convert;
 mod elementwise;
 mod gather;
 mod gemm;
+mod grouped_gemm;
 mod kernel;
 mod norm;
 mod reduce;
