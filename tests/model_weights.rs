@@ -8,7 +8,7 @@ use ferrocerium::{Device, Error, Tensor, bf16};
 fn open() -> Weights {
     let path = std::env::var_os("FERROCERIUM_TEST_MODEL")
         .expect("FERROCERIUM_TEST_MODEL names the model's file; `cargo xtask test` sets it");
-    Weights::open(&Device::cpu(), path).unwrap()
+    Weights::open(&Device::reference(), path).unwrap()
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod safetensors_file;
 
 use std::path::Path;
 
+use ferrocerium::caps::MemoryKind;
 use ferrocerium::format::{Format, Fp8Block128, Fp8PerRow, Fp8PerTensor, Mxfp4, Mxfp8, Nvfp4};
 use ferrocerium::io::safetensors::{Naming, TensorInfo, TensorScale, parse_header, shard_names};
 use ferrocerium::io::{SafeTensors, Weights};
@@ -36,7 +37,7 @@ fn refusal(file: &[u8]) -> String {
 
 fn open(folder: &Folder, tensors: &[Part<'_>]) -> Weights {
     folder.write("model.safetensors", file(tensors));
-    Weights::open(&Device::cpu(), folder.path()).unwrap()
+    Weights::open(&Device::reference(), folder.path()).unwrap()
 }
 
 fn f32s(values: &[f32]) -> Vec<u8> {
@@ -292,6 +293,9 @@ fn fp8_is_recognised_by_its_scales() {
     check("row-flat", (name, "F32", &[2], &two), Format::Fp8Row, [1.0, 6.0]);
     let inverse = ("x.weight_scale_inv", "F32", &[1, 1][..], &one[..]);
     check("block", inverse, Format::Fp8Block128, [1.0, 1.0]);
+    let halves: Vec<u8> =
+        [0.5, 3.0].iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect();
+    check("row-bf16", (name, "BF16", &[2, 1], &halves), Format::Fp8Row, [1.0, 6.0]);
     let exponents = [127, 127, 127, 127, 128, 128, 128, 126];
     check("mx", (name, "U8", &[2, 4], &exponents), Format::Mxfp8E4M3, [2.0, 1.0]);
 }
@@ -334,7 +338,7 @@ fn plain_weights_are_not_taken_for_scaled_ones() {
         &folder,
         &[
             ("x.weight", "F32", &[2], &[0; 8]),
-            ("y.weight", "I8", &[4], &[1; 4]),
+            ("y.weight", "BF16", &[1, 2], &[1; 4]),
             ("y.weight_scale", "F32", &[1], &[0; 4]),
             ("z.weight", "F8_E4M3", &[4], &[TWO; 4]),
         ],
@@ -345,6 +349,41 @@ fn plain_weights_are_not_taken_for_scaled_ones() {
     }
     assert_eq!(model.scaled_names().count(), 0);
     assert_eq!(weights.to_f32("z.weight").unwrap(), [2.0; 4]);
+}
+
+#[test]
+fn codes_whose_scales_are_not_understood_are_not_decoded_without_them() {
+    let folder = Folder::new("int8");
+    let weights = open(
+        &folder,
+        &[
+            ("y.weight_scale", "F32", &[2], &[0; 8]),
+            ("y.weight", "I8", &[2, 2], &[1; 4]),
+            ("z.weight_scale", "I32", &[1], &[0; 4]),
+            ("z.weight", "F8_E4M3", &[2, 2], &[TWO; 4]),
+        ],
+    );
+    for name in ["y.weight", "z.weight"] {
+        let e = weights.to_f32(name).unwrap_err();
+        assert!(matches!(e, Error::File { .. }) && e.to_string().contains("get()"), "{e}");
+    }
+    assert_eq!(weights.get::<i8, 2>("y.weight").unwrap().to_vec().unwrap(), [1; 4]);
+}
+
+#[test]
+fn misaligned_scales_are_copied_and_the_codes_are_not() {
+    let folder = Folder::new("misaligned-scales");
+    let weights = open(
+        &folder,
+        &[
+            ("x.weight", "F8_E4M3", &[1, 3], &[TWO; 3]),
+            ("x.weight_scale", "F32", &[1], &f32s(&[0.5])),
+        ],
+    );
+    let scaled = weights.scaled::<Fp8PerTensor<F8E4M3>, 2>("x.weight").unwrap();
+    assert_eq!(scaled.dequantize::<f32>().unwrap().to_vec().unwrap(), [1.0; 3]);
+    let kinds: Vec<_> = scaled.buffers().map(|(_, region)| region.buffer().kind()).collect();
+    assert_eq!(kinds, [MemoryKind::Mapped, MemoryKind::Host]);
 }
 
 #[test]
@@ -365,7 +404,7 @@ fn a_model_in_several_files_is_read_by_its_index() {
         r#"{"metadata": {}, "weight_map": {"a": "m-1.safetensors", "b": "m-2.safetensors"}}"#,
     );
     for path in [folder.path(), &index] {
-        let weights = Weights::open(&Device::cpu(), path).unwrap();
+        let weights = Weights::open(&Device::reference(), path).unwrap();
         assert_eq!(weights.to_f32("a").unwrap(), [1.0]);
         assert_eq!(weights.to_f32("b").unwrap(), [2.0]);
     }
@@ -422,7 +461,7 @@ fn load_refuses_an_index_that_contradicts_its_files() {
 #[test]
 fn load_refuses_paths_without_a_model() {
     let folder = Folder::new("empty");
-    let device = Device::cpu();
+    let device = Device::reference();
     let open = |path: &Path| Weights::open(&device, path).unwrap_err();
     assert!(open(folder.path()).to_string().contains("neither model.safetensors"));
     assert!(matches!(open(&folder.path().join("none")), Error::Io { .. }));

@@ -1,5 +1,5 @@
 //! Text in and out of language models: tokens, streaming, chat templates, sampling.
-#![cfg(all(feature = "gguf", feature = "safetensors"))]
+#![cfg(all(feature = "cpu", feature = "gguf", feature = "safetensors"))]
 #![allow(missing_docs)]
 
 #[path = "../examples/common/mod.rs"]

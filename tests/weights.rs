@@ -25,7 +25,7 @@ fn open(name: &str, file: GgufFile) -> (Folder, Weights) {
     let folder = Folder::new(name);
     // The name of the file says nothing: its first bytes do.
     let path = folder.write("model.bin", file.bytes());
-    let weights = Weights::open(&Device::cpu(), path).unwrap();
+    let weights = Weights::open(&Device::reference(), path).unwrap();
     (folder, weights)
 }
 
@@ -184,7 +184,7 @@ fn decoding_counts_against_the_budget_and_fails_over_it() {
     let folder = Folder::new("gguf-budget");
     let file = GgufFile::default().tensor("q", &[32, 4], Q8_0, &[0; 34 * 4]);
     let path = folder.write("model.gguf", file.bytes());
-    let device = Device::builder().memory_limit(256).cpu().unwrap();
+    let device = Device::builder().memory_limit(256).reference();
     let weights = Weights::open(&device, path).unwrap();
     assert!(matches!(weights.decode::<f32, 2>("q").err(), Some(Error::OutOfMemory { .. })));
     weights.decode::<bf16, 2>("q").unwrap();
@@ -200,7 +200,7 @@ fn opening_what_is_no_model_is_an_error_value() {
         Error::File { .. } | Error::Io { .. }
     ));
     let path = folder.write("short.gguf", b"GGUF");
-    assert!(matches!(Weights::open(&Device::cpu(), &path).unwrap_err(), Error::File { .. }));
+    assert!(matches!(Weights::open(&Device::reference(), &path).unwrap_err(), Error::File { .. }));
 }
 
 #[test]

@@ -40,6 +40,8 @@ pub enum TensorScale<'a> {
 /// | compressed-tensors, ModelOpt | FP8 per tensor, per row | `X.weight` F8_E4M3 | `X.weight_scale` F32, one or one a row | |
 /// | DeepSeek | FP8 block 128 | `X.weight` F8_E4M3 | `X.weight_scale_inv` F32, multiplies | |
 ///
+/// FP8 scales may also be BF16 or F16, as llm-compressor writes them; they are widened where they
+/// are used.
 /// In all of them the code with the lower index is in the low nibble, as in this crate. Scales
 /// are row-major. Activation scales (`input_scale`, `input_global_scale`) are separate tensors of
 /// type F32; [`ScaledParts::input_scale`] names the one that belongs here.
@@ -97,7 +99,17 @@ pub(super) fn recognise<'a>(
         }
         (None, None) => return Ok(None),
     };
-    let Some(format) = format_of(naming, codes, scales) else { return Ok(None) };
+    let Some(format) = format_of(naming, codes, scales) else {
+        // A wide weight has no need of the scale. Narrow codes without theirs are not the weight.
+        return match codes.dtype {
+            Some(dtype) if dtype.size() > 1 => Ok(None),
+            _ => Err(format!(
+                "{name} has {} codes and {} scales, a pair that is not known here; get() and \
+                 copy() give the codes",
+                codes.dtype_name, scales.dtype_name
+            )),
+        };
+    };
     let mut parts = Parts { name, naming, codes, scales }.finish(format)?;
     if format == Format::Nvfp4 {
         let scale = match naming {
@@ -128,12 +140,19 @@ fn format_of(naming: Naming, codes: &TensorInfo, scales: &TensorInfo) -> Option<
         (DType::U8 | DType::E2M1x2, DType::U8 | DType::E8M0) => Format::Mxfp4,
         (DType::F8E4M3, DType::U8 | DType::E8M0) => Format::Mxfp8E4M3,
         (DType::F8E5M2, DType::U8 | DType::E8M0) => Format::Mxfp8E5M2,
-        (DType::F8E4M3, DType::F32) if naming == Naming::DeepSeek => Format::Fp8Block128,
-        (DType::F8E4M3, DType::F32) if one => Format::Fp8TensorE4M3,
-        (DType::F8E5M2, DType::F32) if one => Format::Fp8TensorE5M2,
-        (DType::F8E4M3, DType::F32) => Format::Fp8Row,
+        (DType::F8E4M3, scale) if is_wide(scale) => match naming {
+            Naming::DeepSeek => Format::Fp8Block128,
+            _ if one => Format::Fp8TensorE4M3,
+            _ => Format::Fp8Row,
+        },
+        (DType::F8E5M2, scale) if is_wide(scale) && one => Format::Fp8TensorE5M2,
         _ => return None,
     })
+}
+
+/// Types of the scales of FP8 formats.
+fn is_wide(dtype: DType) -> bool {
+    matches!(dtype, DType::F32 | DType::BF16 | DType::F16)
 }
 
 struct Parts<'a, 'n> {
@@ -181,7 +200,7 @@ impl<'a> Parts<'a, '_> {
         let scale_dtype_fits = match spec.scale {
             DType::UE4M3 => scales.dtype == Some(DType::F8E4M3),
             DType::E8M0 => matches!(scales.dtype, Some(DType::U8 | DType::E8M0)),
-            other => scales.dtype == Some(other),
+            _ => scales.dtype.is_some_and(is_wide),
         };
         if codes.bytes.len() != layout.codes_len()
             || found != layout.scales_len()

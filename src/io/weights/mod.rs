@@ -251,12 +251,12 @@ impl Weights {
     }
 
     /// The block-scaled weight of that name, codes and block scales in place. (The four bytes of
-    /// a tensor scale are copied.)
+    /// a tensor scale are copied, and so are f32 scales that are BF16, F16 or misaligned in the
+    /// file.)
     ///
     /// # Errors
     /// [`Error::Value`] when there is none, [`Error::DType`] or [`Error::Shape`] when its format
-    /// or rank is another, [`Error::File`] when its parts do not fit together,
-    /// [`Error::Layout`] when f32 scales are misaligned in the file.
+    /// or rank is another, [`Error::File`] when its parts do not fit together.
     pub fn scaled<F: BlockFormat, const R: usize>(&self, name: &str) -> Result<ScaledTensor<F, R>> {
         #[cfg(feature = "safetensors")]
         if let Some(parts) = self.parts(name)? {

@@ -3,10 +3,10 @@
 use super::{Source, Weights};
 use crate::error::{Error, Result};
 use crate::format::{BlockFormat, BlockLayout, Dequantizer, ScaleLayout};
-use crate::io::entry::Entry;
+use crate::io::entry::{Entry, Stored};
 use crate::io::safetensors::{ScaledParts, TensorScale};
 use crate::memory::Region;
-use crate::num::Scalar;
+use crate::num::{DType, Scalar};
 use crate::op::ScaledData;
 use crate::tensor::ScaledTensor;
 
@@ -42,12 +42,12 @@ impl Weights {
         let batch: usize = outer.iter().product();
         let layout = BlockLayout::new(parts.format, ScaleLayout::RowMajor, batch, *rows, *k)?;
         let (codes, scales) = (self.part(&parts.codes.name)?, self.part(&parts.scales.name)?);
-        let (code_guard, scale_guard) =
-            (codes.region.buffer().read()?, scales.region.buffer().read()?);
+        let scales = self.scales_in_place_or_widened(scales, parts.format.spec().scale)?;
+        let (code_guard, scale_guard) = (codes.region.buffer().read()?, scales.buffer().read()?);
         let values = Dequantizer::new(
             &layout,
             &code_guard[codes.region.range()],
-            &scale_guard[scales.region.range()],
+            &scale_guard[scales.range()],
             self.tensor_scale(parts)?,
         )?;
         let mut row = vec![0.0f32; *k];
@@ -56,6 +56,25 @@ impl Weights {
             E::from_f32_slice(&row, out);
         }
         Ok(())
+    }
+
+    /// The file's own bytes where they are what the format wants; else f32 scales that are BF16,
+    /// F16 or misaligned in the file, as new aligned ones.
+    fn scales_in_place_or_widened(&self, scales: &Entry, wanted: DType) -> Result<Region> {
+        let in_place = match scales.stored {
+            _ if wanted != DType::F32 => true,
+            Stored::Elements(DType::F32) => {
+                scales.region.offset().is_multiple_of(align_of::<f32>())
+            }
+            _ => false,
+        };
+        if in_place {
+            return Ok(scales.region.clone());
+        }
+        let len: usize = scales.shape.iter().product();
+        let buffer = self.device.allocate(len * size_of::<f32>(), &scales.name)?;
+        scales.decode_into::<f32>(&[1.0], bytemuck::cast_slice_mut(&mut buffer.write()?))?;
+        Ok(Region::whole(buffer))
     }
 
     pub(super) fn bind_scaled<F: BlockFormat, const R: usize>(
@@ -80,19 +99,7 @@ impl Weights {
             Error::shape("scaled", "R", problem)
         })?;
         let (codes, scales) = (self.part(&parts.codes.name)?, self.part(&parts.scales.name)?);
-        let align = parts.format.spec().scale.size();
-        if !scales.region.offset().is_multiple_of(align) {
-            return Err(Error::layout(
-                "scaled",
-                "name",
-                format!(
-                    "{} and begins at byte {}, not a multiple of {align}; use decode() and \
-                     quantize",
-                    scales.describe(),
-                    scales.region.offset()
-                ),
-            ));
-        }
+        let scales = self.scales_in_place_or_widened(scales, parts.format.spec().scale)?;
         let tensor_scale = match parts.tensor_scale {
             Some(_) => {
                 let label = format!("{name} tensor scale");
@@ -103,8 +110,7 @@ impl Weights {
             }
             None => None,
         };
-        let data =
-            ScaledData { codes: codes.region.clone(), scales: scales.region.clone(), tensor_scale };
+        let data = ScaledData { codes: codes.region.clone(), scales, tensor_scale };
         ScaledTensor::from_parts(&self.device, shape, ScaleLayout::RowMajor, data)
     }
 }
