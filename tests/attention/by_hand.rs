@@ -114,6 +114,23 @@ fn sink_of_a_row_without_keys_is_its_log_sum() {
 }
 
 #[test]
+fn scores_and_sinks_beyond_the_range_of_exponentials_are_weighed() {
+    let run = |score: f64, sink: f64| {
+        let (out, lse) = column(&[score])
+            .attention(&column(&[1.0; 2]), &column(&[3.0, 9.0]))
+            .scale(1.0)
+            .sinks(&tensor([1], &[sink]))
+            .run_with_lse::<f64>()
+            .unwrap();
+        (out.to_vec().unwrap()[0], lse.to_vec().unwrap()[0])
+    };
+    assert_eq!(run(2000.0, 2000.0), (4.0, (2000.0 + 3f64.ln()) as f32));
+    assert_eq!(run(-2000.0, -2000.0), (4.0, (-2000.0 + 3f64.ln()) as f32));
+    assert_eq!(run(0.0, 2000.0), (0.0, 2000.0));
+    assert_eq!(run(2000.0, 0.0), (6.0, (2000.0 + 2f64.ln()) as f32));
+}
+
+#[test]
 fn alibi_adds_slope_times_distance() {
     // Positions 1 and 2 of three keys; distances −1, 0, 1 and −2, −1, 0; e^slope = 2.
     let slopes = tensor([1], &[2f64.ln()]);
