@@ -1,5 +1,9 @@
 //! The CPU kernels that are written to be fast.
 
+mod gemm;
+mod rows;
+mod simd;
+
 use std::sync::Arc;
 
 use super::reference;
@@ -10,7 +14,7 @@ use crate::registry::{Kernel, KernelRegistry, Workers};
 
 /// Every fast CPU kernel.
 pub fn kernels() -> impl Iterator<Item = Arc<dyn Kernel>> {
-    std::iter::empty()
+    [Arc::new(gemm::GemmKernel::new()) as Arc<dyn Kernel>].into_iter()
 }
 
 impl Device {
@@ -36,7 +40,7 @@ impl DeviceBuilder {
         let workers = Workers::with_threads(threads);
         Device::from_parts(
             "cpu",
-            Caps::cpu(workers.threads()),
+            Caps { isa: simd::detect(), ..Caps::cpu(workers.threads()) },
             self.pool("cpu"),
             workers,
             KernelRegistry::from_kernels(kernels().chain(reference::kernels())),
