@@ -1,5 +1,7 @@
 //! The CPU kernels that are written to be fast.
 
+mod attention;
+mod gather;
 mod gemm;
 mod rows;
 mod simd;
@@ -14,7 +16,12 @@ use crate::registry::{Kernel, KernelRegistry, Workers};
 
 /// Every fast CPU kernel.
 pub fn kernels() -> impl Iterator<Item = Arc<dyn Kernel>> {
-    [Arc::new(gemm::GemmKernel::new()) as Arc<dyn Kernel>].into_iter()
+    let kernels: [Arc<dyn Kernel>; 3] = [
+        Arc::new(gemm::GemmKernel::new()),
+        Arc::new(gather::GatherKernel::new()),
+        Arc::new(attention::AttentionKernel::new()),
+    ];
+    kernels.into_iter()
 }
 
 impl Device {
