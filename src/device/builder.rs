@@ -1,5 +1,6 @@
 //! What a device is made with.
 
+use crate::caps::Isa;
 #[cfg(feature = "cpu")]
 use crate::error::{Error, Result};
 use crate::memory::Pool;
@@ -13,6 +14,7 @@ pub struct DeviceBuilder {
     memory_limit: Option<u64>,
     threads: Option<usize>,
     strict: bool,
+    isa: Option<Vec<Isa>>,
 }
 
 impl DeviceBuilder {
@@ -26,6 +28,22 @@ impl DeviceBuilder {
     pub fn threads(mut self, n: usize) -> Self {
         self.threads = Some(n);
         self
+    }
+
+    /// Use only these instruction-set levels, of those that the machine has; none for what every
+    /// machine of its architecture has. Without it, all that there are.
+    pub fn isa(mut self, levels: &[Isa]) -> Self {
+        self.isa = Some(levels.to_vec());
+        self
+    }
+
+    /// The levels to use of those present.
+    #[cfg(feature = "cpu")]
+    pub(crate) fn allowed_isa(&self, mut present: Vec<Isa>) -> Vec<Isa> {
+        if let Some(allowed) = &self.isa {
+            present.retain(|level| allowed.contains(level));
+        }
+        present
     }
 
     /// Fail rather than run a kernel that is only a fallback.

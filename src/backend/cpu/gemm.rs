@@ -83,6 +83,9 @@ impl Kernel for GemmKernel {
 fn gemm(op: &Gemm, launch: &Launch<'_>) -> Result<()> {
     let sizes = op.sizes()?;
     let d_dims = op.d.dims();
+    if d_dims.contains(&0) {
+        return Ok(());
+    }
     let batch_dims = d_dims.leading(2);
     let a = row_source(launch, &op.a, false, batch_dims)?;
     let b = row_source(launch, &op.b, true, batch_dims)?;

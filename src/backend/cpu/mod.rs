@@ -47,7 +47,7 @@ impl DeviceBuilder {
         let workers = Workers::with_threads(threads);
         Device::from_parts(
             "cpu",
-            Caps { isa: simd::detect(), ..Caps::cpu(workers.threads()) },
+            Caps { isa: self.allowed_isa(simd::detect()), ..Caps::cpu(workers.threads()) },
             self.pool("cpu"),
             workers,
             KernelRegistry::from_kernels(kernels().chain(reference::kernels())),

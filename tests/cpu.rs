@@ -1,0 +1,226 @@
+//! The fast CPU kernels: their error is bounded, and their results depend on nothing but the
+//! operands.
+#![cfg(feature = "cpu")]
+
+use ferrocerium::caps::Isa;
+use ferrocerium::format::{Format, Quantizer};
+use ferrocerium::op::{Activation, Gemm, Op};
+use ferrocerium::registry::Request;
+use ferrocerium::{AnyTensor, DType, Device, Tensor, bf16};
+use proptest::prelude::*;
+
+/// Types that weights come in.
+#[derive(Clone, Copy, Debug)]
+enum Weight {
+    Plain(DType),
+    Blocks(Format),
+}
+
+fn weights() -> impl Strategy<Value = Weight> {
+    let plain = [DType::F32, DType::BF16, DType::F16, DType::F8E4M3, DType::F8E5M2];
+    prop_oneof![
+        prop::sample::select(plain.to_vec()).prop_map(Weight::Plain),
+        prop::sample::select(Format::ALL.to_vec()).prop_map(Weight::Blocks),
+    ]
+}
+
+/// Sizes around vectors, tiles and panels, and none.
+fn size() -> impl Strategy<Value = usize> {
+    prop_oneof![0usize..6, Just(15), Just(16), Just(17), Just(24), Just(25), 40usize..80]
+}
+
+/// Values of very different magnitudes, zeros among them.
+fn value() -> impl Strategy<Value = f32> {
+    prop_oneof![
+        4 => -2.0f32..2.0,
+        1 => Just(0.0f32),
+        1 => Just(-0.0f32),
+        1 => (-60i32..10).prop_map(|e| 2f32.powi(e)),
+    ]
+}
+
+#[derive(Clone, Debug)]
+struct Case {
+    m: usize,
+    n: usize,
+    k: usize,
+    weight: Weight,
+    b_transposed: bool,
+    values: Vec<f32>,
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    (size(), size(), size(), weights(), any::<bool>(), prop::collection::vec(value(), 64..97))
+        .prop_map(|(m, n, k, weight, b_transposed, values)| {
+            // Blocks run along k, so the weight is stored transposed.
+            let b_transposed = b_transposed || matches!(weight, Weight::Blocks(_));
+            Case { m, n, k, weight, b_transposed, values }
+        })
+}
+
+impl Case {
+    /// A and B on a device; A has `rows` rows from row `first`.
+    fn operands(&self, device: &Device, first: usize, rows: usize) -> (Tensor<f32, 2>, AnyTensor) {
+        let at = |i: usize, j: usize, step: usize| {
+            self.values[(i * step + j * 7 + i * j) % self.values.len()]
+        };
+        let a = Tensor::from_fn(device, [rows, self.k], |[i, j]| at(first + i, j, 31)).unwrap();
+        let stored = if self.b_transposed { [self.n, self.k] } else { [self.k, self.n] };
+        let b = Tensor::from_fn(device, stored, |[i, j]| at(i, j, 13)).unwrap();
+        let b = AnyTensor::from(b);
+        let b = match self.weight {
+            Weight::Plain(dtype) => b.cast(dtype).unwrap(),
+            Weight::Blocks(format) => b.quantize(format, Quantizer::default_for(format)).unwrap(),
+        };
+        (a, if self.b_transposed { b.t().unwrap() } else { b })
+    }
+
+    fn product(&self, device: &Device, first: usize, rows: usize) -> Vec<f32> {
+        let (a, b) = self.operands(device, first, rows);
+        let out = Tensor::<f32, 2>::zeros(device, [rows, self.n]).unwrap();
+        let op = Gemm::new(a.operand(), b.operand().clone(), out.operand());
+        let forced = device.with_request(Request::kernel("cpu.gemm"));
+        forced.run(&Op::Gemm(op)).unwrap();
+        out.to_vec().unwrap()
+    }
+
+    /// The exact product, and the product of magnitudes.
+    fn exact(&self) -> (Vec<f64>, Vec<f64>) {
+        let device = Device::reference();
+        let (a, b) = self.operands(&device, 0, self.m);
+        let a = a.to_vec().unwrap();
+        let b = b.cast(DType::F64).unwrap().tensor::<f64, 2>().unwrap().to_vec().unwrap();
+        let (k, n) = (self.k, self.n);
+        let sum = |p: usize, f: &dyn Fn(f64) -> f64| -> f64 {
+            (0..k).map(|l| f(f64::from(a[p / n * k + l]) * b[l * n + p % n])).sum()
+        };
+        let all = 0..self.m * n;
+        (all.clone().map(|p| sum(p, &|x| x)).collect(), all.map(|p| sum(p, &f64::abs)).collect())
+    }
+}
+
+/// Every level that this machine has, by what is allowed.
+fn levels() -> [&'static [Isa]; 3] {
+    [&[], &[Isa::Avx2Fma], &[Isa::Avx2Fma, Isa::Avx512]]
+}
+
+fn device(isa: &[Isa], threads: usize) -> Device {
+    Device::builder().isa(isa).threads(threads).cpu().unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_product_is_within_the_bound_of_f32_accumulation_at_every_level(case in cases()) {
+        let (exact, magnitude) = case.exact();
+        // Decoding a block format rounds code · scale · g to f32 once, each product and each
+        // addition round at most once more: k + 1 roundings on the way of any term, and the
+        // sixteen partial sums are added in 4.
+        let u = f64::from(f32::EPSILON) / 2.0;
+        let roundings = (case.k + 6) as f64;
+        let gamma = roundings * u / (1.0 - roundings * u);
+        for isa in levels() {
+            let product = case.product(&device(isa, 2), 0, case.m);
+            for ((y, exact), magnitude) in product.iter().zip(&exact).zip(&magnitude) {
+                // Below the smallest normal number a rounding is absolute.
+                let bound = gamma * magnitude + roundings * f64::from(f32::from_bits(1));
+                let error = (f64::from(*y) - exact).abs();
+                prop_assert!(error <= bound, "{isa:?}: {y} is not {exact} ± {bound}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_product_does_not_depend_on_the_number_of_threads(case in cases()) {
+        for isa in levels() {
+            let bits = |threads| -> Vec<u32> {
+                let product = case.product(&device(isa, threads), 0, case.m);
+                product.into_iter().map(f32::to_bits).collect()
+            };
+            let one = bits(1);
+            prop_assert_eq!(&one, &bits(2));
+            prop_assert_eq!(&one, &bits(5));
+        }
+    }
+
+    #[test]
+    fn a_row_of_a_product_does_not_depend_on_the_batch(case in cases()) {
+        for isa in levels() {
+            let device = device(isa, 2);
+            let whole = case.product(&device, 0, case.m);
+            for i in 0..case.m {
+                let row = case.product(&device, i, 1);
+                let same = row.iter().zip(&whole[i * case.n..]).all(|(a, b)| a.to_bits() == b.to_bits());
+                prop_assert!(same, "row {i} of {} at {isa:?}", case.m);
+            }
+        }
+    }
+}
+
+#[test]
+fn levels_with_fused_multiply_add_give_the_same_bits() {
+    let best = Device::cpu();
+    if !(best.caps().has(Isa::Avx2Fma) && best.caps().has(Isa::Avx512)) {
+        return;
+    }
+    let run = |isa: &[Isa]| {
+        let device = device(isa, 1);
+        let f = |[i, j]: [usize; 2]| ((i * 37 + j * 11) % 101) as f32 * 0.013 - 0.6;
+        let a = Tensor::from_fn(&device, [7, 200], f).unwrap();
+        let b = Tensor::from_fn(&device, [200, 31], f).unwrap();
+        a.matmul(&b).unwrap().to_vec().unwrap()
+    };
+    assert_eq!(run(&[Isa::Avx2Fma]), run(&[Isa::Avx2Fma, Isa::Avx512]));
+}
+
+#[test]
+fn work_that_is_large_enough_for_several_threads_gives_the_bits_of_one() {
+    let run = |threads| {
+        let device = device(&[Isa::Avx2Fma, Isa::Avx512], threads);
+        let f = |[i, j]: [usize; 2]| bf16::from_f32(((i * 37 + j * 11) % 101) as f32 * 0.013 - 0.6);
+        let a = Tensor::from_fn(&device, [33, 300], f).unwrap();
+        let b = Tensor::from_fn(&device, [100, 300], f).unwrap();
+        let y: Tensor<f32, 2> = a.gemm(&b.t()).activation(Activation::SwiGlu).run().unwrap();
+        y.to_vec().unwrap()
+    };
+    assert_eq!(run(1), run(3));
+}
+
+/// Queries, keys and values `[1, n, heads, d]` of a device.
+fn attention(device: &Device, rows: std::ops::Range<usize>) -> Vec<f32> {
+    let (heads, kv_heads, d, kv) = (6, 2, 20, 70);
+    let f = |salt: usize| {
+        move |[_, i, h, d]: [usize; 4]| ((i * 17 + h * 5 + d * 3 + salt) % 23) as f32 * 0.1 - 1.1
+    };
+    let q = Tensor::from_fn(device, [1, kv, heads, d], f(1)).unwrap();
+    let k = Tensor::from_fn(device, [1, kv, kv_heads, d], f(2)).unwrap();
+    let v = Tensor::from_fn(device, [1, kv, kv_heads, d], f(3)).unwrap();
+    // Causal attention aligns at the end: the last queries see as much as they do in the whole.
+    let (q, keys) = (q.slice(1, rows.clone()).unwrap(), 0..rows.end);
+    let (k, v) = (k.slice(1, keys.clone()).unwrap(), v.slice(1, keys).unwrap());
+    q.attention(&k, &v).causal().run::<f32>().unwrap().to_vec().unwrap()
+}
+
+#[test]
+fn attention_of_a_query_does_not_depend_on_the_others_or_on_threads() {
+    let whole = attention(&device(&[Isa::Avx2Fma, Isa::Avx512], 1), 0..70);
+    assert_eq!(whole, attention(&device(&[Isa::Avx2Fma, Isa::Avx512], 3), 0..70));
+    let device = device(&[Isa::Avx2Fma, Isa::Avx512], 2);
+    let width = whole.len() / 70;
+    for row in [0, 1, 31, 32, 69] {
+        let alone = attention(&device, row..row + 1);
+        assert_eq!(alone, whole[row * width..(row + 1) * width], "query {row}");
+    }
+}
+
+#[test]
+fn attention_agrees_with_the_reference() {
+    // Scores of 20 products of at most 1.21, weights that sum to 1, values of at most 1.1: a few
+    // hundred roundings of numbers near 1.
+    let fast = attention(&Device::cpu(), 0..70);
+    let exact = attention(&Device::reference(), 0..70);
+    for (fast, exact) in fast.iter().zip(&exact) {
+        assert!((fast - exact).abs() < 300.0 * f32::EPSILON, "{fast} {exact}");
+    }
+}
