@@ -20,7 +20,7 @@ use crate::op::{Convert, Dense, Operand, Scaled};
 /// assert!(any.tensor::<ferrocerium::bf16, 2>().is_err());
 /// # Ok::<(), ferrocerium::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct AnyTensor {
     device: Device,
     operand: Operand,
@@ -176,6 +176,12 @@ impl AnyTensor {
             "R",
             format!("it is {self}, of {} dimensions, not {rank}", self.operand.dims().len()),
         )
+    }
+}
+
+impl std::fmt::Debug for AnyTensor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        super::show::summary(f, "AnyTensor", &self.device, &self.operand)
     }
 }
 

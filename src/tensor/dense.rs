@@ -1,9 +1,11 @@
 //! Tensors of plain elements.
 
+use std::fmt;
 use std::marker::PhantomData;
 
 use super::host::{HostView, HostViewMut};
 use super::shape::{byte_len, row_major};
+use super::show;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::memory::{Buffer, Region};
@@ -184,7 +186,8 @@ impl<E: Element, const R: usize> Tensor<E, R> {
 
     /// The number of elements.
     pub fn len(&self) -> usize {
-        self.shape.iter().product()
+        // A zero anywhere makes it zero, even beside sizes whose product would overflow.
+        if self.is_empty() { 0 } else { self.shape.iter().product() }
     }
 
     /// Whether there are no elements.
@@ -240,5 +243,19 @@ impl<E: Scalar, const R: usize> Tensor<E, R> {
     /// Every element the same.
     pub fn full(device: &Device, shape: [usize; R], value: E) -> Result<Self> {
         Self::from_fn(device, shape, |_| value)
+    }
+}
+
+impl<E: Element, const R: usize> fmt::Debug for Tensor<E, R> {
+    /// Type, device and a summary of the elements. Never fails: what is busy is said to be.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        show::summary(f, "Tensor", &self.device, &self.operand())
+    }
+}
+
+impl<E: Element, const R: usize> fmt::Display for Tensor<E, R> {
+    /// Sizes and type: `[4, 64] bf16`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.operand().fmt(f)
     }
 }

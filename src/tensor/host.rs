@@ -71,7 +71,7 @@ impl<'a, E: Element, const R: usize> HostView<'a, E, R> {
     }
 
     /// All elements from the first to the last, gaps included.
-    fn span(&self) -> &[E] {
+    pub(super) fn span(&self) -> &[E] {
         // Alignment and length were checked when the tensor was made.
         bytemuck::cast_slice(&self.guard[self.bytes.clone()])
     }
@@ -96,6 +96,11 @@ impl<'a, E: Element, const R: usize> HostView<'a, E, R> {
     /// Sizes, outermost first.
     pub fn shape(&self) -> [usize; R] {
         self.layout.shape
+    }
+
+    /// Strides in elements, outermost first.
+    pub fn strides(&self) -> [usize; R] {
+        self.layout.strides
     }
 }
 
@@ -139,11 +144,11 @@ impl<'a, E: Element, const R: usize> HostViewMut<'a, E, R> {
         })
     }
 
-    fn span(&self) -> &[E] {
+    pub(super) fn span(&self) -> &[E] {
         bytemuck::cast_slice(&self.guard[self.bytes.clone()])
     }
 
-    fn span_mut(&mut self) -> &mut [E] {
+    pub(super) fn span_mut(&mut self) -> &mut [E] {
         bytemuck::cast_slice_mut(&mut self.guard[self.bytes.clone()])
     }
 
@@ -164,6 +169,11 @@ impl<'a, E: Element, const R: usize> HostViewMut<'a, E, R> {
     /// Sizes, outermost first.
     pub fn shape(&self) -> [usize; R] {
         self.layout.shape
+    }
+
+    /// Strides in elements, outermost first.
+    pub fn strides(&self) -> [usize; R] {
+        self.layout.strides
     }
 }
 

@@ -9,17 +9,24 @@
 
 mod any;
 mod attention;
+mod concat;
+mod convert;
 mod dense;
 mod elementwise;
 mod gather;
 mod grouped_gemm;
 mod host;
+mod interop;
 mod matmul;
+#[cfg(feature = "ndarray")]
+mod ndarray;
 mod norm;
 mod reduce;
 mod rope;
 mod scaled;
+mod scaled_view;
 mod shape;
+mod show;
 mod softmax;
 mod view;
 

@@ -1,14 +1,14 @@
 //! Tensors in block-scaled formats.
 
+use std::fmt;
 use std::marker::PhantomData;
 
-use super::dense::Tensor;
+use super::show;
 use crate::device::Device;
 use crate::error::Result;
-use crate::format::{BlockFormat, Format, Quantizer, ScaleLayout};
+use crate::format::{BlockFormat, Format, ScaleLayout};
 use crate::memory::{Buffer, Region};
-use crate::num::{Element, Float};
-use crate::op::{Convert, Op, Operand, Scaled, ScaledData};
+use crate::op::{Operand, Scaled, ScaledData};
 
 /// An `R`-dimensional array in the block-scaled format `F`: codes, block scales and, for formats
 /// that have one, a tensor scale. Blocks run along the last dimension as stored.
@@ -26,9 +26,9 @@ use crate::op::{Convert, Op, Operand, Scaled, ScaledData};
 /// # Ok::<(), ferrocerium::Error>(())
 /// ```
 pub struct ScaledTensor<F: BlockFormat, const R: usize> {
-    device: Device,
-    scaled: Scaled,
-    format: PhantomData<F>,
+    pub(super) device: Device,
+    pub(super) scaled: Scaled,
+    pub(super) format: PhantomData<F>,
 }
 
 impl<F: BlockFormat, const R: usize> Clone for ScaledTensor<F, R> {
@@ -42,7 +42,7 @@ impl<F: BlockFormat, const R: usize> ScaledTensor<F, R> {
     /// Zero codes under zero scale bytes.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] over the device's budget, [`Error::Shape`] when the size can not be
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) over the device's budget, [`Error::Shape`](crate::Error::Shape) when the size can not be
     /// addressed.
     pub fn zeros(device: &Device, shape: [usize; R]) -> Result<Self> {
         Self::zeros_with(device, shape, ScaleLayout::RowMajor)
@@ -66,7 +66,7 @@ impl<F: BlockFormat, const R: usize> ScaledTensor<F, R> {
     /// the tensor scale is one little-endian f32.
     ///
     /// # Errors
-    /// [`Error::Layout`] when a region is too small or the tensor scale is missing.
+    /// [`Error::Layout`](crate::Error::Layout) when a region is too small or the tensor scale is missing.
     pub fn from_parts(
         device: &Device,
         shape: [usize; R],
@@ -94,7 +94,8 @@ impl<F: BlockFormat, const R: usize> ScaledTensor<F, R> {
         &self.device
     }
 
-    /// The same bytes, with operations run by another handle: see [`Tensor::on`].
+    /// The same bytes, with operations run by another handle: see
+    /// [`Tensor::on`](super::Tensor::on).
     pub fn on(&self, device: &Device) -> Self {
         ScaledTensor { device: device.clone(), ..self.clone() }
     }
@@ -146,17 +147,10 @@ impl<F: BlockFormat, const R: usize> ScaledTensor<F, R> {
         ScaledTensor { device: device.clone(), scaled, format: PhantomData }
     }
 
-    /// `code · scale · g` for each element, rounded once to `E`.
-    pub fn dequantize<E: Float>(&self) -> Result<Tensor<E, R>> {
-        let out = Tensor::zeros(&self.device, self.shape())?;
-        self.device.run(&Op::Convert(Convert::new(self.operand(), out.operand())))?;
-        Ok(out)
-    }
-
     /// The same codes with the scales in another layout: the codes are shared, the scales copied.
     ///
     /// # Errors
-    /// [`Error::Layout`] when the format does not have that layout.
+    /// [`Error::Layout`](crate::Error::Layout) when the format does not have that layout.
     pub fn with_scale_layout(&self, scale_layout: ScaleLayout) -> Result<Self> {
         let from = self.scaled.layout()?;
         let mut scaled = Scaled { scale_layout, ..self.scaled.clone() };
@@ -174,59 +168,16 @@ impl<F: BlockFormat, const R: usize> ScaledTensor<F, R> {
     }
 }
 
-impl<E: Float, const R: usize> Tensor<E, R> {
-    /// The values in block format `F`, scales chosen by the format's default quantiser.
-    ///
-    /// # Errors
-    /// [`Error::Value`] when a value is NaN or infinite.
-    pub fn quantize<F: BlockFormat>(&self) -> Result<ScaledTensor<F, R>> {
-        self.quantize_with(Quantizer::default_for(F::FORMAT))
-    }
-
-    /// The values in block format `F`, scales chosen by `quantizer`.
-    ///
-    /// # Errors
-    /// [`Error::Value`] when a value is NaN or infinite, or the quantiser does not make `F`.
-    pub fn quantize_with<F: BlockFormat>(
-        &self,
-        quantizer: Quantizer,
-    ) -> Result<ScaledTensor<F, R>> {
-        let out = ScaledTensor::zeros(&self.device, self.shape())?;
-        let mut op = Convert::new(self.operand(), out.operand());
-        op.quantizer = Some(quantizer);
-        self.device.run(&Op::Convert(op))?;
-        Ok(out)
+impl<F: BlockFormat, const R: usize> fmt::Debug for ScaledTensor<F, R> {
+    /// Type, device and a summary of the dequantised values. Never fails: what is busy is said to be.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        show::summary(f, "ScaledTensor", &self.device, &self.operand())
     }
 }
 
-impl<E: Element, const R: usize> Tensor<E, R> {
-    /// A tensor whose elements are contiguous: this one (shared) when they are, else a copy.
-    pub fn contiguous(&self) -> Result<Self> {
-        if self.is_contiguous() {
-            return Ok(self.clone());
-        }
-        self.copy()
-    }
-
-    /// A copy in memory of its own, row-major.
-    pub fn copy(&self) -> Result<Self> {
-        let out = Tensor::zeros(&self.device, self.shape())?;
-        out.copy_from(self)?;
-        Ok(out)
-    }
-
-    /// Writes the elements of `src` into this tensor's memory; clones and views see them.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] when the shapes differ; [`Error::Layout`] when both lie in one buffer.
-    pub fn copy_from(&self, src: &Tensor<E, R>) -> Result<()> {
-        self.device.run(&Op::Convert(Convert::new(src.operand(), self.operand())))
-    }
-
-    /// Each element as an `O`: exact, or rounded to nearest even once.
-    pub fn cast<O: Element>(&self) -> Result<Tensor<O, R>> {
-        let out = Tensor::zeros(&self.device, self.shape())?;
-        self.device.run(&Op::Convert(Convert::new(self.operand(), out.operand())))?;
-        Ok(out)
+impl<F: BlockFormat, const R: usize> fmt::Display for ScaledTensor<F, R> {
+    /// Sizes and type: `[4, 64] nvfp4`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.operand().fmt(f)
     }
 }

@@ -208,7 +208,10 @@ impl<E: Element, const R: usize> Tensor<E, R> {
                 format!("{:?} does not broadcast to {shape:?}", self.shape),
             ));
         }
-        Ok(self.with_layout(self.region.clone(), shape, strides))
+        // A size of 1 that becomes 0 leaves no elements.
+        let empty = shape.contains(&0);
+        let bytes = if empty { 0 } else { self.region.len() };
+        Ok(self.with_layout(self.region.slice(0, bytes)?, shape, strides))
     }
 }
 
