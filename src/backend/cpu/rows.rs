@@ -1,11 +1,11 @@
 //! Matrices as rows along k, decoded to f32 when asked for.
 
-use super::simd::{LANES, Rows};
+use super::simd::{self, LANES, Level, Rows};
 use crate::error::{Error, Result};
-use crate::format::Dequantizer;
-use crate::num::{DType, F8E4M3, F8E5M2, Scalar, bf16, f16};
+use crate::format::{Dequantizer, ScaleLayout};
+use crate::num::{DType, E8M0, F8E4M3, F8E5M2, Scalar, UE4M3, bf16, f16};
 use crate::op::{Dense, Operand};
-use crate::registry::Launch;
+use crate::registry::{Launch, ScaledBytes};
 
 /// `[.., rows, k]` values of any type that f32 holds.
 pub(super) trait RowSource: Sync {
@@ -62,10 +62,11 @@ pub(super) fn row_source<'a>(
     k_first: bool,
     batch_dims: &[usize],
 ) -> Result<Box<dyn RowSource + 'a>> {
+    let level = Level::of(&launch.caps.isa);
     match operand {
         Operand::Dense(dense) => with_small_float!(dense.dtype, E => {
             let data = launch.read_dense::<E>(operand)?;
-            Ok(Box::new(DenseRows::new(data, dense, k_first, batch_dims)))
+            Ok(Box::new(DenseRows::new(level, data, dense, k_first, batch_dims)))
         }),
         Operand::Scaled(scaled) => {
             let bytes = launch.read_scaled(scaled)?;
@@ -74,12 +75,13 @@ pub(super) fn row_source<'a>(
             let leading = scaled.dims.leading(2);
             let strides = row_major(leading);
             let matrices = batch_offsets(leading, &strides, batch_dims);
-            Ok(Box::new(ScaledRows { values, matrices }))
+            Ok(Box::new(ScaledRows { level, values, bytes, matrices }))
         }
     }
 }
 
 struct DenseRows<'a, E> {
+    level: Level,
     data: &'a [E],
     /// Where each matrix starts.
     starts: Vec<usize>,
@@ -89,10 +91,17 @@ struct DenseRows<'a, E> {
 }
 
 impl<'a, E> DenseRows<'a, E> {
-    fn new(data: &'a [E], dense: &Dense, k_first: bool, batch_dims: &[usize]) -> Self {
+    fn new(
+        level: Level,
+        data: &'a [E],
+        dense: &Dense,
+        k_first: bool,
+        batch_dims: &[usize],
+    ) -> Self {
         let rank = dense.dims.len();
         let (row_axis, k_axis) = if k_first { (rank - 1, rank - 2) } else { (rank - 2, rank - 1) };
         DenseRows {
+            level,
             data,
             starts: batch_offsets(dense.dims.leading(2), dense.strides.leading(2), batch_dims),
             row_stride: dense.strides[row_axis],
@@ -107,7 +116,7 @@ impl<E: Scalar> RowSource for DenseRows<'_, E> {
         let start = self.starts[batch] + row * self.row_stride;
         let dst = &mut dst[..self.k];
         if self.k_stride == 1 {
-            E::to_f32_slice(&self.data[start..start + self.k], dst);
+            simd::widen(self.level, &self.data[start..start + self.k], dst);
         } else {
             for (l, x) in dst.iter_mut().enumerate() {
                 *x = self.data[start + l * self.k_stride].to_f32();
@@ -132,15 +141,47 @@ impl<E: Scalar> RowSource for DenseRows<'_, E> {
 }
 
 struct ScaledRows<'a> {
+    level: Level,
     values: Dequantizer<'a>,
+    bytes: ScaledBytes<'a>,
     /// Which matrix each batch index means.
     matrices: Vec<usize>,
 }
 
 impl RowSource for ScaledRows<'_> {
     fn decode(&self, batch: usize, row: usize, dst: &mut [f32]) -> Result<()> {
-        let k = self.values.layout().k();
-        self.values.row(self.matrices[batch], row, 0, &mut dst[..k])
+        let layout = self.values.layout();
+        let (k, matrix) = (layout.k(), self.matrices[batch]);
+        if layout.spec().code != DType::E2M1x2 {
+            return self.values.row(matrix, row, 0, &mut dst[..k]);
+        }
+        let mut scales = vec![0.0; layout.scale_cols()];
+        self.scales(matrix, row, &mut scales)?;
+        let codes = &self.bytes.codes[layout.row_offset(matrix, row)..][..layout.row_bytes()];
+        let (block, g) = (layout.spec().block_k, self.bytes.tensor_scale);
+        simd::decode_e2m1(self.level, codes, &scales, block, g, &mut dst[..k]);
+        Ok(())
+    }
+}
+
+impl ScaledRows<'_> {
+    /// The scales of a row's blocks, for formats of one row a block.
+    fn scales(&self, matrix: usize, row: usize, dst: &mut [f32]) -> Result<()> {
+        let layout = self.values.layout();
+        let type_ = layout.spec().scale;
+        if layout.scale_layout() == ScaleLayout::RowMajor && type_.size() == 1 && !dst.is_empty() {
+            let first = layout.scale_index(matrix, row, 0);
+            let bytes = &self.bytes.scales[first..first + dst.len()];
+            match type_ {
+                DType::UE4M3 => UE4M3::to_f32_slice(bytemuck::cast_slice(bytes), dst),
+                _ => E8M0::to_f32_slice(bytemuck::cast_slice(bytes), dst),
+            }
+            return Ok(());
+        }
+        for (col, scale) in dst.iter_mut().enumerate() {
+            *scale = self.values.scale(matrix, row, col)?;
+        }
+        Ok(())
     }
 }
 

@@ -8,8 +8,11 @@
 
 mod portable;
 mod tile;
+mod widen;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+
+pub use widen::{decode_e2m1, widen};
 
 use crate::caps::Isa;
 
@@ -41,7 +44,7 @@ pub enum Level {
     /// AVX2 and FMA.
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    /// AVX-512 F.
+    /// AVX-512 F, BW, DQ and VL.
     #[cfg(target_arch = "x86_64")]
     Avx512,
 }
@@ -49,15 +52,14 @@ pub enum Level {
 impl Level {
     /// The best of the levels present.
     pub fn of(isa: &[Isa]) -> Self {
+        // `isa` may be anything: what is not there is not used.
         #[cfg(target_arch = "x86_64")]
         {
-            if isa.contains(&Isa::Avx512) && std::is_x86_feature_detected!("avx512f") {
+            let has = |level| isa.contains(&level) && present(level);
+            if has(Isa::Avx512) {
                 return Level::Avx512;
             }
-            if isa.contains(&Isa::Avx2Fma)
-                && std::is_x86_feature_detected!("avx2")
-                && std::is_x86_feature_detected!("fma")
-            {
+            if has(Isa::Avx2Fma) {
                 return Level::Avx2;
             }
         }
@@ -66,22 +68,26 @@ impl Level {
     }
 }
 
-/// The levels that this machine has.
-pub fn detect() -> Vec<Isa> {
-    let mut isa = Vec::new();
+/// Whether this machine has a level.
+fn present(isa: Isa) -> bool {
     #[cfg(target_arch = "x86_64")]
     {
         use std::is_x86_feature_detected as has;
-        if has!("avx2") && has!("fma") && has!("f16c") {
-            isa.push(Isa::Avx2Fma);
-        }
-        if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") {
-            isa.push(Isa::Avx512);
+        match isa {
+            Isa::Avx2Fma => return has!("avx2") && has!("fma") && has!("f16c"),
+            Isa::Avx512 => {
+                let wide = has!("avx512f") && has!("avx512bw");
+                return wide && has!("avx512dq") && has!("avx512vl");
+            }
+            Isa::Neon => {}
         }
     }
-    #[cfg(target_arch = "aarch64")]
-    isa.push(Isa::Neon);
-    isa
+    cfg!(target_arch = "aarch64") && isa == Isa::Neon
+}
+
+/// The levels that this machine has.
+pub fn detect() -> Vec<Isa> {
+    [Isa::Avx2Fma, Isa::Avx512, Isa::Neon].into_iter().filter(|&isa| present(isa)).collect()
 }
 
 /// `out[i · out_stride + j] = a[i] · b[j]` over the first `k` elements of each row.
