@@ -132,7 +132,7 @@ proptest! {
         for i in 0..sizes.kv_len {
             let seen = (0..sizes.q_len).any(|query| {
                 let distance = i as i64 + sizes.q_len as i64 - query as i64 - sizes.kv_len as i64;
-                !options.window.is_some_and(|w| distance <= -(w as i64))
+                options.window.is_none_or(|w| distance > -(w as i64))
                     && options.ahead.is_none_or(|n| distance <= n as i64)
             });
             if seen {
