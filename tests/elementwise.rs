@@ -1,4 +1,5 @@
 //! Functions of one or two operands, element by element.
+#![cfg(feature = "cpu")]
 
 #[path = "common/ops.rs"]
 mod ops;

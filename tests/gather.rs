@@ -1,4 +1,5 @@
 //! Rows, or other slices, picked by index.
+#![cfg(feature = "cpu")]
 
 #[path = "common/ops.rs"]
 mod ops;

@@ -1,4 +1,5 @@
 //! Matrix products: what they compute, for which operands, and what they refuse.
+#![cfg(feature = "cpu")]
 
 use ferrocerium::format::{
     BlockFormat, Format, Fp8Block128, Fp8Group128, Fp8PerRow, Fp8PerTensor, Mxfp4, Mxfp8, Nvfp4,

@@ -1,6 +1,7 @@
 //! Text in and out of the default model: tokens, chat template, streaming.
 //!
 //! The expected values come from llama.cpp: `tests/golden/generate_smollm2.py`.
+#![cfg(feature = "cpu")]
 #![cfg(all(feature = "cpu", feature = "gguf", feature = "safetensors"))]
 #![allow(missing_docs)]
 

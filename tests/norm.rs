@@ -1,4 +1,5 @@
 //! RMS norm and layer norm.
+#![cfg(feature = "cpu")]
 
 #[path = "common/ops.rs"]
 mod ops;

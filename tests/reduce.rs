@@ -1,4 +1,5 @@
 //! Reductions, arg-reductions and top-k.
+#![cfg(feature = "cpu")]
 
 #[path = "common/ops.rs"]
 mod ops;

@@ -1,4 +1,5 @@
 //! Softmax of rows.
+#![cfg(feature = "cpu")]
 
 #[path = "common/ops.rs"]
 mod ops;

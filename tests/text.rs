@@ -1,4 +1,5 @@
 //! Text in and out of language models: tokens, streaming, chat templates, sampling.
+#![cfg(feature = "cpu")]
 #![cfg(all(feature = "cpu", feature = "gguf", feature = "safetensors"))]
 #![allow(missing_docs)]
 

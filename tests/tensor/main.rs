@@ -1,4 +1,5 @@
 //! Tensors: views, host guards, construction, printing, and parts of block-scaled tensors.
+#![cfg(feature = "cpu")]
 
 #[path = "../common/ops.rs"]
 mod ops;
