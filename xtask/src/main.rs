@@ -6,6 +6,7 @@
 mod cache;
 mod cargo;
 mod chat;
+mod cuda;
 mod model;
 mod pip;
 mod test;
@@ -48,6 +49,8 @@ enum Command {
     },
     /// Fetch the default model into the user's cache folder and print its path
     Model,
+    /// Fetch NVIDIA's run-time compiler (NVRTC 13.0) and its headers, and print their folder
+    Cuda,
 }
 
 fn main() -> ExitCode {
@@ -56,6 +59,10 @@ fn main() -> ExitCode {
         Command::Test { full, offline, args, binary_args } => {
             test::run(&test::Options { full, offline, args, binary_args })
         }
+        Command::Cuda => cuda::fetch().map(|path| {
+            println!("{}", path.display());
+            ExitCode::SUCCESS
+        }),
         Command::Model => model::fetch().map(|path| {
             println!("{}", path.display());
             ExitCode::SUCCESS

@@ -1,0 +1,4 @@
+//! The checker: which accesses are ordered, and what state every shared byte is in.
+
+pub(crate) mod order;
+pub(crate) mod shared;

@@ -1,0 +1,16 @@
+//! Running: `image` binds functions to a launch, `block` schedules warps, `warp` holds
+//! lanes, `step` runs one instruction; the rest are the instructions by family.
+
+mod access;
+mod atomic;
+pub(crate) mod barrier;
+pub(crate) mod block;
+pub(crate) mod bulk;
+mod flow;
+pub(crate) mod image;
+mod mbarrier;
+pub(crate) mod memory;
+pub(crate) mod mma;
+mod step;
+mod warp;
+mod warp_ops;

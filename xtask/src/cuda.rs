@@ -1,0 +1,101 @@
+//! NVIDIA's run-time compiler and the headers that kernels include: what turns CUDA C++ into
+//! PTX, without a toolkit, a driver or a GPU.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+
+use crate::wheel::{self, Bundle, Wheel};
+
+/// NVRTC 13.0 for x86-64. `ptx-vm`'s tests and the CUDA backend look in this folder.
+const X86_64: Bundle = Bundle {
+    folder: "cuda/13.0",
+    wheels: &[
+        Wheel {
+            name: "nvidia-cuda-nvrtc",
+            version: "13.0.88",
+            sha256: "ad9b6d2ead2435f11cbb6868809d2adeeee302e9bb94bcf0539c7a40d80e8575",
+            size: 90_215_200,
+            platform: Some("manylinux2010_x86_64"),
+        },
+        Wheel {
+            name: "nvidia-cuda-runtime",
+            version: "13.0.96",
+            sha256: "7f82250d7782aa23b6cfe765ecc7db554bd3c2870c43f3d1821f1d18aebf0548",
+            size: 2_243_632,
+            platform: Some("manylinux2014_x86_64"),
+        },
+        Wheel {
+            name: "nvidia-cuda-crt",
+            version: "13.0.88",
+            sha256: "2c8043c7c9e02492716426e9919fc78d2c5b3b2a7a768a88e952676b08aa55a4",
+            size: 134_086,
+            platform: Some("manylinux2014_x86_64"),
+        },
+    ],
+    place,
+};
+
+/// The same for 64-bit Arm.
+const AARCH64: Bundle = Bundle {
+    folder: "cuda/13.0",
+    wheels: &[
+        Wheel {
+            name: "nvidia-cuda-nvrtc",
+            version: "13.0.88",
+            sha256: "d27f20a0ca67a4bb34268a5e951033496c5b74870b868bacd046b1b8e0c3267b",
+            size: 43_015_449,
+            platform: Some("manylinux2014_aarch64"),
+        },
+        Wheel {
+            name: "nvidia-cuda-runtime",
+            version: "13.0.96",
+            sha256: "ef9bcbe90493a2b9d810e43d249adb3d02e98dd30200d86607d8d02687c43f55",
+            size: 2_261_060,
+            platform: Some("manylinux2014_aarch64"),
+        },
+        Wheel {
+            name: "nvidia-cuda-crt",
+            version: "13.0.88",
+            sha256: "ee2ea2a97073e02ee62bb27841f437332be2c248e3eac013df07997ada39c003",
+            size: 134_086,
+            platform: Some("manylinux2014_aarch64"),
+        },
+    ],
+    place,
+};
+
+/// `lib/` gets the compiler, `include/` the headers; the rest of the wheels stays out.
+fn place(member: &str) -> Option<String> {
+    let path = member.strip_prefix("nvidia/cu13/");
+    match path {
+        Some(p) if p.starts_with("include/") => Some(p.to_owned()),
+        Some("lib/libnvrtc.so.13" | "lib/libnvrtc-builtins.so.13.0") => path.map(str::to_owned),
+        _ => None,
+    }
+}
+
+/// The folder with `lib/libnvrtc.so.13`, fetched on first use.
+pub fn fetch() -> Result<PathBuf> {
+    match (std::env::consts::OS, std::env::consts::ARCH) {
+        ("linux", "x86_64") => wheel::install(&X86_64),
+        ("linux", "aarch64") => wheel::install(&AARCH64),
+        (os, arch) => bail!(
+            "there is no NVRTC wheel for {os} on {arch}; set FERROCERIUM_NVRTC_DIR to the folder \
+             of a libnvrtc.so.13"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::place;
+
+    #[test]
+    fn only_the_compiler_and_headers_are_unpacked() {
+        assert_eq!(place("nvidia/cu13/lib/libnvrtc.so.13").as_deref(), Some("lib/libnvrtc.so.13"));
+        assert_eq!(place("nvidia/cu13/include/crt/mma.h").as_deref(), Some("include/crt/mma.h"));
+        assert_eq!(place("nvidia/cu13/lib/libnvrtc.alt.so.13"), None);
+        assert_eq!(place("nvidia_cuda_nvrtc-13.0.88.dist-info/METADATA"), None);
+    }
+}
