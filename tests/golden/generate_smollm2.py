@@ -83,7 +83,7 @@ def main():
         "prompts": [
             {"messages": c, "text": post("/apply-template", {"messages": c})["prompt"]} for c in CONVERSATIONS
         ],
-        "greedy": [{"prompt": p, "ids": greedy(p)} for p in PROMPTS],
+        "greedy": [{"prompt": p, "prompt_ids": tokenize(p), "ids": greedy(p)} for p in PROMPTS],
     }
     out = pathlib.Path(__file__).parent / "smollm2.json"
     out.write_text(json.dumps(golden, indent=1, ensure_ascii=True) + "\n")
