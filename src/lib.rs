@@ -14,6 +14,8 @@ pub mod num;
 pub mod op;
 pub mod registry;
 pub mod tensor;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use device::Device;
 pub use error::{Error, Result};

@@ -47,6 +47,12 @@ impl AnyTensor {
         Ok(AnyTensor { device: device.clone(), operand: dense.into() })
     }
 
+    /// An operand with data, as operations take it.
+    #[cfg(feature = "testing")]
+    pub(crate) fn from_operand(device: &Device, operand: Operand) -> Self {
+        AnyTensor { device: device.clone(), operand }
+    }
+
     /// The device that runs its operations.
     pub fn device(&self) -> &Device {
         &self.device

@@ -37,6 +37,10 @@ impl Kernel for GatherKernel {
                 )));
             }
         }
+        // From blocks f32 is a rounding of its own, which must then be the only one.
+        if op.table.as_scaled().is_some() && op.out.dtype() != Some(DType::F32) {
+            return Err(Unsupported(format!("decodes {} to f32 only, not {}", op.table, op.out)));
+        }
         match &op.out {
             Operand::Dense(out) if out.is_contiguous() => Ok(()),
             _ => Err(Unsupported(format!("writes contiguous elements, not {}", op.out))),

@@ -195,10 +195,12 @@ impl<'a> Epilogue<'a> {
         sizes: &GemmSizes,
         batch_dims: &[usize],
     ) -> Result<Self> {
-        let source = |operand: &Option<Operand>| {
-            let operand = operand.as_ref().map(|o| as_matrix(o, sizes.m, sizes.n));
+        let source = |operand: &Option<Operand>, cols: usize| {
+            let operand = operand.as_ref().map(|o| as_matrix(o, sizes.m, cols));
             operand.map(|o| row_source(launch, &o, false, batch_dims)).transpose()
         };
+        let gated = op.epilogue.activation.is_gated();
+        let width = if gated { sizes.n / 2 } else { sizes.n };
         let mut bias = Vec::new();
         if let Some(operand) = &op.epilogue.bias {
             bias.resize(operand.dims().iter().product(), 0.0);
@@ -209,10 +211,10 @@ impl<'a> Epilogue<'a> {
             alpha: op.alpha,
             beta: op.beta,
             // With beta = 0, C is not read: it may hold anything.
-            c: if op.beta == 0.0 { None } else { source(&op.c)? },
+            c: if op.beta == 0.0 { None } else { source(&op.c, sizes.n)? },
             bias,
             activation: op.epilogue.activation,
-            residual: source(&op.epilogue.residual)?,
+            residual: source(&op.epilogue.residual, width)?,
         })
     }
 

@@ -1,0 +1,92 @@
+//! Values that find different faults.
+
+use proptest::prelude::*;
+
+/// How test values are drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Distribution {
+    /// Normal, mean 0, deviation 1.
+    Normal,
+    /// A normal value divided by a uniform one: now and then a hundred times larger.
+    HeavyTail,
+    /// All the same.
+    AllEqual,
+    /// 2^10 and 2^-10 in turn, of random sign.
+    HugeTiny,
+    /// Below f32's smallest normal number.
+    Subnormal,
+    /// 0 and −0.
+    Zeros,
+    /// Normal, with an inf or a NaN now and then.
+    NonFinite,
+}
+
+impl Distribution {
+    /// Every one, the non-finite last.
+    pub const ALL: [Distribution; 7] = [
+        Distribution::Normal,
+        Distribution::HeavyTail,
+        Distribution::AllEqual,
+        Distribution::HugeTiny,
+        Distribution::Subnormal,
+        Distribution::Zeros,
+        Distribution::NonFinite,
+    ];
+
+    /// Those of finite values.
+    pub fn finite() -> impl Strategy<Value = Distribution> {
+        prop::sample::select(&Self::ALL[..Self::ALL.len() - 1])
+    }
+
+    /// All of them.
+    pub fn any() -> impl Strategy<Value = Distribution> {
+        prop::sample::select(&Self::ALL[..])
+    }
+
+    /// `n` values, the same for the same seed.
+    pub fn values(self, n: usize, seed: u64) -> Vec<f32> {
+        let mut random = Random(seed);
+        let constant = random.normal();
+        (0..n)
+            .map(|i| match self {
+                Distribution::Normal => random.normal(),
+                Distribution::HeavyTail => random.normal() / random.uniform().max(0.01),
+                Distribution::AllEqual => constant,
+                Distribution::HugeTiny => {
+                    let sign = if random.uniform() < 0.5 { -1.0 } else { 1.0 };
+                    sign * if i % 2 == 0 { 1024.0 } else { 1.0 / 1024.0 }
+                }
+                Distribution::Subnormal => random.normal() * f32::MIN_POSITIVE / 8.0,
+                Distribution::Zeros => 0.0f32.copysign(random.normal()),
+                Distribution::NonFinite => match random.uniform() {
+                    x if x < 0.01 => f32::NAN,
+                    x if x < 0.02 => f32::INFINITY,
+                    x if x < 0.03 => f32::NEG_INFINITY,
+                    _ => random.normal(),
+                },
+            })
+            .collect()
+    }
+}
+
+/// SplitMix64.
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    pub(super) fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let x = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        x ^ (x >> 31)
+    }
+
+    pub(super) fn uniform(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 / (1u32 << 24) as f32
+    }
+
+    fn normal(&mut self) -> f32 {
+        let (u, v) = (self.uniform().max(1e-7), self.uniform());
+        (-2.0 * u.ln()).sqrt() * (std::f32::consts::TAU * v).cos()
+    }
+}
