@@ -2,6 +2,7 @@
 //!
 //! Every message says what was asked, what is wrong with it, and what would work.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Result with this crate's [`Error`].
@@ -64,8 +65,8 @@ pub enum Error {
     },
     /// The request does not fit the device's memory budget, or the system has no more memory.
     #[error(
-        "out of memory: {request} bytes for `{label}` on {device}: {used} of {budget} bytes are in use{holders}; \
-         free some, raise the limit (Device::builder().memory_limit(..)) or use a smaller format"
+        "out of memory: {} for `{label}` on {device}, where {} is in use: at most {} more fits, {explanation}",
+        Bytes(*request), Bytes(*used), Bytes(*available)
     )]
     OutOfMemory {
         /// Label of the buffer that was asked for.
@@ -76,10 +77,11 @@ pub enum Error {
         request: u64,
         /// Bytes in use when asked.
         used: u64,
-        /// The budget in bytes.
-        budget: u64,
-        /// The largest live buffers, ready to print (`"; largest: a 1 GiB, …"`), or empty.
-        holders: String,
+        /// Bytes that would have fitted.
+        available: u64,
+        /// The limit that binds, with the numbers behind it, the largest live buffers, and what
+        /// could be done.
+        explanation: String,
     },
     /// No registered kernel can run the operation on this device as asked.
     #[error("no kernel for {op} on {device}:\n{explanation}")]
@@ -172,5 +174,24 @@ impl Error {
     /// A [`Error::Io`].
     pub fn io(path: impl AsRef<Path>, reason: std::io::Error) -> Self {
         Self::Io { path: path.as_ref().to_owned(), reason }
+    }
+}
+
+/// A byte count as messages print it, with a binary unit.
+pub(crate) struct Bytes(pub u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+        if self.0 < 1024 {
+            return write!(f, "{} B", self.0);
+        }
+        let mut value = self.0 as f64 / 1024.0;
+        let mut unit = 0;
+        while value >= 1024.0 && unit + 1 < UNITS.len() {
+            value /= 1024.0;
+            unit += 1;
+        }
+        write!(f, "{value:.1} {}", UNITS[unit])
     }
 }

@@ -3,7 +3,7 @@
 use crate::caps::Isa;
 #[cfg(feature = "cpu")]
 use crate::error::{Error, Result};
-use crate::memory::Pool;
+use crate::memory::{Pool, SystemMemory};
 use crate::registry::{KERNEL_VARIABLE, Request};
 
 /// Limits and threads of a device; ends in the constructor of a backend (`.cpu()`,
@@ -12,15 +12,25 @@ use crate::registry::{KERNEL_VARIABLE, Request};
 #[must_use]
 pub struct DeviceBuilder {
     memory_limit: Option<u64>,
+    memory_reserve: Option<u64>,
     threads: Option<usize>,
     strict: bool,
     isa: Option<Vec<Isa>>,
 }
 
 impl DeviceBuilder {
-    /// The most bytes that live buffers may hold. Without it the system alone decides.
+    /// The most bytes that live buffers may hold. Whatever it is, they stay within what the system
+    /// has available, less a reserve.
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.memory_limit = Some(bytes);
+        self
+    }
+
+    /// Bytes to leave to the rest of the machine or container. Without it 1/32 of the memory, at
+    /// least [`RESERVE_MIN`](crate::memory::RESERVE_MIN) and at most
+    /// [`RESERVE_MAX`](crate::memory::RESERVE_MAX).
+    pub fn memory_reserve(mut self, bytes: u64) -> Self {
+        self.memory_reserve = Some(bytes);
         self
     }
 
@@ -54,7 +64,8 @@ impl DeviceBuilder {
 
     /// The memory pool for a device of that name.
     pub(crate) fn pool(&self, name: &str) -> Pool {
-        Pool::new(name, self.memory_limit.unwrap_or(u64::MAX))
+        let system = SystemMemory::default().with_reserve(self.memory_reserve);
+        Pool::within_system(name, self.memory_limit.unwrap_or(u64::MAX), system)
     }
 
     /// The number of threads asked for, or that of the machine.

@@ -80,7 +80,8 @@ impl Device {
         &self.shared.registry
     }
 
-    /// Bytes used, the peak, the budget, and the largest live buffers by label.
+    /// Bytes used, the peak, the largest live buffers by label, and every limit to further ones
+    /// with the numbers behind it, read now.
     pub fn memory(&self) -> MemoryReport {
         self.shared.pool.report()
     }

@@ -6,29 +6,38 @@ use std::ptr::NonNull;
 use super::HOST_ALIGNMENT;
 
 /// An owned, zero-initialised allocation of at least one byte, aligned to [`HOST_ALIGNMENT`].
+///
+/// The alignment is made by hand within a larger allocation: of an allocator that is asked for
+/// more than its own alignment Rust clears the memory itself, which touches every page, where
+/// large memory fresh from the system is zero already.
 pub(super) struct HostBytes {
-    ptr: NonNull<u8>,
+    start: NonNull<u8>,
     layout: Layout,
+    /// From `start` to the first aligned byte.
+    offset: usize,
 }
 
 impl HostBytes {
     /// `len` zero bytes, or `None` when the allocator refuses or the size is not representable.
     pub(super) fn zeroed(len: usize) -> Option<Self> {
-        let layout = Layout::from_size_align(len.max(1), HOST_ALIGNMENT).ok()?;
+        let size = len.max(1).checked_add(HOST_ALIGNMENT - 1)?;
+        let layout = Layout::from_size_align(size, 1).ok()?;
         // SAFETY: the layout's size is not zero.
-        let ptr = NonNull::new(unsafe { alloc_zeroed(layout) })?;
-        Some(HostBytes { ptr, layout })
+        let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        let offset = start.addr().get().wrapping_neg() % HOST_ALIGNMENT;
+        Some(HostBytes { start, layout, offset })
     }
 
     pub(super) fn as_ptr(&self) -> *mut u8 {
-        self.ptr.as_ptr()
+        // SAFETY: the offset is below HOST_ALIGNMENT, by which the allocation exceeds `len`.
+        unsafe { self.start.as_ptr().add(self.offset) }
     }
 }
 
 impl Drop for HostBytes {
     fn drop(&mut self) {
-        // SAFETY: `ptr` came from `alloc_zeroed` with this very layout and is freed once.
-        unsafe { dealloc(self.ptr.as_ptr(), self.layout) }
+        // SAFETY: `start` came from `alloc_zeroed` with this very layout and is freed once.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) }
     }
 }
 

@@ -7,17 +7,25 @@
 //! an error ([`Error::Busy`](crate::Error::Busy)), since waiting for one that the same thread
 //! holds would never end.
 //!
-//! Memory comes from a [`Pool`], which keeps the budget and the books.
+//! Memory comes from a [`Pool`], which keeps the budget and the books. The budget is what the
+//! caller set, what the machine has to spare ([`SystemMemory`]) or what a control group around
+//! the process allows, whichever is tightest; a request beyond it is refused before any memory is
+//! touched.
 
 mod access;
 mod buffer;
+mod cgroup;
 mod host;
+mod limit;
 mod mapped;
 mod pool;
+mod system;
 
 pub use access::{Access, BufferBytes, Locks, ReadGuard, WriteGuard};
 pub use buffer::{Buffer, Region};
+pub use limit::{Limit, LimitSource};
 pub use pool::{LiveBuffer, MemoryReport, Pool};
+pub use system::{RESERVE_MAX, RESERVE_MIN, SystemMemory};
 
 /// Alignment of host allocations in bytes: a whole number of cache lines, of vector registers,
 /// and of the largest transaction a GPU makes.

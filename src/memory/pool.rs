@@ -4,7 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::error::{Error, Result};
+use super::limit::{Limit, LimitSource};
+use super::system::{Promise, SystemMemory};
+use crate::error::{Bytes, Error, Result};
+
+/// Bytes that are granted before the system is asked again how much it has. Larger allocations
+/// ask every time.
+const RECHECK: u64 = 64 << 20;
 
 /// Where a device's buffers are accounted: a budget, and a record of every live buffer.
 ///
@@ -16,6 +22,7 @@ pub struct Pool(Arc<Inner>);
 struct Inner {
     device: String,
     budget: u64,
+    system: Option<SystemMemory>,
     books: Mutex<Books>,
 }
 
@@ -25,6 +32,9 @@ struct Books {
     peak: u64,
     next_id: u64,
     live: BTreeMap<u64, LiveBuffer>,
+    /// Bytes that the system was found to have room for when it was last asked, less those
+    /// booked since.
+    granted: u64,
 }
 
 /// A buffer that is alive, as [`MemoryReport`] lists it.
@@ -36,30 +46,55 @@ pub struct LiveBuffer {
     pub bytes: u64,
 }
 
-/// What a device's memory is used for: see `Device::memory`.
+/// What a device's memory is used for, and how much more there is: see `Device::memory`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryReport {
     /// Bytes in live buffers. Mapped files are not counted: their pages are the page cache's.
     pub used: u64,
     /// The most bytes that were in live buffers at once.
     pub peak: u64,
-    /// The limit for `used`.
+    /// The limit for `used` as things are now: `used` and what the tightest of `limits` leaves.
     pub budget: u64,
     /// How many buffers are alive.
     pub buffers: usize,
     /// The largest live buffers, largest first, at most [`MemoryReport::LARGEST`].
     pub largest: Vec<LiveBuffer>,
+    /// Everything that limits further allocations, tightest first.
+    pub limits: Vec<Limit>,
 }
 
 impl MemoryReport {
     /// How many of the largest buffers a report lists.
     pub const LARGEST: usize = 8;
+
+    /// Bytes that may still be allocated: `budget − used`.
+    pub fn available(&self) -> u64 {
+        self.budget.saturating_sub(self.used)
+    }
 }
 
 impl Pool {
-    /// A pool for the device of that name, with a budget in bytes.
+    /// A pool for the device of that name, with a budget in bytes and no other limit.
     pub fn new(device: impl Into<String>, budget: u64) -> Self {
-        Pool(Arc::new(Inner { device: device.into(), budget, books: Mutex::default() }))
+        Self::with(device, budget, None)
+    }
+
+    /// A pool that is also kept within what the system has.
+    ///
+    /// ```
+    /// # use ferrocerium::memory::{Buffer, Pool, SystemMemory};
+    /// let pool = Pool::within_system("cpu", u64::MAX, SystemMemory::default());
+    /// println!("{}", pool.report());          // every limit, with the numbers behind it
+    /// let too_much = Buffer::host(&pool, 1 << 46, "weights");
+    /// # #[cfg(target_os = "linux")]
+    /// assert!(too_much.unwrap_err().to_string().contains("by the system"));
+    /// ```
+    pub fn within_system(device: impl Into<String>, budget: u64, system: SystemMemory) -> Self {
+        Self::with(device, budget, Some(system))
+    }
+
+    fn with(device: impl Into<String>, budget: u64, system: Option<SystemMemory>) -> Self {
+        Pool(Arc::new(Inner { device: device.into(), budget, system, books: Mutex::default() }))
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
@@ -67,52 +102,97 @@ impl Pool {
         self.0.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The budget in bytes.
+    /// The budget in bytes that the pool was made with.
     pub fn budget(&self) -> u64 {
         self.0.budget
     }
 
-    /// Used, peak, budget, and the largest live buffers by label.
+    /// Used, peak, the largest live buffers by label, and everything that limits further ones.
     pub fn report(&self) -> MemoryReport {
         let books = self.books();
+        let limits = self.limits(&books, 0);
+        let available = limits.first().map_or(u64::MAX, |limit| limit.available);
         MemoryReport {
             used: books.used,
             peak: books.peak,
-            budget: self.0.budget,
+            budget: books.used.saturating_add(available),
             buffers: books.live.len(),
             largest: largest(&books),
+            limits,
         }
     }
 
-    /// Books `bytes` under `label`, or says what holds the memory. The reservation ends when the
-    /// returned value is dropped.
+    /// Every limit, tightest first. `own` bytes have been promised to the one who asks.
+    fn limits(&self, books: &Books, own: u64) -> Vec<Limit> {
+        let mut limits = Vec::new();
+        if let Some(system) = &self.0.system {
+            limits.extend(system.limits_beside(own));
+        }
+        if self.0.budget < u64::MAX {
+            limits.push(Limit {
+                available: self.0.budget.saturating_sub(books.used),
+                source: LimitSource::Budget { limit: self.0.budget, used: books.used },
+            });
+        }
+        limits.sort_by_key(|limit| limit.available);
+        limits
+    }
+
+    /// Books `bytes` under `label`, or says what limits and what holds the memory. The
+    /// reservation ends when the returned value is dropped.
     pub(super) fn reserve(&self, label: &str, bytes: u64) -> Result<Reservation> {
+        let promise = self.0.system.is_some().then(|| Promise::new(bytes));
         let mut books = self.books();
-        if books.used.checked_add(bytes).is_none_or(|total| total > self.0.budget) {
-            return Err(self.out_of_memory(&books, label, bytes));
+        let within_budget =
+            books.used.checked_add(bytes).is_some_and(|total| total <= self.0.budget);
+        let granted = promise.is_none() || bytes <= books.granted;
+        if !(within_budget && granted) {
+            let limits = self.limits(&books, bytes);
+            let available = limits.first().map_or(u64::MAX, |limit| limit.available);
+            if bytes > available {
+                return Err(self.out_of_memory(&books, label, bytes, limits.first()));
+            }
+            books.granted = available.min(RECHECK.max(bytes));
+        }
+        if promise.is_some() {
+            books.granted -= bytes;
         }
         books.used += bytes;
         books.peak = books.peak.max(books.used);
         let id = books.next_id;
         books.next_id += 1;
         books.live.insert(id, LiveBuffer { label: label.to_owned(), bytes });
-        Ok(Reservation { pool: self.clone(), id })
+        Ok(Reservation { pool: self.clone(), id, _promise: promise })
     }
 
     /// The error for an allocation that the system refused although the budget allowed it.
     pub(super) fn refused(&self, label: &str, bytes: u64) -> Error {
-        self.out_of_memory(&self.books(), label, bytes)
+        self.out_of_memory(&self.books(), label, bytes, None)
     }
 
-    fn out_of_memory(&self, books: &Books, label: &str, request: u64) -> Error {
-        let list = largest(books).iter().map(LiveBuffer::to_string).collect::<Vec<_>>().join(", ");
+    fn out_of_memory(
+        &self,
+        books: &Books,
+        label: &str,
+        request: u64,
+        limit: Option<&Limit>,
+    ) -> Error {
+        let holders = largest(books).iter().map(LiveBuffer::to_string).collect::<Vec<_>>();
+        let holders = match holders.is_empty() {
+            true => String::new(),
+            false => format!("; largest: {}", holders.join(", ")),
+        };
+        let (what, remedy) = match limit {
+            Some(limit) => (limit.source.to_string(), limit.source.remedy()),
+            None => ("which no limit says but the system refused".into(), "end other programs"),
+        };
         Error::OutOfMemory {
             label: label.to_owned(),
             device: self.0.device.clone(),
             request,
             used: books.used,
-            budget: self.0.budget,
-            holders: if list.is_empty() { list } else { format!("; largest: {list}") },
+            available: limit.map_or(0, |limit| limit.available),
+            explanation: format!("{what}{holders}; free some, use a smaller format, or {remedy}"),
         }
     }
 }
@@ -128,6 +208,7 @@ fn largest(books: &Books) -> Vec<LiveBuffer> {
 pub(super) struct Reservation {
     pool: Pool,
     id: u64,
+    _promise: Option<Promise>,
 }
 
 impl Drop for Reservation {
@@ -135,6 +216,9 @@ impl Drop for Reservation {
         let mut books = self.pool.books();
         if let Some(buffer) = books.live.remove(&self.id) {
             books.used -= buffer.bytes;
+            if self.pool.0.system.is_some() {
+                books.granted = books.granted.saturating_add(buffer.bytes).min(RECHECK);
+            }
         }
     }
 }
@@ -149,34 +233,21 @@ impl fmt::Display for MemoryReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} used in {} buffers, {} at peak, {} budget",
+            "{} used in {} buffers, {} at peak",
             Bytes(self.used),
             self.buffers,
-            Bytes(self.peak),
-            Bytes(self.budget)
+            Bytes(self.peak)
         )?;
+        match self.limits.is_empty() {
+            true => write!(f, ", no limit")?,
+            false => write!(f, ", at most {} more", Bytes(self.available()))?,
+        }
+        for limit in &self.limits {
+            write!(f, "\n  limit: {limit}")?;
+        }
         for buffer in &self.largest {
             write!(f, "\n  {buffer}")?;
         }
         Ok(())
-    }
-}
-
-/// A byte count, printed with a binary unit.
-struct Bytes(u64);
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
-        if self.0 < 1024 {
-            return write!(f, "{} B", self.0);
-        }
-        let mut value = self.0 as f64 / 1024.0;
-        let mut unit = 0;
-        while value >= 1024.0 && unit + 1 < UNITS.len() {
-            value /= 1024.0;
-            unit += 1;
-        }
-        write!(f, "{value:.1} {}", UNITS[unit])
     }
 }
