@@ -12,7 +12,7 @@ use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::memory::{Buffer, Locks, MemoryReport, Pool};
 use crate::op::Op;
-use crate::registry::{Explanation, KernelRegistry, Launch, Request, Workers};
+use crate::registry::{Explanation, KernelInfo, KernelRegistry, Launch, Request, Tier, Workers};
 
 /// Where tensors live and operations run.
 ///
@@ -91,13 +91,26 @@ impl Device {
         self.shared.launches.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn count_launch(&self, kernel: &str) {
+    /// Records a choice, in the log and in [`Device::launches`].
+    fn record(&self, kernel: &KernelInfo, op: &Op) {
+        let name = kernel.name.as_str();
+        tracing::trace!(kernel = name, %op, device = self.name(), "run");
         let mut launches = self.shared.launches.lock().unwrap_or_else(PoisonError::into_inner);
-        match launches.get_mut(kernel) {
-            Some(count) => *count += 1,
-            None => {
-                launches.insert(kernel.to_owned(), 1);
-            }
+        if let Some(count) = launches.get_mut(name) {
+            *count += 1;
+            return;
+        }
+        launches.insert(name.to_owned(), 1);
+        drop(launches);
+        tracing::debug!(kernel = name, %op, device = self.name(), "first use of a kernel");
+        let asked_for = self.request.names(name) || !self.registry().has_fast_kernels();
+        if kernel.tier == Tier::Fallback && !asked_for {
+            tracing::warn!(
+                kernel = name,
+                %op,
+                device = self.name(),
+                "no fast kernel runs this operation; explain() says why"
+            );
         }
     }
 
@@ -106,8 +119,8 @@ impl Device {
         &self.request
     }
 
-    /// A handle to the same device whose operations are chosen as `request` says, except that
-    /// strictness and what the environment forces stay as they are.
+    /// A handle to the same device whose operations are chosen as `request` says, except that a
+    /// strict device stays strict, and that what the environment forces stays forced.
     ///
     /// ```
     /// # use ferrocerium::{Device, Tensor, registry::Request};
@@ -119,8 +132,8 @@ impl Device {
     /// # Ok::<(), ferrocerium::Error>(())
     /// ```
     pub fn with_request(&self, request: Request) -> Self {
-        let request =
-            Request { strict: self.request.strict, forced: self.request.forced.clone(), ..request };
+        let strict = self.request.strict || request.strict;
+        let request = Request { strict, forced: self.request.forced.clone(), ..request };
         Device { shared: self.shared.clone(), request: Arc::new(request) }
     }
 
@@ -149,6 +162,10 @@ impl Device {
 
     /// Runs an operation: checks it, picks a kernel, waits for conflicting work, launches.
     ///
+    /// Each launch is a `tracing` event of level trace with the kernel's name and the operation,
+    /// the first launch of a kernel one of level debug; the first launch of a
+    /// [`Tier::Fallback`] kernel that nobody asked for is a warning.
+    ///
     /// # Errors
     /// Those of [`Op::validate`]; [`Error::NoKernel`] when none fits; [`Error::Busy`] when a host
     /// guard holds an operand; and whatever the kernel reports of the data.
@@ -166,8 +183,7 @@ impl Device {
         let buffers = uses.iter().flat_map(|u| u.operand.regions().map(|r| (r.buffer(), u.access)));
         let mut locks = Locks::acquire(op.kind().name(), buffers)?;
         let launch = Launch::new(op, &mut locks, self.caps(), &self.shared.workers);
-        tracing::trace!(kernel = %kernel.info().name, op = %op, "run");
-        self.count_launch(&kernel.info().name);
+        self.record(kernel.info(), op);
         kernel.launch(&launch)
     }
 }

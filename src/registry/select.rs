@@ -30,15 +30,26 @@ impl Request {
         Request { kernel: Some(name.into()), ..Request::default() }
     }
 
+    /// Whether the kernel of that name was asked for.
+    pub(crate) fn names(&self, kernel: &str) -> bool {
+        self.kernel.as_deref() == Some(kernel) || self.forced.iter().any(|name| name == kernel)
+    }
+
     /// The name that is forced for this operation, and by whom.
     fn forced_name<'r>(&'r self, op: &Op, state: &State) -> Option<(&'r str, &'static str)> {
+        let kind_of =
+            |name: &str| state.kernels.iter().find(|k| k.info().name == name).map(|k| k.info().op);
         if let Some(name) = &self.kernel {
-            return Some((name, "forced by the caller"));
+            let by = match kind_of(name) {
+                Some(kind) if kind == op.kind() => "forced by the caller",
+                Some(_) => "forced by the caller, but is a kernel of another operation",
+                None => "forced by the caller, but no such kernel exists",
+            };
+            return Some((name, by));
         }
-        let found = |name: &str| state.kernels.iter().find(|k| k.info().name == name);
         for name in &self.forced {
-            match found(name) {
-                Some(kernel) if kernel.info().op == op.kind() => {
+            match kind_of(name) {
+                Some(kind) if kind == op.kind() => {
                     return Some((name, "forced by FERROCERIUM_KERNEL"));
                 }
                 Some(_) => {}

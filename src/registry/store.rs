@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::kernel::{Kernel, KernelInfo};
+use super::kernel::{Kernel, KernelInfo, Tier};
 use crate::error::{Error, Result};
 use crate::op::OpKind;
 
@@ -71,17 +71,22 @@ impl KernelRegistry {
     pub fn replace(&self, kernel: impl Kernel) -> Result<()> {
         let mut state = self.state_mut();
         let (name, op) = (kernel.info().name.clone(), kernel.info().op);
-        let same = |k: &&mut Arc<dyn Kernel>| k.info().name == name && k.info().op == op;
-        match state.kernels.iter_mut().find(same) {
-            Some(place) => {
-                *place = Arc::new(kernel);
+        match state.kernels.iter().position(|k| k.info().name == name) {
+            Some(place) if state.kernels[place].info().op == op => {
+                state.kernels[place] = Arc::new(kernel);
                 Ok(())
             }
+            Some(_) => Err(Error::value(
+                "replace",
+                "name",
+                format!("`{name}` is a kernel of another operation than {}", op.name()),
+            )),
             None => Err(unknown("replace", &name, &state)),
         }
     }
 
-    /// Keeps a kernel from being chosen, also by force, until it is enabled again.
+    /// Keeps a kernel from being chosen, also by force, until it is enabled again. One that
+    /// replaces it is disabled as well.
     ///
     /// # Errors
     /// [`Error::Value`] when there is none of that name.
@@ -115,6 +120,11 @@ impl KernelRegistry {
     /// The kernels of one operation, in order of registration.
     pub fn kernels(&self, op: OpKind) -> Vec<Arc<dyn Kernel>> {
         self.state().kernels.iter().filter(|k| k.info().op == op).cloned().collect()
+    }
+
+    /// Whether some kernel is meant to be chosen, rather than there so that everything runs.
+    pub(crate) fn has_fast_kernels(&self) -> bool {
+        self.state().kernels.iter().any(|k| k.info().tier == Tier::Fast)
     }
 
     /// Whether there is a kernel of that name.
