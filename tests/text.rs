@@ -1,5 +1,4 @@
 //! Text in and out of language models: tokens, streaming, chat templates, sampling.
-#![cfg(feature = "cpu")]
 #![cfg(all(feature = "cpu", feature = "gguf", feature = "safetensors"))]
 #![allow(missing_docs)]
 
@@ -9,6 +8,8 @@ mod common;
 mod folder;
 #[path = "common/gguf_file.rs"]
 mod gguf_file;
+#[path = "common/vocabulary.rs"]
+mod vocabulary;
 
 use common::detokenizer::Detokenizer;
 use common::sampling::{Sampler, Sampling, greedy};
@@ -19,38 +20,12 @@ use ferrocerium::io::Weights;
 use folder::Folder;
 use gguf_file::GgufFile;
 use serde_json::json;
+use vocabulary::byte_pairs;
 
 fn of_gguf(name: &str, file: &GgufFile) -> anyhow::Result<TextTokenizer> {
     let folder = Folder::new(name);
     let path = folder.write("model.gguf", file.bytes());
     TextTokenizer::of(&Weights::open(&Device::cpu(), path).unwrap())
-}
-
-/// A vocabulary of all bytes and a few merges, in GPT-2's spelling of bytes.
-fn byte_pairs(pre: &str) -> GgufFile {
-    let merges = ["h e", "l l", "he ll", "1 2", "12 3", "Ġ Ġ", "' s"];
-    let printable = |b: u32| (33..127).contains(&b) || (161..173).contains(&b) || b >= 174;
-    let mut others = 256..;
-    let bytes = (0..256).map(|b| {
-        let code = if printable(b) { b } else { others.next().unwrap() };
-        char::from_u32(code).unwrap().to_string()
-    });
-    let special = ["<s>", "<|im_end|>", "<tool>"].map(str::to_owned);
-    let merged = merges.map(|m| m.replace(' ', ""));
-    let tokens: Vec<String> = bytes.chain(merged).chain(special).collect();
-    let kind = |t: &String| match t.as_str() {
-        "<s>" | "<|im_end|>" => 3u32,
-        "<tool>" => 4,
-        _ => 1,
-    };
-    let kinds: Vec<_> = tokens.iter().map(|t| kind(t).to_le_bytes().to_vec()).collect();
-    GgufFile::default()
-        .str("tokenizer.ggml.model", "gpt2")
-        .str("tokenizer.ggml.pre", pre)
-        .strs("tokenizer.ggml.tokens", &tokens)
-        .array("tokenizer.ggml.token_type", gguf_file::U32, &kinds)
-        .strs("tokenizer.ggml.merges", &merges)
-        .u32("tokenizer.ggml.bos_token_id", 263)
 }
 
 fn pieces(tokenizer: &TextTokenizer, text: &str) -> Vec<String> {
