@@ -52,13 +52,14 @@ enum Source {
 
 impl Weights {
     /// Opens a GGUF file, a safetensors file, or a folder with safetensors files; a file's first
-    /// bytes tell which it is.
+    /// bytes or its name (`*.gguf`) tell which it is.
     ///
     /// # Errors
     /// Those of [`Gguf::open`] and [`SafeTensors::open`].
     pub fn open(device: &Device, path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        if !path.is_dir() && begins_as_gguf(path)? {
+        let named_gguf = path.extension().is_some_and(|extension| extension == "gguf");
+        if !path.is_dir() && (begins_as_gguf(path)? || named_gguf) {
             #[cfg(feature = "gguf")]
             return Self::from_gguf(device, Gguf::open(path)?);
             #[cfg(not(feature = "gguf"))]
@@ -161,9 +162,11 @@ impl Weights {
         /// Names that a message shows.
         const SHOWN: usize = 3;
         self.entry(name).ok_or_else(|| {
-            let shown: Vec<_> = self.names().take(SHOWN).map(|n| format!("{n:?}")).collect();
+            let mut shown: Vec<_> =
+                self.names().take(SHOWN).map(|n| format!("{n:?}")).collect();
+            shown.extend((self.entries.len() > SHOWN).then(|| "…".to_owned()));
             let problem = format!(
-                "{} has no tensor {name:?}; it has {}: {}, …",
+                "{} has no tensor {name:?}; it has {} tensors: {}",
                 self.path.display(),
                 self.entries.len(),
                 shown.join(", ")

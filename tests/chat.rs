@@ -1,0 +1,338 @@
+//! The chat and perplexity examples as their users meet them: flags, output, errors.
+#![cfg(all(feature = "cpu", feature = "gguf", feature = "safetensors"))]
+#![allow(missing_docs)]
+
+#[path = "common/folder.rs"]
+mod folder;
+#[path = "common/gguf_file.rs"]
+mod gguf_file;
+#[path = "common/ops.rs"]
+mod ops;
+#[path = "common/program.rs"]
+mod program;
+#[path = "common/safetensors_file.rs"]
+mod safetensors_file;
+#[path = "common/tiny_model.rs"]
+mod tiny_model;
+#[path = "common/vocabulary.rs"]
+mod vocabulary;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use folder::Folder;
+use program::{example, fails, finish, succeeds};
+use serde_json::{Value, json};
+use tiny_model::{CONTEXT, LLAMA, QWEN3};
+
+const FACTORS: [f32; 3] = [1.570_796_4, 4.0, 4.0];
+
+/// A folder with the file `model.gguf`.
+fn model(name: &str) -> (Folder, PathBuf) {
+    let folder = Folder::new(&format!("chat-{name}"));
+    let path = folder.write("model.gguf", LLAMA.gguf(&FACTORS).bytes());
+    (folder, path)
+}
+
+fn chat(model: &Path, more: &[&str]) -> Command {
+    let mut command = example("chat");
+    command.arg("--model").arg(model).args(["--prompt", "hello"]).args(more);
+    command
+}
+
+/// The JSON of a greedy run of 6 tokens.
+fn greedy(model: &Path, more: &[&str]) -> Value {
+    let mut command = chat(model, &["--raw", "--temperature", "0", "--max-tokens", "6", "--json"]);
+    serde_json::from_str(&succeeds(command.args(more))).unwrap()
+}
+
+#[test]
+fn the_json_says_what_was_made_and_how_fast() {
+    let (_folder, path) = model("json");
+    let report = greedy(&path, &[]);
+    assert_eq!(report["prompt_tokens"], 2, "hell + o");
+    let tokens = report["tokens"].as_array().unwrap();
+    assert!((1..=6).contains(&tokens.len()), "{report}");
+    assert!(report["text"].is_string() && report["device"] == "cpu");
+    assert!(report["prefill_tok_s"].as_f64().unwrap() > 0.0);
+    assert!(report["decode_tok_s"].as_f64().unwrap() >= 0.0);
+    assert!(report["memory_peak_bytes"].as_u64().unwrap() > 0);
+    // Embedding 266 × 24, and for each of 2 layers: q, o 24 × 24, k, v 12 × 24, three of 20 × 24.
+    let weights = 266 * 24 + 2 * (2 * 24 * 24 + 2 * 12 * 24 + 3 * 20 * 24);
+    assert_eq!(report["weight_bytes"], 4 * weights);
+    assert!(report["kernels"]["cpu.gemm"].as_u64().unwrap() > 0, "{report}");
+}
+
+#[test]
+fn the_text_streams_to_stdout_and_the_summary_to_stderr() {
+    let (_folder, path) = model("text");
+    let args = ["--raw", "--temperature", "0", "--max-tokens", "6"];
+    let (output, out, err) = finish(&mut chat(&path, &args));
+    assert!(output.status.success(), "{err}");
+    let expected = greedy(&path, &[]);
+    assert_eq!(out, format!("{}\n", expected["text"].as_str().unwrap()));
+    assert!(err.contains("tok/s") && err.lines().count() == 1, "{err}");
+}
+
+#[test]
+fn a_file_and_a_folder_of_one_model_give_the_same_tokens_on_every_device() {
+    let (folder, path) = model("same");
+    LLAMA.write_folder(&folder);
+    let expected = &greedy(&path, &[])["tokens"];
+    for more in [&["--threads", "1"][..], &["--device", "reference"], &["--device", "cpu"]] {
+        assert_eq!(&greedy(&path, more)["tokens"], expected, "{more:?}");
+    }
+    // The folder, and a file in it.
+    let in_folder = folder.path().join("model.safetensors");
+    assert_eq!(&greedy(&in_folder, &[])["tokens"], expected);
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(&greedy(folder.path(), &[])["tokens"], expected);
+}
+
+#[test]
+fn every_format_and_quantizer_runs_and_says_its_bytes() {
+    let (_folder, path) = model("formats");
+    let bytes = |args: &[&str]| greedy(&path, args)["weight_bytes"].as_u64().unwrap();
+    let keep = bytes(&[]);
+    assert_eq!(bytes(&["--format", "f32"]), keep);
+    assert_eq!(bytes(&["--format", "bf16"]), keep / 2);
+    let fp8 = bytes(&["--format", "fp8"]);
+    let mxfp8 = bytes(&["--format", "mxfp8"]);
+    let mxfp4 = bytes(&["--format", "mxfp4", "--quantizer", "ocp_ceil"]);
+    let nvfp4 = bytes(&["--format", "nvfp4", "--quantizer", "four_over_six"]);
+    assert_eq!(nvfp4, bytes(&["--format", "nvfp4", "--quantizer", "mse"]));
+    assert!(keep / 2 > fp8 && fp8 > mxfp4 && mxfp8 > nvfp4, "{fp8} {mxfp8} {mxfp4} {nvfp4}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_answer() {
+    let (_folder, path) = model("seed");
+    let warm = |seed: &str| {
+        let args = ["--raw", "--temperature", "2", "--top-k", "0", "--top-p", "1", "--json"];
+        let mut command = chat(&path, &args);
+        let out = succeeds(command.args(["--max-tokens", "12", "--seed", seed]));
+        let report: Value = serde_json::from_str(&out).unwrap();
+        report["tokens"].clone()
+    };
+    assert_eq!(warm("1"), warm("1"));
+    assert_ne!(warm("1"), warm("2"));
+}
+
+#[test]
+fn the_chat_template_is_used_unless_the_prompt_is_raw() {
+    let (_folder, path) = model("template");
+    let tokens = |args: &[&str]| {
+        let mut command = chat(&path, &["--json", "--max-tokens", "1", "--temperature", "0"]);
+        let out = succeeds(command.args(args));
+        serde_json::from_str::<Value>(&out).unwrap()["prompt_tokens"].as_u64().unwrap()
+    };
+    // "user: hello\n" and "system: hi\n" in single bytes, but for "hell".
+    assert_eq!(tokens(&[]), 9);
+    assert_eq!(tokens(&["--system", "hi"]), 9 + 11);
+}
+
+#[test]
+fn generation_ends_where_the_context_does() {
+    let (_folder, path) = model("context");
+    let mut command =
+        chat(&path, &["--raw", "--json", "--temperature", "0", "--max-tokens", "999"]);
+    let report: Value = serde_json::from_str(&succeeds(&mut command)).unwrap();
+    let tokens = report["tokens"].as_array().unwrap().len();
+    assert!(tokens <= CONTEXT - 2, "{tokens}");
+}
+
+#[test]
+fn flags_that_do_not_fit_are_one_line_that_says_what_would() {
+    let (_folder, path) = model("flags");
+    let wrong = |args: &[&str], parts: &[&str]| fails(&mut chat(&path, args), parts);
+    wrong(&["--format", "int4"], &["`int4`", "nvfp4"]);
+    wrong(&["--quantizer", "mse"], &["format keep is not quantised", "leave it out"]);
+    wrong(&["--format", "mxfp4", "--quantizer", "four_over_six"], &["mxfp4", "ocp"]);
+    wrong(&["--format", "nvfp4", "--quantizer", "best"], &["best", "amax"]);
+    wrong(&["--temperature", "-1"], &["temperature -1"]);
+    wrong(&["--temperature", "nan"], &["temperature NaN"]);
+    wrong(&["--top-p", "0"], &["top-p 0"]);
+    wrong(&["--threads", "0"], &["threads", "at least 1"]);
+    let mut empty = example("chat");
+    empty.arg("--model").arg(&path).args(["--raw", "--prompt", ""]);
+    fails(&mut empty, &["prompt is empty"]);
+    // What clap finds has its own form, and exit code 2.
+    for args in [&["--max-tokens", "-3"][..], &["--device", "gpu"], &["--surprise"]] {
+        let (output, out, err) = finish(&mut chat(&path, args));
+        assert_eq!((output.status.code(), out.as_str()), (Some(2), ""), "{err}");
+        assert!(err.starts_with("error: "), "{err}");
+    }
+    let help = succeeds(example("chat").arg("--help"));
+    for flag in ["--model", "--raw", "--quantizer", "--device", "--json", "--seed"] {
+        assert!(help.contains(flag), "{help}");
+    }
+}
+
+#[test]
+fn a_prompt_longer_than_the_context_is_refused_with_both_lengths() {
+    let (_folder, path) = model("long");
+    let mut command = example("chat");
+    let long = "x".repeat(CONTEXT);
+    fails(
+        command.arg("--model").arg(&path).args(["--raw", "--prompt", &long]),
+        &["64 tokens", "context 64", "shorten"],
+    );
+}
+
+#[test]
+fn files_that_are_not_models_are_refused_with_their_name() {
+    let folder = Folder::new("chat-bad");
+    let refused = |path: &Path, parts: &[&str]| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        fails(&mut chat(path, &["--raw"]), &[parts, &[name]].concat());
+    };
+    refused(&folder.path().join("none.gguf"), &["No such file"]);
+    refused(folder.path(), &["safetensors"]);
+    refused(&folder.write("text.gguf", "This is no model."), &["GGUF"]);
+    refused(&folder.write("empty.gguf", ""), &["GGUF"]);
+    let whole = LLAMA.gguf(&FACTORS).bytes();
+    for share in [8, 100, whole.len() / 2, whole.len() - 1] {
+        refused(&folder.write("cut.gguf", &whole[..share]), &[]);
+    }
+    // Every 97th byte of the header turned round: an error or an answer, never a panic.
+    let header = whole.len() - LLAMA.weights().iter().map(|w| 4 * w.values.len()).sum::<usize>();
+    for at in (0..header).step_by(header / 40) {
+        let mut garbled = whole.clone();
+        garbled[at] ^= 0xFF;
+        let path = folder.write("garbled.gguf", garbled);
+        let (output, _, err) = finish(&mut chat(&path, &["--raw", "--max-tokens", "1"]));
+        assert!(matches!(output.status.code(), Some(0 | 1)), "byte {at}: {err}");
+        assert!(!err.contains("panicked") && err.lines().count() == 1, "byte {at}: {err}");
+    }
+}
+
+#[test]
+fn models_that_this_program_does_not_run_are_refused_with_what_it_runs() {
+    let folder = Folder::new("chat-odd");
+    let refused = |file: gguf_file::GgufFile, parts: &[&str]| {
+        let path = folder.write("model.gguf", file.bytes());
+        fails(&mut chat(&path, &["--raw"]), parts);
+    };
+    let odd = gguf_file::GgufFile::default().str("general.architecture", "mamba");
+    refused(odd, &["model.gguf", "`mamba`", "llama, mistral, qwen2, qwen3"]);
+    refused(gguf_file::GgufFile::default(), &["architecture"]);
+    refused(LLAMA.metadata(), &["blk.0.attn_q.weight", "it has 0 tensors"]);
+    // An integer where a weight should be: ggml's code for i32 is 26.
+    let ids = [0u8; 266 * 24 * 4];
+    let wrong = LLAMA.metadata().tensor("token_embd.weight", &[24, 266], 26, &ids);
+    refused(wrong, &["embedding", "i32"]);
+    let small = LLAMA.metadata().tensor("token_embd.weight", &[7, 266], 0, &ids[..266 * 7 * 4]);
+    refused(small, &["[266, 7]", "24"]);
+}
+
+#[test]
+fn folders_that_are_not_whole_say_what_is_missing() {
+    let folder = Folder::new("chat-folder");
+    QWEN3.write_folder(&folder);
+    succeeds(&mut chat(folder.path(), &["--raw", "--max-tokens", "1"]));
+    let refused = |parts: &[&str]| fails(&mut chat(folder.path(), &["--raw"]), parts);
+    let config = QWEN3.config();
+    folder.write("config.json", "{");
+    refused(&["config.json", "not JSON"]);
+    let mut odd = config.clone();
+    odd["architectures"] = json!(["GPT2LMHeadModel"]);
+    folder.write("config.json", odd.to_string());
+    refused(&["`GPT2LMHeadModel`", "Qwen3ForCausalLM"]);
+    let mut odd = config.clone();
+    odd["num_key_value_heads"] = json!(3);
+    folder.write("config.json", odd.to_string());
+    refused(&["4 heads", "3 key/value heads"]);
+    let mut odd = config.clone();
+    odd["hidden_size"] = json!(1u64 << 40);
+    folder.write("config.json", odd.to_string());
+    refused(&["configuration"]);
+    folder.write("config.json", config.to_string());
+    folder.write("tokenizer.json", "[]");
+    refused(&["tokenizer.json"]);
+    std::fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
+    refused(&["tokenizer.json"]);
+    std::fs::remove_file(folder.path().join("config.json")).unwrap();
+    refused(&["config.json", "beside the weights"]);
+}
+
+#[test]
+fn a_model_without_a_chat_template_asks_for_raw() {
+    let folder = Folder::new("chat-untempled");
+    QWEN3.write_folder(&folder);
+    std::fs::remove_file(folder.path().join("tokenizer_config.json")).unwrap();
+    fails(&mut chat(folder.path(), &[]), &["no chat template", "--raw"]);
+}
+
+#[test]
+#[cfg(unix)]
+fn an_interrupt_ends_the_answer_and_still_sums_it_up() {
+    use std::io::Read;
+    use std::process::Stdio;
+    // A context that would take minutes to fill.
+    let folder = Folder::new("chat-interrupt");
+    LLAMA.write_folder(&folder);
+    let mut config = LLAMA.config();
+    config["max_position_embeddings"] = json!(100_000);
+    folder.write("config.json", config.to_string());
+    // Tokens that end an answer are as likely as any: with other ends none comes soon.
+    let args = ["--raw", "--temperature", "0", "--max-tokens", "99999"];
+    let mut command = chat(folder.path(), &args);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut first = [0u8];
+    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let output = child.wait_with_output().unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{err}");
+    assert!(err.contains("tok/s") && err.lines().count() == 1, "{err}");
+    assert_eq!(output.stdout.last(), Some(&b'\n'));
+}
+
+fn perplexity(model: &Path, text: &Path, more: &[&str]) -> Command {
+    let mut command = example("perplexity");
+    command.arg("--model").arg(model).arg("--text").arg(text).args(more);
+    command
+}
+
+#[test]
+fn perplexity_is_a_table_or_json_of_formats() {
+    let (folder, path) = model("perplexity");
+    let text = folder.write("text.txt", "All that is told here happened, more or less. ".repeat(4));
+    let args = ["--context", "32", "--windows", "2", "--formats", "f32,bf16,nvfp4/mse"];
+    let table = succeeds(&mut perplexity(&path, &text, &args));
+    let rows: Vec<Vec<&str>> = table.lines().map(|l| l.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["format", "bytes", "perplexity"]);
+    let names: Vec<_> = rows[1..].iter().map(|row| row[0]).collect();
+    assert_eq!(names, ["f32", "bf16", "nvfp4/mse"]);
+    let json = succeeds(perplexity(&path, &text, &args).arg("--json"));
+    let json: Value = serde_json::from_str(&json).unwrap();
+    for (row, object) in rows[1..].iter().zip(json.as_array().unwrap()) {
+        assert_eq!(row[0], object["format"]);
+        assert_eq!(row[1], object["bytes"].to_string());
+        let exact = object["perplexity"].as_f64().unwrap();
+        assert!((row[2].parse::<f64>().unwrap() - exact).abs() < 1e-4, "{row:?} {object}");
+        // Random weights know nothing: not far from one in 266.
+        assert!((30.0..3000.0).contains(&exact), "{exact}");
+    }
+    let of = |i: usize| json[i]["perplexity"].as_f64().unwrap();
+    assert!((of(1) / of(0) - 1.0).abs() < 0.02, "bf16 is close to f32: {json}");
+}
+
+#[test]
+fn perplexity_of_what_can_not_be_read_is_one_line() {
+    let (folder, path) = model("perplexity-bad");
+    let text = folder.write("text.txt", "short");
+    let wrong = |text: &Path, args: &[&str], parts: &[&str]| {
+        fails(&mut perplexity(&path, text, args), parts);
+    };
+    wrong(&text, &["--context", "32"], &["text.txt", "less than one window of 32"]);
+    wrong(&text, &["--context", "1000"], &["--context 1000", "context is 64"]);
+    wrong(&text, &["--context", "2"], &["--context 2", "at least 4"]);
+    wrong(&text, &["--formats", "f32,q4"], &["`q4`", "nvfp4"]);
+    wrong(&text, &["--formats", "bf16/mse"], &["bf16 is not quantised"]);
+    wrong(&folder.path().join("none.txt"), &["--context", "32"], &["none.txt", "No such file"]);
+    let binary = folder.write("binary", [0xFFu8, 0xFE, 0x00]);
+    wrong(&binary, &["--context", "32"], &["binary", "UTF-8"]);
+    fails(&mut perplexity(&text, &text, &[]), &["text.txt"]);
+}
