@@ -114,6 +114,10 @@ impl Llama {
         let mut weight_bytes = 0;
         let mut matrix = |name: &str, shape: Option<[usize; 2]>| -> Result<AnyTensor> {
             let raw = checkpoint.tensor(name)?;
+            ensure!(
+                raw.dtype().is_none_or(DType::is_float),
+                "`{name}` is {raw}: weights are floats or of a block format"
+            );
             if let Some(shape) = shape {
                 ensure!(
                     raw.shape() == shape,

@@ -148,7 +148,7 @@ impl Pool {
         let granted = promise.is_none() || bytes <= books.granted;
         if !(within_budget && granted) {
             let limits = self.limits(&books, bytes);
-            let available = limits.first().map_or(u64::MAX, |limit| limit.available);
+            let available = limits.first().map_or(u64::MAX - books.used, |l| l.available);
             if bytes > available {
                 return Err(self.out_of_memory(&books, label, bytes, limits.first()));
             }

@@ -162,8 +162,7 @@ impl Weights {
         /// Names that a message shows.
         const SHOWN: usize = 3;
         self.entry(name).ok_or_else(|| {
-            let mut shown: Vec<_> =
-                self.names().take(SHOWN).map(|n| format!("{n:?}")).collect();
+            let mut shown: Vec<_> = self.names().take(SHOWN).map(|n| format!("{n:?}")).collect();
             shown.extend((self.entries.len() > SHOWN).then(|| "…".to_owned()));
             let problem = format!(
                 "{} has no tensor {name:?}; it has {} tensors: {}",
