@@ -294,6 +294,17 @@ impl Machine {
         Err(Error::Launch(format!("{:#x} is not the start of an allocation in use", p.0)))
     }
 
+    /// Forbids kernels to write an allocation; the host still may.
+    ///
+    /// # Errors
+    /// An address that is not the start of an allocation in use.
+    pub fn protect(&mut self, p: DevicePtr) -> Result<()> {
+        if self.memory.protect(p.0) {
+            return Ok(());
+        }
+        Err(Error::Launch(format!("{:#x} is not the start of an allocation in use", p.0)))
+    }
+
     /// Copies bytes to the device.
     ///
     /// # Errors

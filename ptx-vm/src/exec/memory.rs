@@ -65,10 +65,14 @@ impl DeviceMemory {
         base
     }
 
-    /// Forbids writes by kernels.
-    pub fn protect(&mut self, base: u64) {
-        if let Some(a) = self.allocations.iter_mut().find(|a| a.base == base) {
-            a.read_only = true;
+    /// Forbids writes by kernels; false where no allocation in use starts there.
+    pub fn protect(&mut self, base: u64) -> bool {
+        match self.allocations.iter_mut().find(|a| a.base == base && !a.freed) {
+            Some(a) => {
+                a.read_only = true;
+                true
+            }
+            None => false,
         }
     }
 
