@@ -2,7 +2,11 @@
 //!
 //! A kernel is chosen from these facts alone; how they were found out is the backends' business.
 
+mod arch;
+
 use std::fmt;
+
+pub use arch::Arch;
 
 /// Where code runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -10,12 +14,25 @@ use std::fmt;
 pub enum Target {
     /// The processor the program runs on.
     Cpu,
+    /// A GPU of this architecture, or the emulator of one.
+    Gpu(Arch),
+}
+
+impl Target {
+    /// The GPU's architecture, if it is one.
+    pub const fn arch(self) -> Option<Arch> {
+        match self {
+            Target::Cpu => None,
+            Target::Gpu(arch) => Some(arch),
+        }
+    }
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Target::Cpu => f.pad("cpu"),
+            Target::Gpu(arch) => f.pad(arch.name()),
         }
     }
 }
@@ -32,6 +49,22 @@ pub enum Isa {
     Avx512,
     /// aarch64 Advanced SIMD.
     Neon,
+    /// `mma.sync` on BF16 and F16, `ldmatrix`, `cp.async`.
+    Mma,
+    /// `mma.sync` on E4M3 and E5M2.
+    MmaFp8,
+    /// `mma.sync` with block scales on FP8 and FP4: `mxf8f6f4`, `mxf4`, `mxf4nvf4`.
+    MmaBlockScaled,
+    /// Conversions from and to FP8.
+    ConvertFp8,
+    /// Conversions from and to FP4.
+    ConvertFp4,
+    /// Copies of tensor tiles by one thread: `cp.async.bulk.tensor`, `mbarrier`.
+    Tma,
+    /// Matrix products of four warps from shared memory.
+    Wgmma,
+    /// Matrix products in tensor memory.
+    Tcgen05,
 }
 
 /// Memory by who may touch it.
@@ -87,6 +120,8 @@ pub struct Caps {
     pub units: usize,
     /// Memory kinds that kernels on this device can read.
     pub memory_kinds: Vec<MemoryKind>,
+    /// Bytes of shared memory that a block of GPU threads can use; 0 on CPUs.
+    pub shared_memory: usize,
 }
 
 impl Caps {
@@ -102,6 +137,27 @@ impl Caps {
                 MemoryKind::Pinned,
                 MemoryKind::Managed,
             ],
+            shared_memory: 0,
+        }
+    }
+
+    /// A GPU of `units` multiprocessors that reads the memory kinds given, with everything that
+    /// its architecture has.
+    ///
+    /// ```
+    /// use ferrocerium::caps::{Arch, Caps, Isa, MemoryKind};
+    ///
+    /// let gb10 = Caps::gpu(Arch::SM121A, 48, &[MemoryKind::Host, MemoryKind::Managed]);
+    /// assert!(gb10.has(Isa::MmaBlockScaled) && !gb10.has(Isa::Wgmma));
+    /// assert_eq!(gb10.shared_memory, 99 << 10);
+    /// ```
+    pub fn gpu(arch: Arch, units: usize, memory_kinds: &[MemoryKind]) -> Self {
+        Caps {
+            target: Target::Gpu(arch),
+            isa: arch.isa().to_vec(),
+            units,
+            memory_kinds: memory_kinds.to_vec(),
+            shared_memory: arch.shared_memory(),
         }
     }
 

@@ -96,6 +96,11 @@ impl DType {
         )
     }
 
+    /// Whether it is a float whose every value f32 holds.
+    pub const fn fits_f32(self) -> bool {
+        self.is_float() && !matches!(self, DType::F64)
+    }
+
     /// Whether it is an integer type.
     pub const fn is_int(self) -> bool {
         matches!(

@@ -7,7 +7,7 @@
 //!     row by row: scale, softcap, bias; softmax over the keys that this query sees; sum of values
 //! ```
 
-use super::rows::{RowSource, batch_offsets, fits_f32, row_source, with_small_float};
+use super::rows::{RowSource, batch_offsets, row_source, with_small_float};
 use super::simd::{self, LANES, Level, Rows};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
@@ -40,7 +40,7 @@ impl Kernel for AttentionKernel {
         let Op::Attention(op) = op else { return Err(Unsupported::because("not attention")) };
         let inputs = [&op.q, &op.k, &op.v].into_iter();
         for operand in inputs.chain(&op.sinks).chain(&op.alibi).chain([&op.out]).chain(&op.lse) {
-            if operand.dtype().is_some_and(|dtype| !fits_f32(dtype)) {
+            if operand.dtype().is_some_and(|dtype| !dtype.fits_f32()) {
                 let reason = format!("computes in f32, which does not hold {operand}");
                 return Err(Unsupported(reason));
             }

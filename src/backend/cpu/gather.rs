@@ -1,6 +1,6 @@
 //! Rows of a table by index: embeddings.
 
-use super::rows::{fits_f32, row_source, with_small_float};
+use super::rows::{row_source, with_small_float};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::num::{DType, F8E4M3, F8E5M2, Scalar, bf16, f16};
@@ -31,7 +31,7 @@ impl Kernel for GatherKernel {
             return Err(Unsupported(format!("decodes along rows as stored, not {}", op.table)));
         }
         for operand in [&op.table, &op.out] {
-            if operand.dtype().is_some_and(|dtype| !fits_f32(dtype)) {
+            if operand.dtype().is_some_and(|dtype| !dtype.fits_f32()) {
                 return Err(Unsupported(format!(
                     "goes through f32, which does not hold {operand}"
                 )));

@@ -7,7 +7,7 @@
 //! then row by row: epilogue, one rounding to D's type
 //! ```
 
-use super::rows::{RowSource, batch_offsets, fits_f32, row_source, with_small_float};
+use super::rows::{RowSource, batch_offsets, row_source, with_small_float};
 use super::simd::{self, LANES, Level, Rows};
 use crate::caps::{Caps, Target};
 use crate::error::{Error, Result};
@@ -45,7 +45,7 @@ impl Kernel for GemmKernel {
         let parts = [Some(&op.a), Some(&op.b), op.c.as_ref()];
         let epilogue = [op.epilogue.bias.as_ref(), op.epilogue.residual.as_ref()];
         for operand in parts.into_iter().chain(epilogue).flatten() {
-            if operand.dtype().is_some_and(|dtype| !fits_f32(dtype)) {
+            if operand.dtype().is_some_and(|dtype| !dtype.fits_f32()) {
                 let reason = format!("computes in f32, which does not hold {operand}");
                 return Err(Unsupported(reason));
             }

@@ -18,12 +18,6 @@ pub(super) trait RowSource: Sync {
     }
 }
 
-/// Whether f32 holds every value of the type.
-pub(super) fn fits_f32(dtype: DType) -> bool {
-    use DType::*;
-    matches!(dtype, F32 | BF16 | F16 | F8E4M3 | F8E5M2)
-}
-
 /// Runs `$body` with `$E` standing for the Rust type of a float that f32 holds.
 macro_rules! with_small_float {
     ($dtype:expr, $E:ident => $body:expr) => {

@@ -4,7 +4,7 @@ use super::{
     arg_reduce, attention, convert, elementwise, gather, gemm, grouped_gemm, norm, reduce, rope,
     softmax, top_k,
 };
-use crate::caps::{Caps, Target};
+use crate::caps::{Caps, MemoryKind};
 use crate::error::Result;
 use crate::op::{Op, OpKind};
 use crate::registry::{Cost, Kernel, KernelInfo, Launch, Unsupported};
@@ -26,9 +26,10 @@ impl Kernel for Reference {
     }
 
     fn supports(&self, _op: &Op, caps: &Caps) -> Result<(), Unsupported> {
-        match caps.target {
-            Target::Cpu => Ok(()),
+        if !caps.memory_kinds.contains(&MemoryKind::Host) {
+            return Err(Unsupported::because("runs where buffers are the host's memory"));
         }
+        Ok(())
     }
 
     fn cost(&self, op: &Op, _caps: &Caps) -> Cost {

@@ -79,7 +79,7 @@ fn present(isa: Isa) -> bool {
                 let wide = has!("avx512f") && has!("avx512bw");
                 return wide && has!("avx512dq") && has!("avx512vl");
             }
-            Isa::Neon => {}
+            _ => {}
         }
     }
     cfg!(target_arch = "aarch64") && isa == Isa::Neon
