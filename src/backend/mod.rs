@@ -2,6 +2,8 @@
 
 #[cfg(feature = "cpu")]
 pub mod cpu;
+#[cfg(feature = "emulator")]
+pub mod cuda;
 pub mod reference;
 
 use crate::device::Device;

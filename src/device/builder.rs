@@ -1,7 +1,7 @@
 //! What a device is made with.
 
 use crate::caps::Isa;
-#[cfg(feature = "cpu")]
+#[cfg(any(feature = "cpu", feature = "emulator"))]
 use crate::error::{Error, Result};
 use crate::memory::{Pool, SystemMemory};
 use crate::registry::{KERNEL_VARIABLE, Request};
@@ -48,7 +48,7 @@ impl DeviceBuilder {
     }
 
     /// The levels to use of those present.
-    #[cfg(feature = "cpu")]
+    #[cfg(any(feature = "cpu", feature = "emulator"))]
     pub(crate) fn allowed_isa(&self, mut present: Vec<Isa>) -> Vec<Isa> {
         if let Some(allowed) = &self.isa {
             present.retain(|level| allowed.contains(level));
@@ -69,7 +69,7 @@ impl DeviceBuilder {
     }
 
     /// The number of threads asked for, or that of the machine.
-    #[cfg(feature = "cpu")]
+    #[cfg(any(feature = "cpu", feature = "emulator"))]
     pub(crate) fn thread_count(&self) -> Result<usize> {
         match self.threads {
             Some(0) => Err(Error::value("device", "threads", "0; at least 1 is needed")),
@@ -79,7 +79,7 @@ impl DeviceBuilder {
     }
 
     /// One thread for each core that the process may run on.
-    #[cfg(feature = "cpu")]
+    #[cfg(any(feature = "cpu", feature = "emulator"))]
     pub(crate) fn default_threads(&self) -> usize {
         std::thread::available_parallelism().map_or(1, |n| n.get())
     }

@@ -1,0 +1,47 @@
+//! GPUs: CUDA C++ kernels, compiled at first use for exactly the machine's architecture.
+//!
+//! ```text
+//! kernels/*.cu ── Program ── NVRTC ──► PTX, kept on disk ── Driver ──► modules
+//!                                                            │
+//! Operand regions ── Call ── addresses ── Grid, arguments ── launch
+//! ```
+//!
+//! Sources are embedded, so nothing but the NVRTC library is needed. What launches is behind
+//! one small trait; with feature `emulator` it is [`ptx_vm`], see [`Device::emulated`]. All
+//! else (sources, compiler, cache, kernels and their registry entries) does not know the
+//! difference.
+//!
+//! A kernel is a file here with its [`Kernel`] implementation, and one of the same name in
+//! `kernels/`.
+//!
+//! [`Device::emulated`]: crate::Device::emulated
+
+mod args;
+mod cache;
+mod driver;
+mod emulated;
+mod epilogue;
+mod gemm;
+mod gpu;
+mod nvrtc;
+
+use std::sync::Arc;
+
+pub use cache::CACHE_VARIABLE;
+pub use driver::{Grid, ModuleId};
+pub use gpu::{Call, Gpu, Program};
+pub use nvrtc::NVRTC_VARIABLE;
+
+use crate::caps::Caps;
+use crate::registry::Kernel;
+
+/// Every GPU kernel, for one GPU.
+pub fn kernels(gpu: &Arc<Gpu>) -> impl Iterator<Item = Arc<dyn Kernel>> {
+    let kernels: [Arc<dyn Kernel>; 1] = [Arc::new(gemm::GemmKernel::new(gpu.clone()))];
+    kernels.into_iter()
+}
+
+/// Every program that these kernels can ask for on such a machine, for compiling ahead.
+pub fn programs(caps: &Caps) -> Vec<Program> {
+    gemm::programs(caps)
+}
