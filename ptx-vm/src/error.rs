@@ -214,6 +214,30 @@ pub enum FaultKind {
         /// Linear index in the block of the thread that issued the copy.
         issuer: u32,
     },
+    /// An operand of an asynchronous matrix multiplication that is still running.
+    #[error(
+        "{access} of {what} while the matrix multiplication issued at PTX line {issued_line} has not been waited for"
+    )]
+    PendingMma {
+        /// `read` or `write`.
+        access: &'static str,
+        /// The register or shared address.
+        what: String,
+        /// Line of the multiplication.
+        issued_line: u32,
+    },
+    /// An asynchronous instruction reads what an ordinary store wrote.
+    #[error(
+        "asynchronous read of shared address {address:#x}, which thread {writer} wrote at PTX line {written_line}: no `fence.proxy.async` lies between"
+    )]
+    ProxyFence {
+        /// The address.
+        address: u64,
+        /// Linear index in the block of the thread that wrote.
+        writer: u32,
+        /// Line of the write.
+        written_line: u32,
+    },
     /// Some lanes of a warp reached a barrier that needs all of them.
     #[error("{what} reached by lanes {active:#010x} of the warp, needs lanes {expected:#010x}")]
     DivergentBarrier {

@@ -53,8 +53,8 @@ mod target;
 mod tensor_map;
 
 pub use error::{Error, Fault, FaultKind, Result, Space};
-pub use exec::mma::{Arithmetic, HardwareModel};
 pub use launch::{Arg, DevicePtr, Dim, LaunchConfig, Machine, Module, Report};
+pub use numeric::product::Arithmetic;
 pub use profile::{LineCount, Profile};
 pub use target::Target;
 pub use tensor_map::{Swizzle, TENSOR_MAP_BYTES, TensorMap};

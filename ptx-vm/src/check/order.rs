@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-/// A moment of every warp; index is the warp.
+/// A moment of every warp, then one of every warp's writes that passed a proxy fence.
 pub(crate) type Moments = Vec<u32>;
 
 /// Who touched a byte last: thread, PTX line and clock in one word. Zero is nobody.
@@ -41,7 +41,8 @@ impl Stamp {
 
 struct WarpClock {
     now: u32,
-    /// Accesses of warp `i` at clocks below `seen[i]` are ordered before this warp's.
+    /// Accesses of warp `i` at clocks below `seen[i]` are ordered before this warp's; writes
+    /// below `seen[warps + i]` are visible to its asynchronous reads too.
     seen: Moments,
     /// The same between lanes; clocks below are ordered.
     lanes: Box<[[u32; 32]; 32]>,
@@ -60,7 +61,7 @@ impl Clocks {
     pub fn new(warps: usize) -> Clocks {
         let clock = || WarpClock {
             now: 1,
-            seen: vec![0; warps],
+            seen: vec![0; 2 * warps],
             lanes: Box::new([[0; 32]; 32]),
             all_lanes: 0,
         };
@@ -83,6 +84,29 @@ impl Clocks {
             return stamp.clock() < mine.seen[w];
         }
         l == lane || stamp.clock() < mine.all_lanes || stamp.clock() < mine.lanes[lane][l]
+    }
+
+    /// Whether the stamped access is ordered before one that the whole warp makes now.
+    pub fn ordered_for_warp(&self, stamp: Stamp, warp: usize) -> bool {
+        let w = stamp.thread() as usize / 32;
+        w == warp || stamp.clock() < self.warps[warp].seen[w]
+    }
+
+    /// Whether the stamped write passed a proxy fence on its way to this warp.
+    pub fn past_proxy_fence(&self, stamp: Stamp, warp: usize) -> bool {
+        let w = stamp.thread() as usize / 32;
+        stamp.clock() < self.warps[warp].seen[self.warps.len() + w]
+    }
+
+    /// A proxy fence: everything ordered before it becomes visible to asynchronous reads.
+    pub fn proxy_fence(&mut self, warp: usize) {
+        let n = self.warps.len();
+        let w = &mut self.warps[warp];
+        w.now += 1;
+        w.seen[warp] = w.now;
+        for i in 0..n {
+            w.seen[n + i] = w.seen[n + i].max(w.seen[i]);
+        }
     }
 
     /// Everything this warp did becomes part of `moments`.

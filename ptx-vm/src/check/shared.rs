@@ -31,18 +31,50 @@ struct Pending {
     line: u32,
 }
 
+/// The state of a word, or of one byte of a word that is accessed in parts.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cell {
+    writer: Stamp,
+    /// The last reader, and the last one of another warp before it.
+    readers: [Stamp; 2],
+    /// Number of the asynchronous copy that fills it, or 0.
+    filling: u32,
+    /// One more than the place of the bytes' own cells, or 0.
+    parts: u32,
+    written: bool,
+    /// Written by an ordinary store, which asynchronous reads see only past a proxy fence.
+    stored: bool,
+}
+
+/// What is wrong with an access to a cell.
+enum Problem {
+    Filling(u32),
+    Unwritten,
+    Race { access: &'static str, other_access: &'static str, other: Stamp },
+    Proxy(Stamp),
+}
+
+/// Bytes of the pieces in which matrix instructions read their operands.
+pub(crate) const CHUNK: u64 = 16;
+
+/// Asynchronous reads in progress of one chunk.
+#[derive(Debug, Clone, Copy, Default)]
+struct Use {
+    count: u32,
+    line: u32,
+}
+
 /// The memory and its shadow. Addresses are offsets in the shared window.
 pub(crate) struct SharedMemory {
     data: Vec<u8>,
     regions: Vec<Region>,
     /// With checks off the shadow is empty.
     checked: bool,
-    written: Vec<bool>,
-    writer: Vec<Stamp>,
-    /// The last reader, and the last one of another warp before it.
-    readers: Vec<[Stamp; 2]>,
-    /// Number of the asynchronous copy that fills the byte, or 0.
-    filling: Vec<u32>,
+    cells: Vec<Cell>,
+    parts: Vec<[Cell; 4]>,
+    free_parts: Vec<u32>,
+    uses: Vec<Use>,
+    in_use: u32,
     pending: HashMap<u32, Pending>,
     next_copy: u32,
 }
@@ -55,12 +87,86 @@ impl SharedMemory {
             data: vec![0; size],
             regions,
             checked,
-            written: vec![false; shadow],
-            writer: vec![Stamp::default(); shadow],
-            readers: vec![[Stamp::default(); 2]; shadow],
-            filling: vec![0; shadow],
+            cells: vec![Cell::default(); shadow.div_ceil(4)],
+            parts: Vec::new(),
+            free_parts: Vec::new(),
+            uses: vec![Use::default(); shadow.div_ceil(CHUNK as usize)],
+            in_use: 0,
             pending: HashMap::new(),
             next_copy: 0,
+        }
+    }
+
+    /// Calls `f` for the cells of a range with the byte each starts at. `whole`: a word that
+    /// is covered completely has one state afterwards.
+    #[inline]
+    fn visit(
+        &mut self,
+        address: u64,
+        bytes: u32,
+        whole: bool,
+        mut f: impl FnMut(&mut Cell) -> Result<(), Problem>,
+    ) -> Result<(), (Problem, usize)> {
+        let (mut at, end) = (address as usize, address as usize + bytes as usize);
+        while at < end {
+            let (word, stop) = (at / 4, end.min(at / 4 * 4 + 4));
+            let covered = stop - at == 4;
+            let cell = &mut self.cells[word];
+            if covered && cell.parts == 0 {
+                f(cell).map_err(|p| (p, at))?;
+            } else {
+                if cell.parts == 0 {
+                    let copies = [*cell; 4];
+                    cell.parts = match self.free_parts.pop() {
+                        Some(i) => {
+                            self.parts[i as usize - 1] = copies;
+                            i
+                        }
+                        None => {
+                            self.parts.push(copies);
+                            self.parts.len() as u32
+                        }
+                    };
+                }
+                let place = cell.parts;
+                let parts = &mut self.parts[place as usize - 1];
+                for i in at..stop {
+                    f(&mut parts[i % 4]).map_err(|p| (p, i))?;
+                }
+                if covered && whole {
+                    *cell = parts[0];
+                    cell.parts = 0;
+                    self.free_parts.push(place);
+                }
+            }
+            at = stop;
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn fault(&self, problem: Problem, at: usize, address: u64, bytes: u32) -> FaultKind {
+        let at_byte = at as u64;
+        match problem {
+            Problem::Filling(id) => self.still_filling("read", at_byte, id),
+            Problem::Unwritten => FaultKind::UninitialisedMemory {
+                space: Space::Shared,
+                address,
+                size: bytes,
+                offset: (at_byte - address) as u32,
+            },
+            Problem::Race { access, other_access, other } => FaultKind::Race {
+                access,
+                address: at_byte,
+                other_access,
+                other_thread: other.thread(),
+                other_line: other.line(),
+            },
+            Problem::Proxy(writer) => FaultKind::ProxyFence {
+                address: at_byte,
+                writer: writer.thread(),
+                written_line: writer.line(),
+            },
         }
     }
 
@@ -106,6 +212,7 @@ impl SharedMemory {
     }
 
     /// Checks and records a read without taking the value.
+    #[inline]
     pub fn note_read(
         &mut self,
         address: u64,
@@ -118,33 +225,90 @@ impl SharedMemory {
             return Ok(());
         }
         let stamp = clocks.stamp(actor.warp, actor.lane, actor.line);
-        let range = address as usize..address as usize + bytes as usize;
-        for (offset, i) in range.enumerate() {
-            if self.filling[i] != 0 {
-                return Err(self.still_filling("read", i));
+        let note = |cell: &mut Cell| {
+            readable(cell)?;
+            if !weak {
+                return Ok(());
             }
-            if !self.written[i] {
-                return Err(FaultKind::UninitialisedMemory {
-                    space: Space::Shared,
-                    address,
-                    size: bytes,
-                    offset: offset as u32,
+            let other = cell.writer;
+            if !other.is_none() && !clocks.ordered(other, actor.warp, actor.lane) {
+                return Err(Problem::Race { access: "read", other_access: "write", other });
+            }
+            cell.note_reader(stamp, actor.warp);
+            Ok(())
+        };
+        self.visit(address, bytes, false, note).map_err(|(p, at)| self.fault(p, at, address, bytes))
+    }
+
+    /// Checks a read by an asynchronous instruction that a warp issues: what the warp itself
+    /// and whoever is ordered before it stored must have passed a proxy fence.
+    pub fn note_async_read(
+        &mut self,
+        address: u64,
+        bytes: u32,
+        warp: usize,
+        clocks: &Clocks,
+    ) -> Result<(), FaultKind> {
+        self.bounds(address, bytes, "asynchronous read")?;
+        if !self.checked {
+            return Ok(());
+        }
+        let note = |cell: &mut Cell| {
+            readable(cell)?;
+            let other = cell.writer;
+            if other.is_none() {
+                return Ok(());
+            }
+            if !clocks.ordered_for_warp(other, warp) {
+                return Err(Problem::Race {
+                    access: "asynchronous read",
+                    other_access: "write",
+                    other,
                 });
             }
-            if !weak {
-                continue;
+            if cell.stored && !clocks.past_proxy_fence(other, warp) {
+                return Err(Problem::Proxy(other));
             }
-            let writer = self.writer[i];
-            if !writer.is_none() && !clocks.ordered(writer, actor.warp, actor.lane) {
-                return Err(race("read", i, "write", writer));
-            }
-            let readers = &mut self.readers[i];
-            if readers[0].thread() / 32 != actor.warp as u32 {
-                readers[1] = readers[0];
-            }
-            readers[0] = stamp;
+            Ok(())
+        };
+        self.visit(address, bytes, false, note).map_err(|(p, at)| self.fault(p, at, address, bytes))
+    }
+
+    /// A chunk of a matrix operand, checked, for an instruction that goes on reading it until
+    /// [`Self::end_use`].
+    pub fn begin_use(
+        &mut self,
+        address: u64,
+        warp: usize,
+        line: u32,
+        clocks: &Clocks,
+    ) -> Result<[u8; CHUNK as usize], FaultKind> {
+        self.note_async_read(address, CHUNK as u32, warp, clocks)?;
+        if self.checked {
+            let u = &mut self.uses[(address / CHUNK) as usize];
+            *u = Use { count: u.count + 1, line };
+            self.in_use += 1;
         }
-        Ok(())
+        let mut out = [0; CHUNK as usize];
+        out.copy_from_slice(self.raw(address, CHUNK as u32));
+        Ok(out)
+    }
+
+    /// The warp waited for an instruction that read the chunk.
+    pub fn end_use(&mut self, address: u64, warp: usize, line: u32, clocks: &Clocks) {
+        if !self.checked {
+            return;
+        }
+        let u = &mut self.uses[(address / CHUNK) as usize];
+        u.count = u.count.saturating_sub(1);
+        self.in_use = self.in_use.saturating_sub(1);
+        let stamp = clocks.stamp(warp, 0, line);
+        let note = |cell: &mut Cell| {
+            cell.note_reader(stamp, warp);
+            Ok(())
+        };
+        // The read itself was checked when it began.
+        let _ = self.visit(address, CHUNK as u32, false, note);
     }
 
     /// Writes up to 8 bytes.
@@ -158,12 +322,13 @@ impl SharedMemory {
         weak: bool,
     ) -> Result<(), FaultKind> {
         self.bounds(address, bytes, "write")?;
-        self.note_write(address, bytes, actor, clocks, weak)?;
+        self.note_write(address, bytes, actor, clocks, weak, true)?;
         let at = address as usize;
         self.data[at..at + bytes as usize].copy_from_slice(&value.to_le_bytes()[..bytes as usize]);
         Ok(())
     }
 
+    #[inline]
     fn note_write(
         &mut self,
         address: u64,
@@ -171,29 +336,49 @@ impl SharedMemory {
         actor: Actor,
         clocks: &Clocks,
         weak: bool,
+        stored: bool,
     ) -> Result<(), FaultKind> {
         if !self.checked {
             return Ok(());
         }
+        if self.in_use != 0 {
+            self.not_in_use(address, bytes)?;
+        }
         let stamp = clocks.stamp(actor.warp, actor.lane, actor.line);
-        for i in address as usize..address as usize + bytes as usize {
-            if self.filling[i] != 0 {
-                return Err(self.still_filling("write", i));
+        let note = |cell: &mut Cell| {
+            if cell.filling != 0 {
+                return Err(Problem::Filling(cell.filling));
             }
             if weak {
-                for (other, what) in [
-                    (self.writer[i], "write"),
-                    (self.readers[i][0], "read"),
-                    (self.readers[i][1], "read"),
-                ] {
+                for (other, other_access) in
+                    [(cell.writer, "write"), (cell.readers[0], "read"), (cell.readers[1], "read")]
+                {
                     if !other.is_none() && !clocks.ordered(other, actor.warp, actor.lane) {
-                        return Err(race("write", i, what, other));
+                        return Err(Problem::Race { access: "write", other_access, other });
                     }
                 }
             }
-            self.written[i] = true;
-            self.writer[i] = if weak { stamp } else { Stamp::default() };
-            self.readers[i] = [Stamp::default(); 2];
+            let writer = if weak { stamp } else { Stamp::default() };
+            *cell = Cell { writer, written: true, stored, parts: cell.parts, ..Cell::default() };
+            Ok(())
+        };
+        self.visit(address, bytes, true, note).map_err(|(p, at)| match p {
+            Problem::Filling(id) => self.still_filling("write", at as u64, id),
+            p => self.fault(p, at, address, bytes),
+        })
+    }
+
+    fn not_in_use(&self, address: u64, bytes: u32) -> Result<(), FaultKind> {
+        let last = address + u64::from(bytes.max(1)) - 1;
+        for chunk in address / CHUNK..=last / CHUNK {
+            let u = self.uses[chunk as usize];
+            if u.count != 0 {
+                return Err(FaultKind::PendingMma {
+                    access: "write",
+                    what: format!("shared address {:#x}", address.max(chunk * CHUNK)),
+                    issued_line: u.line,
+                });
+            }
         }
         Ok(())
     }
@@ -209,13 +394,13 @@ impl SharedMemory {
     ) -> Result<u32, FaultKind> {
         let bytes = data.len() as u32;
         self.bounds(address, bytes, "asynchronous write")?;
-        self.note_write(address, bytes, actor, clocks, true)?;
+        self.note_write(address, bytes, actor, clocks, true, false)?;
         let at = address as usize;
         self.data[at..at + data.len()].copy_from_slice(data);
         self.next_copy += 1;
         let id = self.next_copy;
         if self.checked {
-            self.filling[at..at + data.len()].fill(id);
+            self.fill(address, bytes, |cell| cell.filling = id);
             let thread = (actor.warp * 32 + actor.lane) as u32;
             self.pending.insert(id, Pending { start: address, bytes, thread, line: actor.line });
         }
@@ -225,44 +410,62 @@ impl SharedMemory {
     /// The copy has been waited for by this lane: its bytes count as written by it now.
     pub fn finish_copy(&mut self, id: u32, warp: usize, lane: usize, clocks: &Clocks) {
         let Some(p) = self.pending.remove(&id) else { return };
-        let stamp = clocks.stamp(warp, lane, p.line);
-        for i in p.start as usize..p.start as usize + p.bytes as usize {
-            if self.filling[i] == id {
-                self.filling[i] = 0;
-                self.writer[i] = stamp;
-            }
-        }
+        self.arrived(id, &p, clocks.stamp(warp, lane, p.line));
     }
 
     /// A copy on behalf of an mbarrier is complete: whoever saw the phase end may read it,
     /// and nobody else could have gone on.
     pub fn finish_copy_for_all(&mut self, id: u32) {
         let Some(p) = self.pending.remove(&id) else { return };
-        for i in p.start as usize..p.start as usize + p.bytes as usize {
-            if self.filling[i] == id {
-                self.filling[i] = 0;
-                self.writer[i] = Stamp::default();
-            }
-        }
+        self.arrived(id, &p, Stamp::default());
     }
 
-    fn still_filling(&self, access: &'static str, i: usize) -> FaultKind {
-        let p = self.pending.get(&self.filling[i]);
+    fn arrived(&mut self, id: u32, p: &Pending, writer: Stamp) {
+        self.fill(p.start, p.bytes, |cell| {
+            if cell.filling == id {
+                cell.filling = 0;
+                cell.writer = writer;
+            }
+        });
+    }
+
+    fn fill(&mut self, address: u64, bytes: u32, mut f: impl FnMut(&mut Cell)) {
+        let change = |cell: &mut Cell| {
+            f(cell);
+            Ok(())
+        };
+        // Nothing is checked: nothing can be wrong.
+        let _ = self.visit(address, bytes, true, change);
+    }
+
+    fn still_filling(&self, access: &'static str, address: u64, id: u32) -> FaultKind {
+        let p = self.pending.get(&id);
         FaultKind::PendingCopy {
             access,
-            address: i as u64,
+            address,
             issued_line: p.map_or(0, |p| p.line),
             issuer: p.map_or(0, |p| p.thread),
         }
     }
 }
 
-fn race(access: &'static str, at: usize, other_access: &'static str, other: Stamp) -> FaultKind {
-    FaultKind::Race {
-        access,
-        address: at as u64,
-        other_access,
-        other_thread: other.thread(),
-        other_line: other.line(),
+impl Cell {
+    #[inline]
+    fn note_reader(&mut self, stamp: Stamp, warp: usize) {
+        if self.readers[0].thread() / 32 != warp as u32 {
+            self.readers[1] = self.readers[0];
+        }
+        self.readers[0] = stamp;
+    }
+}
+
+#[inline]
+fn readable(cell: &Cell) -> Result<(), Problem> {
+    if cell.filling != 0 {
+        Err(Problem::Filling(cell.filling))
+    } else if !cell.written {
+        Err(Problem::Unwritten)
+    } else {
+        Ok(())
     }
 }

@@ -6,11 +6,13 @@ use super::barrier::Barrier;
 use super::image::Image;
 use super::mbarrier::MbarState;
 use super::warp::{Group, NO_NODE, Raise, State, Warp, converges, name_register};
+use super::wgmma::GroupLog;
 use crate::check::order::Clocks;
 use crate::check::shared::SharedMemory;
 use crate::error::{Error, Fault, FaultKind, Result};
 use crate::lower::ops::Op;
 use crate::profile::Profile;
+use crate::target::Target;
 
 /// Instructions a group runs before others get their turn.
 const SLICE: u32 = 4096;
@@ -28,6 +30,11 @@ pub(crate) struct Env<'a> {
     pub clocks: Clocks,
     pub barriers: Vec<Barrier>,
     pub mbarriers: HashMap<u64, MbarState>,
+    /// What each warpgroup executes together.
+    pub groups: Vec<GroupLog>,
+    /// Registers of a thread, by warp; those of all warps fit in the pool.
+    pub registers: Vec<u32>,
+    pub register_pool: u32,
     pub live: u32,
     pub executed: u64,
     pub lanes: u64,
@@ -87,6 +94,8 @@ impl<'a> Block<'a> {
                 warp
             })
             .collect();
+        let most = (Target::REGISTERS / (count as u32 * 32) / 8 * 8).min(256);
+        let registers = image.functions[image.entry].tuning.max_nreg.unwrap_or(most);
         let env = Env {
             image,
             block,
@@ -94,6 +103,9 @@ impl<'a> Block<'a> {
             clocks: Clocks::new(count),
             barriers: (0..17).map(|_| Barrier::default()).collect(),
             mbarriers: HashMap::new(),
+            groups: (0..count.div_ceil(4)).map(|_| GroupLog::default()).collect(),
+            registers: vec![registers; count],
+            register_pool: registers * count as u32,
             live: threads,
             executed: 0,
             lanes: 0,
@@ -122,6 +134,7 @@ impl<'a> Block<'a> {
                 }
             }
             if !running {
+                self.groups_agree()?;
                 return Ok(self.env);
             }
             if self.env.executed == before.0 && self.env.progress == before.1 {
@@ -136,6 +149,20 @@ impl<'a> Block<'a> {
                 return Err(self.deadlock());
             }
         }
+    }
+
+    /// Whatever some warp of a warpgroup ran for the whole group, all must have run.
+    fn groups_agree(&self) -> Result<()> {
+        let left = self
+            .env
+            .groups
+            .iter()
+            .enumerate()
+            .find_map(|(g, log)| log.left_over().map(|(entry, warp)| (entry, 4 * g + warp)));
+        let Some((entry, warp)) = left else { return Ok(()) };
+        let message = "other warps of the warpgroup ended without running this".to_string();
+        let raise = Raise { kind: FaultKind::BarrierMisuse(message), lane: Some(0) };
+        Err(fault(&self.env, warp, raise, entry.function, entry.pc))
     }
 
     /// Lets one warp run until its groups wait or used up their time.

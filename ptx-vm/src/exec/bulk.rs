@@ -81,6 +81,9 @@ impl Warp {
                             (Place::Device(to[lane]), Place::of(Space::Shared, from[lane]));
                         to.aligned(16, "bulk write")?;
                         from.aligned(16, "bulk read")?;
+                        if let Place::Shared(at) = from {
+                            env.shared.note_async_read(at, n, self.id, &env.clocks)?;
+                        }
                         for i in 0..u64::from(n) / 8 {
                             let v = self.get(env, from.plus(8 * i), 8, lane, true)?;
                             self.set(env, to.plus(8 * i), 8, v, lane, true)?;
@@ -117,6 +120,12 @@ impl Warp {
                         place.aligned(m.shared_align(), "tensor read")?;
                         let Place::Shared(base) = place else { return Ok(()) };
                         let mut data = vec![0u8; m.box_bytes()];
+                        env.shared.note_async_read(
+                            base,
+                            data.len() as u32,
+                            self.id,
+                            &env.clocks,
+                        )?;
                         for (i, b) in data.iter_mut().enumerate() {
                             *b = self.get(env, place.plus(i as u64), 1, lane, true)? as u8;
                         }

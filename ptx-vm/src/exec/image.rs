@@ -33,7 +33,7 @@ pub(crate) struct Image<'a> {
     pub files: &'a HashMap<u32, String>,
     pub text: &'a str,
     pub shared_bytes: u64,
-    pub mma: super::mma::Arithmetic,
+    pub mma: crate::numeric::product::Arithmetic,
 }
 
 impl<'a> Image<'a> {
@@ -49,7 +49,7 @@ impl<'a> Image<'a> {
         target: Target,
         files: &'a HashMap<u32, String>,
         text: &'a str,
-        mma: super::mma::Arithmetic,
+        mma: crate::numeric::product::Arithmetic,
     ) -> Result<Image<'a>> {
         let mut reached = vec![entry];
         let mut at = 0;

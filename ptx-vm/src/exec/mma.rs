@@ -10,148 +10,13 @@ use super::warp::{Raise, Step, Warp};
 use crate::error::FaultKind;
 use crate::lower::ops::Slot;
 use crate::numeric::Format;
-use crate::numeric::float::e8m0_exponent;
-use crate::numeric::sum::{Num, Sum, Term};
+use crate::numeric::element::{Accumulator, Element, ScaleFormat};
+use crate::numeric::product::{Arithmetic, HardwareModel, Product, Scales};
 use crate::target::Target;
-
-/// How sums of products in matrix instructions are rounded.
-///
-/// Products are exact in both models. Integer matrices are exact in both.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Arithmetic {
-    /// `D = round(C + Σ a·b)`: one rounding of the exact sum, to nearest even.
-    #[default]
-    Exact,
-    /// As tensor cores are described: the products are added in groups, each term cut
-    /// (towards zero) to a grid some bits below the largest one, the sum of a group and
-    /// the accumulator cut to the accumulator's format. See [`HardwareModel`].
-    Hardware,
-}
-
-/// The parameters of [`Arithmetic::Hardware`].
-///
-/// They are taken from published measurements (Fasi et al. 2021, DOI 10.7717/peerj-cs.330;
-/// Li et al. 2024, arXiv 2403.00232; the DeepSeek-V3 report, arXiv 2412.19437, on FP8 on
-/// Hopper), not measured here: `FIDELITY.md` says what was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HardwareModel {
-    /// Products added to the accumulator at once.
-    pub group: usize,
-    /// Bits kept below the leading bit of the largest term.
-    pub fraction_bits: u32,
-}
-
-impl HardwareModel {
-    fn of(target: Target, a: Element) -> HardwareModel {
-        let narrow = a.container_bits() <= 8;
-        let (group, fraction_bits) = match (target.number(), narrow) {
-            (..80, _) => (4, 23),
-            (80..=88, _) => (8, 24),
-            (89..=99, true) => (32, 13),
-            (89, false) => (8, 24),
-            (90..=99, false) => (16, 25),
-            (_, true) => (64, 25),
-            (_, false) => (16, 25),
-        };
-        HardwareModel { group, fraction_bits }
-    }
-}
-
-/// An operand type.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Element {
-    F16,
-    Bf16,
-    Tf32,
-    E4m3,
-    E5m2,
-    E3m2,
-    E2m3,
-    /// Two to a byte.
-    E2m1,
-    /// One to a byte, in bits 2 to 5 (`kind::f8f6f4`).
-    E2m1Byte,
-    S8,
-    U8,
-    S4,
-    U4,
-}
-
-impl Element {
-    /// Bits that one element takes in a register.
-    pub fn container_bits(self) -> u32 {
-        match self {
-            Element::Tf32 => 32,
-            Element::F16 | Element::Bf16 => 16,
-            Element::E2m1 | Element::S4 | Element::U4 => 4,
-            _ => 8,
-        }
-    }
-
-    /// Whether this is one of the 8-, 6- and 4-bit floats that come in bytes.
-    pub fn narrow_float(self) -> bool {
-        use Element::{E2m1Byte, E2m3, E3m2, E4m3, E5m2};
-        matches!(self, E4m3 | E5m2 | E3m2 | E2m3 | E2m1Byte)
-    }
-
-    fn value(self, code: u64) -> Num {
-        let int = |v: i64| Num::Finite(Term { m: v, e: 0 });
-        match self {
-            Element::F16 => Num::from_code(code, Format::F16),
-            Element::Bf16 => Num::from_code(code, Format::BF16),
-            // The low 13 bits of the register are not looked at.
-            Element::Tf32 => Num::from_code(code >> 13, Format::TF32),
-            Element::E4m3 => Num::from_code(code, Format::E4M3),
-            Element::E5m2 => Num::from_code(code, Format::E5M2),
-            Element::E3m2 => Num::from_code(code & 0x3f, Format::E3M2),
-            Element::E2m3 => Num::from_code(code & 0x3f, Format::E2M3),
-            Element::E2m1 => Num::from_code(code, Format::E2M1),
-            Element::E2m1Byte => Num::from_code(code >> 2 & 0xf, Format::E2M1),
-            Element::S8 => int(i64::from(code as u8 as i8)),
-            Element::U8 | Element::U4 => int(code as i64),
-            Element::S4 => int(((code << 60) as i64) >> 60),
-        }
-    }
-}
-
-/// A type of C and D.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Accumulator {
-    F32,
-    F16,
-    S32,
-}
-
-impl Accumulator {
-    pub fn bits(self) -> u32 {
-        if self == Accumulator::F16 { 16 } else { 32 }
-    }
-}
-
-/// A type of block scales.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ScaleFormat {
-    Ue8m0,
-    Ue4m3,
-}
-
-impl ScaleFormat {
-    fn value(self, code: u8) -> Num {
-        match self {
-            ScaleFormat::Ue8m0 => match e8m0_exponent(code) {
-                Some(e) => Num::Finite(Term { m: 1, e }),
-                None => Num::Nan,
-            },
-            // The sign bit is not part of the format.
-            ScaleFormat::Ue4m3 => Num::from_code(u64::from(code & 0x7f), Format::E4M3),
-        }
-    }
-}
 
 /// The scale operands.
 #[derive(Debug, Clone)]
-pub(crate) struct Scales {
+pub(crate) struct ScaleOps {
     /// Scales along k of one row of A or column of B.
     pub per_row: u32,
     pub format: ScaleFormat,
@@ -177,7 +42,7 @@ pub(crate) struct MmaOp {
     pub a_regs: Vec<Slot>,
     pub b_regs: Vec<Slot>,
     pub c_regs: Vec<Slot>,
-    pub scales: Option<Scales>,
+    pub scales: Option<ScaleOps>,
 }
 
 /// Row and column of element `i` of register `r` of A.
@@ -198,6 +63,9 @@ pub(crate) fn c_place(lane: usize, i: usize) -> (usize, usize) {
     (lane / 4 + 8 * (i / 2), lane % 4 * 2 + i % 2)
 }
 
+/// The scales of one instruction: of the rows of A and of the columns of B.
+type ScaleValues = (Vec<f64>, Vec<f64>);
+
 impl Warp {
     pub(super) fn mma(
         &mut self,
@@ -215,78 +83,53 @@ impl Warp {
             return Err(Raise { kind, lane: Some(mask.trailing_zeros()) });
         }
         let (m, k) = (op.m as usize, op.k as usize);
-        let mut a = vec![Num::ZERO; m * k];
-        let mut b = vec![Num::ZERO; 8 * k];
-        for (r, &slot) in op.a_regs.iter().enumerate() {
-            let lanes = self.read(slot, mask)?;
-            for (lane, word) in lanes.iter().enumerate() {
-                for (i, v) in elements(*word, op.a).enumerate() {
-                    let (row, col) = a_place(op.m, op.a.container_bits(), lane, r, i);
-                    a[row * k + col] = v;
-                }
-            }
-        }
+        let a = self.a_fragment(op.m, op.a, k, &op.a_regs)?;
+        let mut b = vec![0.0; 8 * k];
+        let bits = op.b.container_bits();
         for (r, &slot) in op.b_regs.iter().enumerate() {
-            let lanes = self.read(slot, mask)?;
-            for (lane, word) in lanes.iter().enumerate() {
-                for (i, v) in elements(*word, op.b).enumerate() {
-                    let (row, col) = b_place(op.b.container_bits(), lane, r, i);
+            for (lane, word) in self.read(slot, mask)?.iter().enumerate() {
+                op.b.unpack(*word as u32, |i, v| {
+                    let (row, col) = b_place(bits, lane, r, i);
                     b[col * k + row] = v;
-                }
+                });
             }
         }
-        if let Some(s) = &op.scales {
-            self.apply_scales(s, &mut a, &mut b, k, mask)?;
-        }
-        let mut c = [[0u64; 8]; 16];
+        let mut c = vec![0.0; m * 8];
+        let (per, field) = (op.c.per_register(), u32::MAX >> (32 - op.c.bits()));
         for (r, &slot) in op.c_regs.iter().enumerate() {
-            let lanes = self.read(slot, mask)?;
-            for (lane, word) in lanes.iter().enumerate() {
-                for i in 0..32 / op.c.bits() as usize {
-                    let (row, col) = c_place(lane, r * 32 / op.c.bits() as usize + i);
-                    let field = u64::MAX >> (64 - op.c.bits());
-                    c[row][col] = word >> (i as u32 * op.c.bits()) & field;
+            for (lane, word) in self.read(slot, mask)?.iter().enumerate() {
+                for i in 0..per {
+                    let (row, col) = c_place(lane, r * per + i);
+                    c[row * 8 + col] = op.c.value(*word as u32 >> (i as u32 * op.c.bits()) & field);
                 }
             }
         }
-        let mut d = [[0u64; 8]; 16];
-        let mut sum = Sum::default();
-        let model = HardwareModel::of(target, op.a);
-        for row in 0..m {
-            for col in 0..8 {
-                let (x, y) = (&a[row * k..row * k + k], &b[col * k..col * k + k]);
-                d[row][col] = match arithmetic {
-                    _ if op.c == Accumulator::S32 => {
-                        integer_dot(x, y, c[row][col] as u32 as i32, op.saturate)
-                    }
-                    Arithmetic::Exact => {
-                        sum.clear();
-                        sum.add(Num::from_code(c[row][col], format(op.c)));
-                        x.iter().zip(y).for_each(|(p, q)| sum.add(p.times(*q)));
-                        sum.exact(format(op.d))
-                    }
-                    Arithmetic::Hardware => {
-                        let mut acc = Num::from_code(c[row][col], format(op.c));
-                        let mut code = c[row][col];
-                        for (p, q) in x.chunks(model.group).zip(y.chunks(model.group)) {
-                            sum.clear();
-                            sum.add(acc);
-                            p.iter().zip(q).for_each(|(p, q)| sum.add(p.times(*q)));
-                            code = sum.truncated(model.fraction_bits, format(op.d));
-                            acc = Num::from_code(code, format(op.d));
-                        }
-                        code
-                    }
-                };
+        let values = match &op.scales {
+            Some(s) => Some(self.scales(s, mask)?),
+            None => None,
+        };
+        let scales = match (&op.scales, &values) {
+            (Some(s), Some((a, b))) => {
+                Some(Scales { per_line: s.per_row as usize, format: s.format, a, b })
             }
-        }
+            _ => None,
+        };
+        let product = Product { k, a: &a, b: &b, scales };
+        let d = match (op.d, arithmetic) {
+            (Accumulator::S32, _) => product.integer(&c, op.saturate),
+            (d, Arithmetic::Exact) => product.exact(&c, format(d)),
+            (d, Arithmetic::Hardware) => {
+                let model = HardwareModel::mma(target, op.a, k);
+                product.hardware(&c, (op.a, op.b), model, format(d))
+            }
+        };
         for (r, &slot) in op.d_regs.iter().enumerate() {
             let mut out = [0u64; 32];
-            let per = 32 / op.d.bits() as usize;
+            let per = op.d.per_register();
             for (lane, o) in out.iter_mut().enumerate() {
                 for i in 0..per {
                     let (row, col) = c_place(lane, r * per + i);
-                    *o |= d[row][col] << (i as u32 * op.d.bits());
+                    *o |= u64::from(d[row * 8 + col]) << (i as u32 * op.d.bits());
                 }
             }
             self.write(slot, &out, mask);
@@ -294,8 +137,23 @@ impl Warp {
         Ok(())
     }
 
-    /// Multiplies the scales into the operands: products stay exact.
-    fn apply_scales(&self, s: &Scales, a: &mut [Num], b: &mut [Num], k: usize, mask: u32) -> Step {
+    /// A's rows from registers.
+    pub(super) fn a_fragment(&self, m: u32, a: Element, k: usize, regs: &[Slot]) -> Step<Vec<f64>> {
+        let mut out = vec![0.0; m as usize * k];
+        let bits = a.container_bits();
+        for (r, &slot) in regs.iter().enumerate() {
+            for (lane, word) in self.read(slot, u32::MAX)?.iter().enumerate() {
+                a.unpack(*word as u32, |i, v| {
+                    let (row, col) = a_place(m, bits, lane, r, i);
+                    out[row * k + col] = v;
+                });
+            }
+        }
+        Ok(out)
+    }
+
+    /// The scales that the selectors choose.
+    fn scales(&self, s: &ScaleOps, mask: u32) -> Step<ScaleValues> {
         let selector = |slot, what: &str, max: u64| -> Step<usize> {
             let v = self.uniform(slot, mask, what)?;
             if v > max || what.starts_with("byte") && s.per_row == 2 && v % 2 == 1 {
@@ -315,8 +173,6 @@ impl Warp {
         );
         let a_thread = selector(s.a_thread, "thread-id-a", 1)?;
         let b_thread = selector(s.b_thread, "thread-id-b", 3)?;
-        let n = s.per_row as usize;
-        let block = k / n;
         // Only the lanes that give scales need to have written them.
         let mut givers = (0u32, 0u32);
         for g in 0..8 {
@@ -324,42 +180,17 @@ impl Warp {
             givers.1 |= 1 << (4 * g + b_thread);
         }
         let (sa, sb) = (self.read(s.a, givers.0)?, self.read(s.b, givers.1)?);
-        let scale = |word: u64, byte: usize| s.format.value((word >> (8 * byte)) as u8);
-        for row in 0..16 {
-            let lane = row % 8 * 4 + 2 * a_thread + row / 8;
-            for i in 0..n {
-                let v = scale(sa[lane], a_byte + i);
-                a[row * k + i * block..][..block].iter_mut().for_each(|x| *x = x.times(v));
-            }
-        }
-        for col in 0..8 {
-            let lane = col * 4 + b_thread;
-            for i in 0..n {
-                let v = scale(sb[lane], b_byte + i);
-                b[col * k + i * block..][..block].iter_mut().for_each(|x| *x = x.times(v));
-            }
-        }
-        Ok(())
+        let n = s.per_row as usize;
+        let bytes = |word: u64, first: usize| {
+            (0..n).map(move |i| s.format.value((word >> (8 * (first + i))) as u8))
+        };
+        let a = (0..16).flat_map(|row| bytes(sa[row % 8 * 4 + 2 * a_thread + row / 8], a_byte));
+        let b = (0..8).flat_map(|col| bytes(sb[col * 4 + b_thread], b_byte));
+        Ok((a.collect(), b.collect()))
     }
 }
 
-fn elements(word: u64, e: Element) -> impl Iterator<Item = Num> {
-    let bits = e.container_bits();
-    let field = u64::MAX >> (64 - bits);
-    (0..32 / bits).map(move |i| e.value(word >> (i * bits) & field))
-}
-
-fn format(a: Accumulator) -> Format {
+/// The float format of C or D.
+pub(super) fn format(a: Accumulator) -> Format {
     if a == Accumulator::F16 { Format::F16 } else { Format::F32 }
-}
-
-fn integer_dot(x: &[Num], y: &[Num], c: i32, saturate: bool) -> u64 {
-    let int = |n: &Num| if let Num::Finite(t) = n { t.m } else { 0 };
-    let total = i64::from(c) + x.iter().zip(y).map(|(p, q)| int(p) * int(q)).sum::<i64>();
-    let total = if saturate {
-        total.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32
-    } else {
-        total as i32
-    };
-    u64::from(total as u32)
 }

@@ -14,3 +14,4 @@ pub(crate) mod mma;
 mod step;
 mod warp;
 mod warp_ops;
+pub(crate) mod wgmma;

@@ -78,13 +78,26 @@ impl Warp {
                         return Ok(Turn::Wait(g));
                     }
                 }
+                Op::SetMaxNreg { increase, count } => {
+                    if mask != self.live {
+                        g.state = State::Converging;
+                        return Ok(Turn::Wait(g));
+                    }
+                    let at = (function, pc);
+                    if !self.set_registers(env, at, *increase, *count).map_err(place)? {
+                        // Others must give registers back first.
+                        env.polled = Some(inst.line);
+                        return Ok(Turn::Over(g));
+                    }
+                    g.pc += 1;
+                }
                 _ if converges(inst) => {
                     let needed = self.sync_mask(&inst.op, mask).map_err(place)?;
                     if mask != needed & self.live {
                         g.state = State::Converging;
                         return Ok(Turn::Wait(g));
                     }
-                    self.together(env, inst, mask).map_err(place)?;
+                    self.together(env, inst, (function, pc), mask).map_err(place)?;
                     g.pc += 1;
                 }
                 _ => {
@@ -155,7 +168,7 @@ impl Warp {
         let state = match &inst.op {
             Op::Bar { .. } => self.block_barrier(env, inst, mask)?,
             _ => {
-                self.together(env, inst, mask)?;
+                self.together(env, inst, (function, pc), mask)?;
                 State::Ready
             }
         };
@@ -176,6 +189,9 @@ impl Warp {
                 self.write(*d, &v, mask);
                 // An unwritten source makes an unwritten copy.
                 self.written[self.value_base + *d as usize] &= !mask | known;
+                if known != mask && self.checked {
+                    self.copy_in_flight(*a, *d);
+                }
                 Ok(())
             }
             Op::MovPred { d, a } => {
@@ -324,6 +340,10 @@ impl Warp {
                 Ok(())
             }
             Op::Fence | Op::Nop => Ok(()),
+            Op::FenceProxy => {
+                env.clocks.proxy_fence(self.id);
+                Ok(())
+            }
             Op::CpAsync { dst, src, src_space, bytes, src_bytes, ignore } => {
                 self.cp_async(env, (*dst, *src, *src_space), *bytes, *src_bytes, *ignore, mask)
             }

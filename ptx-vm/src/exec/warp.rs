@@ -1,5 +1,6 @@
 //! One warp: registers, the groups of lanes that run together, and where they meet.
 
+use super::wgmma::InFlight;
 use crate::error::FaultKind;
 use crate::lower::ops::{Inst, Lanes, NOWHERE, PSlot, Pred, Slot};
 
@@ -107,6 +108,7 @@ pub(crate) struct Warp {
     /// Functions and stack positions of the running group, innermost last.
     pub frames: Vec<(usize, u64)>,
     pub copies: Vec<Copies>,
+    pub in_flight: InFlight,
 }
 
 /// Local memory of one lane.
@@ -144,6 +146,7 @@ impl Warp {
             local: vec![Local::default(); 32],
             frames: Vec::new(),
             copies: vec![Copies::default(); 32],
+            in_flight: InFlight::default(),
         }
     }
 
@@ -176,8 +179,14 @@ impl Warp {
     fn unwritten(&self, slot: u32, pred: bool, missing: u32) -> Raise {
         // The name is filled in by the caller that knows the function.
         let register = format!("{}{slot}", if pred { "p#" } else { "r#" });
+        let lane = Some(missing.trailing_zeros());
+        if !pred && let Some(issued_line) = self.in_flight.line_of(self.value_base + slot as usize)
+        {
+            let kind = FaultKind::PendingMma { access: "read", what: register, issued_line };
+            return Raise { kind, lane };
+        }
         let kind = FaultKind::UninitialisedRegister { register };
-        Raise { kind, lane: Some(missing.trailing_zeros()) }
+        Raise { kind, lane }
     }
 
     /// Writes the lanes in the mask.
@@ -385,18 +394,31 @@ impl Warp {
 
 /// Names a register in a fault, now that the function is known.
 pub(crate) fn name_register(kind: FaultKind, names: &[String], preds: &[String]) -> FaultKind {
-    let FaultKind::UninitialisedRegister { register } = kind else { return kind };
     let pick = |list: &[String], n: &str| {
         n.parse::<usize>().ok().and_then(|i| list.get(i)).cloned().unwrap_or_default()
     };
-    let register = if let Some(n) = register.strip_prefix("r#") {
-        pick(names, n)
-    } else if let Some(n) = register.strip_prefix("p#") {
-        pick(preds, n)
-    } else {
-        register
+    let name = |register: String| {
+        if let Some(n) = register.strip_prefix("r#") {
+            pick(names, n)
+        } else if let Some(n) = register.strip_prefix("p#") {
+            pick(preds, n)
+        } else {
+            register
+        }
     };
-    FaultKind::UninitialisedRegister { register }
+    match kind {
+        FaultKind::UninitialisedRegister { register } => {
+            FaultKind::UninitialisedRegister { register: name(register) }
+        }
+        FaultKind::PendingMma { access, what, issued_line } if what.contains('#') => {
+            FaultKind::PendingMma {
+                access,
+                what: format!("register `{}`", name(what)),
+                issued_line,
+            }
+        }
+        kind => kind,
+    }
 }
 
 /// Whether an instruction needs lanes to converge first.
@@ -413,7 +435,12 @@ pub(crate) fn converges(inst: &Inst) -> bool {
         | Op::LdMatrix { .. }
         | Op::StMatrix { .. }
         | Op::MovMatrix { .. }
-        | Op::Mma(_) => true,
+        | Op::Mma(_)
+        | Op::Wgmma(_)
+        | Op::WgmmaFence
+        | Op::WgmmaCommit
+        | Op::WgmmaWait { .. }
+        | Op::SetMaxNreg { .. } => true,
         _ => false,
     }
 }

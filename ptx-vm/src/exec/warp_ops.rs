@@ -45,7 +45,14 @@ impl Warp {
     }
 
     /// Runs an instruction of a warp for all lanes that take part.
-    pub(super) fn together(&mut self, env: &mut Env<'_>, inst: &Inst, mask: u32) -> Step {
+    /// `at` is the function and the place of the instruction in it.
+    pub(super) fn together(
+        &mut self,
+        env: &mut Env<'_>,
+        inst: &Inst,
+        at: (usize, u32),
+        mask: u32,
+    ) -> Step {
         match &inst.op {
             Op::WarpSync { .. } => {
                 env.clocks.sync_lanes(self.id, mask, self.live);
@@ -126,6 +133,22 @@ impl Warp {
                     p.mma += 1;
                 }
                 self.mma(m, env.image.mma, env.image.target, mask)
+            }
+            Op::Wgmma(w) => {
+                if let Some(p) = &mut env.profile {
+                    p.mma += 1;
+                }
+                self.wgmma(env, w, at, mask)
+            }
+            Op::WgmmaFence => self.wgmma_fence(env, at),
+            Op::WgmmaCommit => self.wgmma_commit(env, at),
+            Op::WgmmaWait { pending } => self.wgmma_wait(env, at, *pending),
+            Op::SetMaxNreg { increase, count } => {
+                if self.set_registers(env, at, *increase, *count)? {
+                    return Ok(());
+                }
+                let message = "the registers asked for are not there".to_string();
+                Err(FaultKind::BarrierMisuse(message).into())
             }
             _ => Ok(()),
         }

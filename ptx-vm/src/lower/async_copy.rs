@@ -47,7 +47,7 @@ impl Decoder<'_, '_> {
         self.cp_async()
     }
 
-    fn group_count(&self) -> Result<u32> {
+    pub(super) fn group_count(&self) -> Result<u32> {
         match self.operand(0)? {
             Operand::Int(n) if *n < 1 << 16 => Ok(*n as u32),
             _ => Err(self.error("a small number of groups is expected")),

@@ -51,24 +51,6 @@ impl Decoder<'_, '_> {
         }
     }
 
-    fn setmaxnreg(&mut self) -> Result<()> {
-        let target = self.b.ctx.target;
-        let specific = target.hopper_specific() || target.narrow_conversions();
-        self.require(specific, "an architecture-specific target such as sm_90a")?;
-        for part in ["sync", "aligned", "u32"] {
-            self.mods.take(part);
-        }
-        if self.mods.one_of(&["inc", "dec"]).is_none() {
-            return Err(self.error("`.inc` or `.dec` is missing"));
-        }
-        self.finish(1)?;
-        let Operand::Int(24..=256) = *self.operand(0)? else {
-            return Err(self.error("the register count is a number from 24 to 256"));
-        };
-        self.emit(Op::Nop);
-        Ok(())
-    }
-
     fn label(&self, i: usize) -> Result<String> {
         match self.operand(i)? {
             Operand::Name(name, None) => Ok(name.clone()),
@@ -285,9 +267,11 @@ impl Decoder<'_, '_> {
         if self.mods.take("tensormap::generic") {
             return Err(self.error("tensor maps are not changed on the device here"));
         }
+        let proxy = self.raw.mods.iter().any(|m| m == "proxy")
+            && self.raw.mods.iter().any(|m| m.starts_with("async"));
         while self.mods.one_of(KNOWN).is_some() {}
         self.finish(0)?;
-        self.emit(Op::Fence);
+        self.emit(if proxy { Op::FenceProxy } else { Op::Fence });
         Ok(())
     }
 }

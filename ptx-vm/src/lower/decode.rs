@@ -42,6 +42,7 @@ impl<'b, 'a> Decoder<'b, 'a> {
             "shfl" | "vote" | "match" | "redux" | "activemask" | "elect" | "ldmatrix"
             | "stmatrix" | "movmatrix" => self.warp(),
             "mma" => self.mma(),
+            "wgmma" => self.wgmma(),
             "cp" | "mbarrier" => self.async_copy(),
             _ => self.arithmetic(),
         }
@@ -88,6 +89,14 @@ impl<'b, 'a> Decoder<'b, 'a> {
             return Err(self.error(format!("{have} operands are given, {n} are expected")));
         }
         Ok(())
+    }
+
+    /// Consumes a modifier that must be there.
+    pub fn need(&mut self, name: &str) -> Result<()> {
+        if self.mods.take(name) {
+            return Ok(());
+        }
+        Err(self.error(format!("`.{name}` is missing")))
     }
 
     /// The next type among the modifiers.

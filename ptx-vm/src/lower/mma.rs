@@ -3,16 +3,15 @@
 use super::decode::Decoder;
 use super::ops::Op;
 use crate::error::Result;
-use crate::exec::mma::{Accumulator, Element, MmaOp, ScaleFormat, Scales};
+use crate::exec::mma::{MmaOp, ScaleOps};
+use crate::numeric::element::{Accumulator, Element, ScaleFormat};
 use crate::parse::ast::{Operand, Ty};
 
 impl Decoder<'_, '_> {
     pub(super) fn mma(&mut self) -> Result<()> {
         self.need_sync()?;
         for part in ["aligned", "row", "col"] {
-            if !self.mods.take(part) {
-                return Err(self.error(format!("`.{part}` is missing")));
-            }
+            self.need(part)?;
         }
         let Some((m, k)) = self.mods.find(shape) else {
             return Err(self.error("the shape is not supported"));
@@ -70,12 +69,12 @@ impl Decoder<'_, '_> {
         Ok(())
     }
 
-    fn scales(&mut self, per_row: u32, format: ScaleFormat) -> Result<Scales> {
+    fn scales(&mut self, per_row: u32, format: ScaleFormat) -> Result<ScaleOps> {
         let a = self.src(4, Ty::B32)?;
         let (a_byte, a_thread) = self.selector(5, per_row, 1)?;
         let b = self.src(6, Ty::B32)?;
         let (b_byte, b_thread) = self.selector(7, per_row, 3)?;
-        Ok(Scales { per_row, format, a, a_byte, a_thread, b, b_byte, b_thread })
+        Ok(ScaleOps { per_row, format, a, a_byte, a_thread, b, b_byte, b_thread })
     }
 
     /// `{byte-id, thread-id}`: numbers, or registers that must hold the same in all lanes.
@@ -172,7 +171,7 @@ impl Decoder<'_, '_> {
             return Err(self.error("shape and types do not go together"));
         }
         match a {
-            E::F16 => self.require(target.at_least(75), "sm_75 or newer"),
+            E::F16 if k == 8 => self.require(target.at_least(75), "sm_75 or newer"),
             E::E4m3 | E::E5m2 if kind.is_none() => {
                 self.require(target.at_least(89), "sm_89 or newer")
             }
@@ -195,7 +194,7 @@ fn shape(m: &str) -> Option<(u32, u32)> {
     })
 }
 
-fn accumulator(m: &str) -> Option<Accumulator> {
+pub(super) fn accumulator(m: &str) -> Option<Accumulator> {
     Some(match m {
         "f32" => Accumulator::F32,
         "f16" => Accumulator::F16,

@@ -15,5 +15,6 @@ mod mods;
 pub(crate) mod ops;
 mod special;
 mod warp;
+mod wgmma;
 
 pub(crate) use build::lower_module;

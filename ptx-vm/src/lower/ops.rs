@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::error::Space;
 use crate::exec::mma::MmaOp;
+use crate::exec::wgmma::WgmmaOp;
 use crate::parse::ast::Ty;
 
 /// A value of every lane.
@@ -457,6 +458,20 @@ pub(crate) enum Op {
         a: Slot,
     },
     Mma(Box<MmaOp>),
+    Wgmma(Box<WgmmaOp>),
+    WgmmaFence,
+    WgmmaCommit,
+    /// Waits until at most so many groups are pending.
+    WgmmaWait {
+        pending: u32,
+    },
+    /// Registers of each thread from here on.
+    SetMaxNreg {
+        increase: bool,
+        count: u32,
+    },
+    /// `fence.proxy.async`: orders shared memory writes before asynchronous reads of them.
+    FenceProxy,
     Mbarrier {
         op: MbarOp,
         addr: Addr,

@@ -38,9 +38,7 @@ impl Decoder<'_, '_> {
             "movmatrix" => {
                 self.need_sync()?;
                 for part in ["aligned", "m8n8", "trans", "b16"] {
-                    if !self.mods.take(part) {
-                        return Err(self.error(format!("`.{part}` is missing")));
-                    }
+                    self.need(part)?;
                 }
                 self.finish(2)?;
                 let (d, a) = (self.dst(0, Ty::B32)?, self.src(1, Ty::B32)?);
@@ -163,9 +161,7 @@ impl Decoder<'_, '_> {
         let load = self.raw.opcode == "ldmatrix";
         let target = self.b.ctx.target;
         self.need_sync()?;
-        if !self.mods.take("aligned") {
-            return Err(self.error("`.aligned` is missing"));
-        }
+        self.need("aligned")?;
         let trans = self.mods.take("trans");
         let shape = self.mods.one_of(&["m8n8", "m16n16", "m16n8", "m8n16"]);
         let count = match self.mods.one_of(&["x1", "x2", "x4"]) {

@@ -1,7 +1,6 @@
-//! Sums of exact products, for matrix instructions: correctly rounded, or as tensor cores
-//! are known to do it.
+//! Sums of exact products, correctly rounded whatever their exponents.
 
-use super::float::{Decoded, Format, Rounding, Value, decode, round};
+use super::float::{Format, Rounding, Value, round};
 
 /// A finite term: `m · 2^e`. `|m|` stays below 2^60.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,16 +20,21 @@ pub(crate) enum Num {
 impl Num {
     pub const ZERO: Num = Num::Finite(Term { m: 0, e: 0 });
 
-    /// The value of a code.
-    pub fn from_code(code: u64, f: Format) -> Num {
-        match decode(code, f) {
-            Decoded::Nan => Num::Nan,
-            Decoded::Infinite { negative } => Num::Infinite { negative },
-            Decoded::Finite(v) => {
-                let m = v.magnitude as i64;
-                Num::Finite(Term { m: if v.negative { -m } else { m }, e: v.exponent })
-            }
+    /// The value of an f64 of at most 30 significant bits.
+    pub fn from_f64(x: f64) -> Num {
+        let bits = x.to_bits();
+        let (negative, biased) = (bits >> 63 == 1, (bits >> 52 & 0x7ff) as i32);
+        if x.is_nan() {
+            return Num::Nan;
+        } else if x.is_infinite() {
+            return Num::Infinite { negative };
+        } else if x == 0.0 {
+            return Num::ZERO;
         }
+        let mantissa = (bits & ((1 << 52) - 1) | 1 << 52) as i64;
+        let zeros = mantissa.trailing_zeros();
+        let m = mantissa >> zeros;
+        Num::Finite(Term { m: if negative { -m } else { m }, e: biased - 1075 + zeros as i32 })
     }
 
     /// The exact product; zero times infinity is NaN.
@@ -60,7 +64,6 @@ pub(crate) struct Sum {
     positive_infinity: bool,
     negative_infinity: bool,
     nan: bool,
-    all_negative_zero: Option<bool>,
 }
 
 impl Sum {
@@ -70,7 +73,6 @@ impl Sum {
         self.positive_infinity = false;
         self.negative_infinity = false;
         self.nan = false;
-        self.all_negative_zero = None;
     }
 
     /// Adds a term.
@@ -123,48 +125,6 @@ impl Sum {
             wide_sum(&self.terms, low, high)
         };
         round(v, sticky, out, Rounding::NearestEven, false)
-    }
-
-    /// The sum as a tensor core does it: every term is cut (towards zero) to a grid that
-    /// lies `fraction_bits` below the largest term's leading exponent, the cut terms are
-    /// added exactly, and the total is cut to the output format.
-    pub fn truncated(&self, fraction_bits: u32, out: Format) -> u64 {
-        if let Some(code) = self.special(out) {
-            return code;
-        }
-        let leading = |t: &Term| t.e + 63 - t.m.unsigned_abs().leading_zeros() as i32;
-        let Some(top) = self.terms.iter().map(leading).max() else { return 0 };
-        let grid = top - fraction_bits as i32;
-        let total: i128 = self
-            .terms
-            .iter()
-            .map(|t| {
-                let magnitude = u128::from(t.m.unsigned_abs());
-                let shift = t.e - grid;
-                let cut = if shift >= 0 {
-                    magnitude << shift.min(127)
-                } else {
-                    magnitude.checked_shr(shift.unsigned_abs()).unwrap_or(0)
-                };
-                if t.m < 0 { -(cut as i128) } else { cut as i128 }
-            })
-            .sum();
-        let magnitude = total.unsigned_abs();
-        let v = Value { negative: total < 0, magnitude, exponent: grid };
-        if magnitude == 0 {
-            return 0;
-        }
-        // A total past the largest finite value is infinite here, unlike in plain
-        // rounding towards zero.
-        let nearest = round(v, false, out, Rounding::NearestEven, false);
-        let infinity = (1u64 << (out.bits() - 1)) - (1 << out.mantissa_bits);
-        let cut = round(v, false, out, Rounding::TowardZero, false);
-        let max = out.max_finite();
-        let past = nearest & (infinity | max) == infinity && {
-            let limit = out.bias + 1;
-            grid + 128 - magnitude.leading_zeros() as i32 > limit
-        };
-        if past { nearest } else { cut }
     }
 }
 
@@ -221,7 +181,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn num(x: f32) -> Num {
-        Num::from_code(u64::from(x.to_bits()), Format::F32)
+        Num::from_f64(f64::from(x))
     }
 
     fn sum_of(values: &[f32]) -> Sum {
@@ -237,27 +197,12 @@ mod tests {
     }
 
     #[test]
-    fn truncated_sum_drops_what_lies_below_the_grid() {
-        let s = sum_of(&[1e30, 1.0, -1e30]);
-        assert_eq!(f32::from_bits(s.truncated(25, Format::F32) as u32), 0.0);
-        // One ulp and a half: nearest even would go up to two, cutting stays at one.
-        let ulp = f32::EPSILON;
-        let s = sum_of(&[1.0, ulp, ulp / 2.0]);
-        assert_eq!(f32::from_bits(s.exact(Format::F32) as u32), 1.0 + 2.0 * ulp);
-        assert_eq!(f32::from_bits(s.truncated(25, Format::F32) as u32), 1.0 + ulp);
-    }
-
-    #[test]
     fn infinities_and_nan_propagate() {
         let code = |v: &[f32]| f32::from_bits(sum_of(v).exact(Format::F32) as u32);
         assert_eq!(code(&[f32::INFINITY, 1.0]), f32::INFINITY);
         assert_eq!(code(&[f32::NEG_INFINITY, 1.0]), f32::NEG_INFINITY);
         assert!(code(&[f32::INFINITY, f32::NEG_INFINITY]).is_nan());
         assert!(matches!(num(f32::INFINITY).times(num(0.0)), Num::Nan));
-        let s = sum_of(&[f32::MAX, f32::MAX]);
-        assert_eq!(f32::from_bits(s.truncated(25, Format::F32) as u32), f32::INFINITY);
-        let s = sum_of(&[f32::MAX, 1.0]);
-        assert_eq!(f32::from_bits(s.truncated(25, Format::F32) as u32), f32::MAX);
     }
 
     proptest! {

@@ -1,6 +1,7 @@
 //! What the tests share: the CUDA compiler, and small helpers around the machine.
 #![allow(dead_code)]
 
+pub mod exact;
 pub mod nvrtc;
 
 use ptx_vm::{DevicePtr, Machine, Module};
