@@ -1,4 +1,8 @@
 //! Where operations really run.
+//!
+#![doc = include_str!("../../KERNELS.md")]
+//!
+//! `device.registry().list()` has the same at run time, with kernels of your own.
 
 #[cfg(feature = "cpu")]
 pub mod cpu;

@@ -3,6 +3,7 @@
 use super::dense::Tensor;
 use super::matmul::require_same_device;
 use super::scaled::ScaledTensor;
+use crate::device::Device;
 use crate::error::Result;
 use crate::format::{BlockFormat, QuantizeOptions, Quantizer};
 use crate::num::{Element, Float};
@@ -10,6 +11,17 @@ use crate::op::{Convert, Op};
 
 impl<F: BlockFormat, const R: usize> ScaledTensor<F, R> {
     /// `code · scale · g` for each element, rounded once to `E`.
+    ///
+    /// ```
+    /// use ferrocerium::{Device, Tensor, bf16, format::Mxfp4};
+    /// let x = Tensor::from_host(&Device::cpu(), [1, 3], &[0.5f32, -3.0, 2.2])?;
+    /// let back: Tensor<bf16, 2> = x.quantize::<Mxfp4>()?.dequantize()?;
+    /// assert_eq!(back.to_vec()?, [0.5, -3.0, 2.0].map(bf16::from_f32));
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
     pub fn dequantize<E: Float>(&self) -> Result<Tensor<E, R>> {
         let out = Tensor::zeros(&self.device, self.shape())?;
         self.device.run(&Op::Convert(Convert::new(self.operand(), out.operand())))?;
@@ -27,7 +39,17 @@ impl<F: BlockFormat, const R: usize> ScaledTensor<F, R> {
 }
 
 impl<E: Float, const R: usize> Tensor<E, R> {
-    /// The values in block format `F`, scales chosen by the format's default quantiser.
+    /// The values in block format `F`, scales chosen by the format's default quantiser. Blocks
+    /// run along the last dimension; a tail is padded in storage, never in the shape.
+    ///
+    /// ```
+    /// use ferrocerium::{Device, Tensor, format::Nvfp4};
+    /// let w = Tensor::from_fn(&Device::cpu(), [4, 20], |[_, j]| j as f32)?;
+    /// let q = w.quantize::<Nvfp4>()?;
+    /// assert_eq!(q.shape(), [4, 20]);
+    /// assert_eq!(q.bytes(), 4 * (32 / 2 + 2) + 4);           // codes, scales, tensor scale
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Value`](crate::Error::Value) when a value is NaN or infinite.
@@ -36,6 +58,15 @@ impl<E: Float, const R: usize> Tensor<E, R> {
     }
 
     /// The values in block format `F`, scales chosen by `quantizer`.
+    ///
+    /// ```
+    /// use ferrocerium::{Device, Tensor, format::{Mxfp4, Nvfp4, Quantizer}};
+    /// let w = Tensor::from_fn(&Device::cpu(), [4, 32], |[i, j]| ((i * 32 + j) as f32).sin())?;
+    /// let q = w.quantize_with::<Nvfp4>(Quantizer::FourOverSix)?;
+    /// let refused = w.quantize_with::<Mxfp4>(Quantizer::FourOverSix).unwrap_err().to_string();
+    /// assert!(refused.contains("does not make mxfp4"));
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Value`](crate::Error::Value) when a value is NaN or infinite, or the quantiser does not make `F`.
@@ -83,6 +114,17 @@ impl<E: Float, const R: usize> Tensor<E, R> {
 
 impl<E: Element, const R: usize> Tensor<E, R> {
     /// A tensor whose elements are contiguous: this one (shared) when they are, else a copy.
+    ///
+    /// ```
+    /// use ferrocerium::{Device, Tensor};
+    /// let x = Tensor::from_host(&Device::cpu(), [2, 2], &[1, 2, 3, 4])?;
+    /// assert!(x.t().reshape([4]).is_err());
+    /// assert_eq!(x.t().contiguous()?.reshape([4])?.to_vec()?, [1, 3, 2, 4]);
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Tensor::copy`].
     pub fn contiguous(&self) -> Result<Self> {
         if self.is_contiguous() {
             return Ok(self.clone());
@@ -91,8 +133,30 @@ impl<E: Element, const R: usize> Tensor<E, R> {
     }
 
     /// A copy in memory of its own, row-major.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
     pub fn copy(&self) -> Result<Self> {
-        let out = Tensor::zeros(&self.device, self.shape())?;
+        self.to_device(&self.device)
+    }
+
+    /// A copy in memory of another device, row-major.
+    ///
+    /// ```
+    /// use ferrocerium::{Device, Tensor};
+    /// let x = Tensor::from_host(&Device::cpu(), [2], &[1.0f32, 2.0])?;
+    /// let reference = Device::reference();
+    /// let y = x.to_device(&reference)?;
+    /// assert!(y.device().is_same(&reference));
+    /// assert_eq!(y.to_vec()?, [1.0, 2.0]);
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) over that device's budget; those of
+    /// [`Tensor::copy_from`].
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let out = Tensor::zeros(device, self.shape())?;
         out.copy_from(self)?;
         Ok(out)
     }
@@ -100,13 +164,36 @@ impl<E: Element, const R: usize> Tensor<E, R> {
     /// Writes the elements of `src` into this tensor's memory; clones and views see them. `src`
     /// may be another device's, in memory that this tensor's device can read.
     ///
+    /// ```
+    /// use ferrocerium::{Device, Tensor};
+    /// let device = Device::cpu();
+    /// let cache = Tensor::<f32, 2>::zeros(&device, [3, 2])?;
+    /// let row = Tensor::from_host(&device, [1, 2], &[1.0f32, 2.0])?;
+    /// cache.slice(0, 1..2)?.copy_from(&row)?;
+    /// assert_eq!(cache.to_vec()?, [0.0, 0.0, 1.0, 2.0, 0.0, 0.0]);
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) when the shapes differ; [`Error::Layout`](crate::Error::Layout) when both lie in one buffer.
     pub fn copy_from(&self, src: &Tensor<E, R>) -> Result<()> {
         self.device.run(&Op::Convert(Convert::new(src.operand(), self.operand())))
     }
 
-    /// Each element as an `O`: exact, or rounded to nearest even once.
+    /// Each element as an `O`: exact, or rounded to nearest even once. Types without infinities
+    /// saturate; integers truncate toward 0.
+    ///
+    /// ```
+    /// use ferrocerium::{Device, F8E4M3, Tensor};
+    /// let x = Tensor::from_host(&Device::cpu(), [3], &[0.3f32, -1000.0, 17.0])?;
+    /// let narrow: Tensor<F8E4M3, 1> = x.cast()?;
+    /// assert_eq!(narrow.cast::<f32>()?.to_vec()?, [0.3125, -448.0, 16.0]);
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::DType`](crate::Error::DType) for scales and packed codes, which are only copied;
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
     pub fn cast<O: Element>(&self) -> Result<Tensor<O, R>> {
         let out = Tensor::zeros(&self.device, self.shape())?;
         self.device.run(&Op::Convert(Convert::new(self.operand(), out.operand())))?;

@@ -50,6 +50,13 @@ impl<E: Element, const R: usize> Clone for Tensor<E, R> {
 impl<E: Element, const R: usize> Tensor<E, R> {
     /// All-zero bytes.
     ///
+    /// ```
+    /// # use ferrocerium::{Device, Tensor, bf16};
+    /// let x: Tensor<bf16, 2> = Tensor::zeros(&Device::cpu(), [2, 3])?;
+    /// assert_eq!(x.to_vec()?, [bf16::ZERO; 6]);
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::OutOfMemory`] over the device's budget, [`Error::Shape`] when the size can not be
     /// addressed.
@@ -109,7 +116,17 @@ impl<E: Element, const R: usize> Tensor<E, R> {
         Ok(tensor)
     }
 
-    /// Elements that lie in a buffer already: the bytes are shared, not copied.
+    /// Elements that lie in a buffer already, a mapped file say: the bytes are shared, not copied.
+    ///
+    /// ```
+    /// # use ferrocerium::{Device, Tensor};
+    /// let device = Device::cpu();
+    /// let buffer = device.allocate(16, "two halves")?;
+    /// let upper: Tensor<f32, 1> = Tensor::from_buffer(&device, buffer.clone(), 8, [2])?;
+    /// upper.host_mut()?[[0]] = 1.0;
+    /// assert_eq!(buffer.read()?[8..12], 1.0f32.to_le_bytes());
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Shape`] when they reach past the buffer, [`Error::Layout`] when `offset` (in
@@ -204,6 +221,16 @@ impl<E: Element, const R: usize> Tensor<E, R> {
     ///
     /// # Errors
     /// [`Error::Busy`] while a [`HostViewMut`] of the same bytes is alive.
+    ///
+    /// ```
+    /// # use ferrocerium::{Device, Tensor};
+    /// let x = Tensor::from_host(&Device::cpu(), [2, 2], &[1, 2, 3, 4])?;
+    /// let host = x.host()?;
+    /// assert_eq!((host[[1, 0]], host.get([2, 0])), (3, None));
+    /// assert_eq!(host.as_slice(), Some(&[1, 2, 3, 4][..]));
+    /// assert_eq!(host.iter().sum::<i32>(), 10);
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
     pub fn host(&self) -> Result<HostView<'_, E, R>> {
         HostView::new(self)
     }
@@ -219,6 +246,9 @@ impl<E: Element, const R: usize> Tensor<E, R> {
     }
 
     /// A copy of the elements in row-major order.
+    ///
+    /// # Errors
+    /// Those of [`Tensor::host`].
     pub fn to_vec(&self) -> Result<Vec<E>> {
         Ok(self.host()?.iter().collect())
     }
@@ -241,6 +271,9 @@ impl<E: Element, const R: usize> Tensor<E, R> {
 
 impl<E: Scalar, const R: usize> Tensor<E, R> {
     /// Every element the same.
+    ///
+    /// # Errors
+    /// Those of [`Tensor::zeros`].
     pub fn full(device: &Device, shape: [usize; R], value: E) -> Result<Self> {
         Self::from_fn(device, shape, |_| value)
     }

@@ -74,6 +74,22 @@ product_element!(f64 => f64, f32 => f32, bf16 => bf16, f16 => f16, F8E4M3 => f32
 /// | block format | block format | f32, the accumulator's type |
 ///
 /// Other combinations, other result types and fused epilogues: `gemm`.
+///
+/// ```
+/// use ferrocerium::{Device, Tensor, bf16, format::{Mxfp8, Nvfp4}};
+/// let device = Device::cpu();
+/// let x = Tensor::full(&device, [2, 32], bf16::from_f32(0.5))?;
+/// let w = Tensor::full(&device, [3, 32], bf16::from_f32(2.0))?;
+/// let y: Tensor<bf16, 2> = x.matmul(&w.t())?;
+/// let y: Tensor<bf16, 2> = x.matmul(&w.quantize::<Nvfp4>()?.t())?;
+/// let y: Tensor<f32, 2> = x.quantize::<Mxfp8>()?.matmul(&w.quantize::<Nvfp4>()?.t())?;
+/// assert_eq!(y.to_vec()?, [32.0; 6]);
+/// # Ok::<(), ferrocerium::Error>(())
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` times `{Rhs}` has no result type of its own",
+    note = "say which it is: `a.gemm(&b).run::<f32>()`; both ranks must be the same"
+)]
 pub trait MatMul<Rhs> {
     /// The result.
     type Output;
@@ -239,6 +255,9 @@ impl<const R: usize> GemmBuilder<R> {
     }
 
     /// Computes into a new tensor of `O`.
+    ///
+    /// # Errors
+    /// Those of [`Op::validate`]; [`Error::Device`] across devices; [`Error::OutOfMemory`].
     pub fn run<O: Float>(self) -> Result<Tensor<O, R>> {
         let op = self.op?;
         let out = Tensor::zeros(&self.device, Self::output_shape(&op)?)?;
@@ -246,12 +265,30 @@ impl<const R: usize> GemmBuilder<R> {
         Ok(out)
     }
 
-    /// Computes into the memory of `out`.
+    /// Computes into the memory of `out`, which no operand may share.
+    ///
+    /// # Errors
+    /// Those of [`GemmBuilder::run`]; [`Error::Shape`] when `out` has another shape.
     pub fn run_into<O: Float>(self, out: &Tensor<O, R>) -> Result<()> {
         run_into(&self.device, self.op?, out.operand())
     }
 
-    /// Computes and quantises the result to block format `F`, blocks along n.
+    /// Computes and quantises the result to block format `F`, blocks along n: the next product's
+    /// activations in one step.
+    ///
+    /// ```
+    /// use ferrocerium::{Device, Tensor, format::{Nvfp4, Quantizer}, op::Activation};
+    /// let device = Device::cpu();
+    /// let x = Tensor::full(&device, [2, 32], 0.5f32)?;
+    /// let w = Tensor::full(&device, [64, 32], 0.25f32)?;
+    /// let h = x.gemm(&w.t()).activation(Activation::Relu).run_quantized::<Nvfp4>(Quantizer::Amax)?;
+    /// assert_eq!(h.dequantize::<f32>()?.host()?[[1, 63]], 4.0);
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`GemmBuilder::run`]; [`Error::Value`] when the quantiser does not make `F` or a
+    /// result is NaN or infinite.
     pub fn run_quantized<F: BlockFormat>(self, quantizer: Quantizer) -> Result<ScaledTensor<F, R>> {
         let mut op = self.op?;
         op.epilogue.quantizer = Some(quantizer);
@@ -262,6 +299,9 @@ impl<const R: usize> GemmBuilder<R> {
 
     /// The operation with a result of type `O`, as a specification: for
     /// [`Device::explain`].
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the operands' sizes do not fit together.
     pub fn spec<O: Float>(self) -> Result<Op> {
         let mut op = self.op?;
         let dims = Gemm::output_dims(&op.a, &op.b, op.epilogue.activation)?;
@@ -281,7 +321,8 @@ pub(super) fn require_same_device(a: &Device, b: &Device) -> Result<()> {
         return Ok(());
     }
     Err(Error::device(format!(
-        "operands live on {} and {}; copy one over, or use `on` where both read the same memory",
+        "operands live on {} and {}; copy one over with `to_device`, or use `on` where both read \
+         the same memory",
         a.name(),
         b.name()
     )))

@@ -147,6 +147,34 @@ impl<F: BlockFormat, const R: usize> ScaledTensor<F, R> {
         ScaledTensor { device: device.clone(), scaled, format: PhantomData }
     }
 
+    /// A copy of codes and scales, bit for bit, in memory of another device.
+    ///
+    /// ```
+    /// use ferrocerium::{Device, Tensor, format::Nvfp4};
+    /// let w = Tensor::full(&Device::cpu(), [2, 16], 0.3f32)?.quantize::<Nvfp4>()?;
+    /// let there = w.to_device(&Device::reference())?;
+    /// assert_eq!(there.dequantize::<f32>()?.to_vec()?, w.dequantize::<f32>()?.to_vec()?);
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) over that device's budget.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let copy = |region: &Region| -> Result<Region> {
+            let bytes = region.buffer().read()?;
+            let buffer = device.allocate(region.len(), region.buffer().label())?;
+            buffer.write()?.copy_from_slice(&bytes[region.range()]);
+            Ok(Region::whole(buffer))
+        };
+        let mut scaled = self.scaled.clone();
+        if let Some(data) = &mut scaled.data {
+            data.codes = copy(&data.codes)?;
+            data.scales = copy(&data.scales)?;
+            data.tensor_scale = data.tensor_scale.as_ref().map(copy).transpose()?;
+        }
+        Ok(Self::from_scaled(device, scaled))
+    }
+
     /// The same codes with the scales in another layout: the codes are shared, the scales copied.
     ///
     /// # Errors

@@ -23,6 +23,13 @@ impl<E: Element, const R: usize> Tensor<E, R> {
 
     /// Dimensions in another order: size `i` of the result is size `axes[i]` of this.
     ///
+    /// ```
+    /// # use ferrocerium::{Device, Tensor};
+    /// let x = Tensor::<f32, 3>::zeros(&Device::cpu(), [2, 3, 4])?;
+    /// assert_eq!(x.permute([2, 0, 1])?.shape(), [4, 2, 3]);
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Shape`] unless each axis is named once.
     pub fn permute(&self, axes: [usize; R]) -> Result<Self> {
@@ -88,6 +95,15 @@ impl<E: Element, const R: usize> Tensor<E, R> {
 
     /// Cuts one dimension into pieces of the given sizes.
     ///
+    /// ```
+    /// # use ferrocerium::{Device, Tensor};
+    /// let qkv = Tensor::from_host(&Device::cpu(), [1, 4], &[1, 2, 3, 4])?;
+    /// let parts = qkv.split(1, &[2, 1, 1])?;
+    /// assert_eq!(parts[0].to_vec()?, [1, 2]);
+    /// assert_eq!(parts[2].to_vec()?, [4]);
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Shape`] when the sizes do not add up to that of the dimension.
     pub fn split(&self, axis: usize, sizes: &[usize]) -> Result<Vec<Self>> {
@@ -112,6 +128,15 @@ impl<E: Element, const R: usize> Tensor<E, R> {
     }
 
     /// Other sizes for the same elements in row-major order.
+    ///
+    /// ```
+    /// # use ferrocerium::{Device, Tensor};
+    /// let x = Tensor::from_host(&Device::cpu(), [2, 6], &[0; 12])?;
+    /// assert_eq!(x.reshape([2, 3, 2])?.shape(), [2, 3, 2]);
+    /// let error = x.reshape([5]).unwrap_err().to_string();
+    /// assert_eq!(error, "reshape: shape: [5] has 5 elements, the tensor of shape [2, 6] has 12");
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Shape`] when the number of elements differs, [`Error::Layout`] when they are not
@@ -142,7 +167,16 @@ impl<E: Element, const R: usize> Tensor<E, R> {
         Ok(self.with_layout(self.region.clone(), shape, strides))
     }
 
-    /// The index `at` of one dimension, which is dropped: `S` is `R - 1`.
+    /// The index `at` of one dimension, which is dropped: `S` is `R - 1`. Of a dimension of size 1
+    /// it is what others call squeeze.
+    ///
+    /// ```
+    /// # use ferrocerium::{Device, Tensor};
+    /// let x = Tensor::from_host(&Device::cpu(), [2, 3], &[1, 2, 3, 4, 5, 6])?;
+    /// let row: Tensor<i32, 1> = x.select(0, 1)?;
+    /// assert_eq!(row.to_vec()?, [4, 5, 6]);
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Shape`] when the axis or the index is not there, or `S` is another rank.
@@ -168,6 +202,14 @@ impl<E: Element, const R: usize> Tensor<E, R> {
 
     /// A new dimension of size 1 before `axis`: `S` is `R + 1`.
     ///
+    /// ```
+    /// # use ferrocerium::{Device, Tensor};
+    /// let x = Tensor::from_host(&Device::cpu(), [3], &[1, 2, 3])?;
+    /// let column: Tensor<i32, 2> = x.unsqueeze(1)?;
+    /// assert_eq!(column.shape(), [3, 1]);
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Shape`] when `axis` is beyond the end, or `S` is another rank.
     pub fn unsqueeze<const S: usize>(&self, axis: usize) -> Result<Tensor<E, S>> {
@@ -190,6 +232,15 @@ impl<E: Element, const R: usize> Tensor<E, R> {
 
     /// Repeats dimensions of size 1 (and adds leading ones) up to `shape`, by strides of 0: no
     /// element is copied.
+    ///
+    /// ```
+    /// # use ferrocerium::{Device, Tensor};
+    /// let row = Tensor::from_host(&Device::cpu(), [1, 2], &[1, 2])?;
+    /// let many = row.broadcast_to([3, 2])?;
+    /// assert_eq!(many.to_vec()?, [1, 2, 1, 2, 1, 2]);
+    /// assert!(many.host_mut().is_err());                     // one element, three places
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Shape`] when a size is neither 1 nor the one asked for.
