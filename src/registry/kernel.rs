@@ -10,7 +10,59 @@ use crate::op::{Op, OpKind};
 
 /// One implementation of one operation.
 ///
-/// Implement it to bring your own: `examples/custom_kernel.rs` shows one, start to finish.
+/// Implement it to bring your own; [`examples/custom_kernel.rs`] shows one, start to finish. It gets
+/// operand descriptors and locked bytes, and states for itself what it takes:
+///
+/// ```
+/// use ferrocerium::caps::Caps;
+/// use ferrocerium::op::{Function, Op, OpKind};
+/// use ferrocerium::registry::{Cost, Kernel, KernelInfo, Launch, Unsupported};
+/// use ferrocerium::{DType, Device, Result, Tensor};
+///
+/// /// `-x` of contiguous f32.
+/// struct Negate(KernelInfo);
+///
+/// impl Kernel for Negate {
+///     fn info(&self) -> &KernelInfo {
+///         &self.0
+///     }
+///
+///     fn supports(&self, op: &Op, _: &Caps) -> Result<(), Unsupported> {
+///         match op {
+///             Op::Elementwise(op) if op.function == Function::Neg => {}
+///             _ => return Err(Unsupported::because("it only negates")),
+///         }
+///         let plain = |o: &ferrocerium::op::Operand| {
+///             o.as_dense().is_some_and(|d| d.dtype == DType::F32 && d.is_contiguous())
+///         };
+///         match op.operands().iter().all(|u| plain(u.operand)) {
+///             true => Ok(()),
+///             false => Err(Unsupported::because("operands must be contiguous f32")),
+///         }
+///     }
+///
+///     fn cost(&self, op: &Op, _: &Caps) -> Cost {
+///         Cost { seconds: op.work() * 1e-10 }
+///     }
+///
+///     fn launch(&self, launch: &Launch<'_>) -> Result<()> {
+///         let Op::Elementwise(op) = launch.op else { return Ok(()) };
+///         let (x, out) = (launch.read_dense::<f32>(&op.a)?, launch.write_dense::<f32>(&op.out)?);
+///         out.iter_mut().zip(x).for_each(|(out, x)| *out = -x);
+///         Ok(())
+///     }
+/// }
+///
+/// let device = Device::cpu();
+/// let info = KernelInfo::new("mine.negate", OpKind::Elementwise, "one pass");
+/// device.registry().register(Negate(info))?;
+/// let x = Tensor::from_host(&device, [2], &[1.0f32, -2.0])?;
+/// assert_eq!(x.neg()?.to_vec()?, [-1.0, 2.0]);
+/// assert_eq!(device.launches()["mine.negate"], 1);
+/// # Ok::<(), ferrocerium::Error>(())
+/// ```
+///
+/// [`examples/custom_kernel.rs`]: https://github.com/ferrocerium/ferrocerium/blob/main/examples/custom_kernel.rs
 pub trait Kernel: Send + Sync + 'static {
     /// Name, operation and properties.
     fn info(&self) -> &KernelInfo;

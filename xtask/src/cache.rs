@@ -112,7 +112,9 @@ pub fn explain(error: io::Error, path: &Path, needed: Option<u64>) -> anyhow::Er
             "cannot write {path}: {error}; a file is in the way: remove it, or set \
              XDG_CACHE_HOME to another folder"
         ),
-        _ => anyhow!("cannot write {path}: {error}"),
+        _ => {
+            anyhow!("cannot write {path}: {error}; set XDG_CACHE_HOME to a folder you can write to")
+        }
     }
 }
 
