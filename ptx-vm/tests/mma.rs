@@ -224,7 +224,8 @@ impl Form {
             format!("{{{}}}", all.join(", "))
         };
         let scales = match self.scaling {
-            Some(_) => format!(", %s0, {{{ba}, {ta}}}, %s1, {{{bb}, {tb}}}"),
+            // Registers with scales are written in braces or without.
+            Some(_) => format!(", {{%s0}}, {{{ba}, {ta}}}, %s1, {{{bb}, {tb}}}"),
             None => String::new(),
         };
         body += &format!(

@@ -70,9 +70,10 @@ impl Decoder<'_, '_> {
     }
 
     fn scales(&mut self, per_row: u32, format: ScaleFormat) -> Result<ScaleOps> {
-        let a = self.src(4, Ty::B32)?;
+        // One register, in braces or not.
+        let a = self.src_vector(4, 1, Ty::B32)?[0];
         let (a_byte, a_thread) = self.selector(5, per_row, 1)?;
-        let b = self.src(6, Ty::B32)?;
+        let b = self.src_vector(6, 1, Ty::B32)?[0];
         let (b_byte, b_thread) = self.selector(7, per_row, 3)?;
         Ok(ScaleOps { per_row, format, a, a_byte, a_thread, b, b_byte, b_thread })
     }

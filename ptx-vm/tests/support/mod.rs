@@ -3,6 +3,7 @@
 
 pub mod exact;
 pub mod nvrtc;
+pub mod operands;
 
 use ptx_vm::{DevicePtr, Machine, Module};
 
