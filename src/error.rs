@@ -107,6 +107,12 @@ pub enum Error {
         /// What was asked, what was found, what to do.
         problem: String,
     },
+    /// The caller asked for it to end.
+    #[error("{what} was cancelled; nothing of it is left")]
+    Cancelled {
+        /// What was under way.
+        what: String,
+    },
     /// A text is not what it should be.
     #[error("{text:?} is not a {what}: expected {expected}")]
     Parse {

@@ -150,6 +150,11 @@ impl Device {
         Buffer::host(&self.shared.pool, len, label)
     }
 
+    /// The threads of its CPU kernels.
+    pub fn workers(&self) -> &Workers {
+        &self.shared.workers
+    }
+
     /// Every kernel that was considered for the operation, and why it does or does not run. The
     /// operation may be a specification without data.
     ///

@@ -1,14 +1,13 @@
 //! A tensor in a file: what is stored where, and the ways to a tensor of the crate.
 
 use std::fmt;
-use std::path::PathBuf;
 
 use super::decode;
 #[cfg(feature = "gguf")]
 use super::gguf::BlockType;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::memory::Region;
+use crate::memory::{Region, SourceFile};
 use crate::num::{DType, Element, Scalar};
 use crate::tensor::{AnyTensor, Tensor};
 
@@ -47,12 +46,19 @@ pub struct Entry {
     pub shape: Vec<usize>,
     /// Its bytes in the mapped file.
     pub region: Region,
-    pub(super) path: PathBuf,
+    /// The same file, for reading. The region's offset is the file's.
+    pub(super) file: SourceFile,
 }
 
 impl Entry {
     pub(super) fn describe(&self) -> String {
-        format!("{:?} in {} is {:?} {}", self.name, self.path.display(), self.shape, self.stored)
+        format!(
+            "{:?} in {} is {:?} {}",
+            self.name,
+            self.file.path().display(),
+            self.shape,
+            self.stored
+        )
     }
 
     fn dtype(&self, op: &'static str) -> Result<DType> {
@@ -94,12 +100,17 @@ impl Entry {
         self.shape(op)
     }
 
-    fn check_alignment(&self, op: &'static str, dtype: DType) -> Result<()> {
+    /// Whether elements of that type can be used where they lie.
+    pub(super) fn is_aligned(&self, dtype: DType) -> bool {
         // Every element type is as aligned as it is large.
-        let (offset, align) = (self.region.offset(), dtype.size());
-        if offset.is_multiple_of(align) {
+        self.region.offset().is_multiple_of(dtype.size())
+    }
+
+    fn check_alignment(&self, op: &'static str, dtype: DType) -> Result<()> {
+        if self.is_aligned(dtype) {
             return Ok(());
         }
+        let (offset, align) = (self.region.offset(), dtype.size());
         Err(Error::layout(
             op,
             "name",
@@ -136,7 +147,17 @@ impl Entry {
     /// multiplied by them.
     pub(super) fn decode_into<E: Scalar>(&self, scales: &[f32], out: &mut [E]) -> Result<()> {
         let source = self.region.buffer().read()?;
-        let bytes = &source[self.region.range()];
+        self.decode_bytes(&source[self.region.range()], scales, out)
+    }
+
+    /// As [`decode_into`](Self::decode_into), of a stretch of the bytes that is given: whole
+    /// elements, or whole blocks.
+    pub(super) fn decode_bytes<E: Scalar>(
+        &self,
+        bytes: &[u8],
+        scales: &[f32],
+        out: &mut [E],
+    ) -> Result<()> {
         // Without blocks there is nothing to scale.
         #[cfg(not(feature = "gguf"))]
         let _ = scales;
@@ -150,12 +171,32 @@ impl Entry {
         }
     }
 
+    /// Fills `out` with the tensor's bytes from `offset` on, by reading them from the file.
+    pub(super) fn read_at(&self, offset: usize, out: &mut [u8]) -> Result<()> {
+        self.file.read_at((self.region.offset() + offset) as u64, out)
+    }
+
+    /// All values of a small tensor, by reading them from the file.
+    pub(super) fn read_f32s(&self) -> Result<Vec<f32>> {
+        let (len, bytes_len) = (self.shape.iter().product(), self.region.len());
+        let (mut bytes, mut values) = (Vec::new(), Vec::new());
+        if bytes.try_reserve_exact(bytes_len).is_err() || values.try_reserve_exact(len).is_err() {
+            let problem = format!("load: no memory for the {len} values of {}", self.describe());
+            return Err(Error::device(problem));
+        }
+        bytes.resize(bytes_len, 0);
+        values.resize(len, 0.0);
+        self.read_at(0, &mut bytes)?;
+        self.decode_bytes(&bytes, &[1.0], &mut values)?;
+        Ok(values)
+    }
+
     /// The one f32 of a tensor that is a scale.
     pub(super) fn scalar(&self) -> Result<f32> {
         let mut value = [0.0f32];
         if self.shape.iter().product::<usize>() != 1 {
             return Err(Error::file(
-                &self.path,
+                self.file.path(),
                 format!("{}; a scale of one element was expected", self.describe()),
             ));
         }

@@ -2,16 +2,21 @@
 //!
 //! [`Weights`] opens either and gives tensors by name. [`Gguf`] and [`SafeTensors`] are the files
 //! themselves: headers, metadata, where each tensor lies. Files are mapped; nothing is copied
-//! until a call that says so.
+//! until a call that says so. [`Loader`] plans a whole model first: what is mapped, read or
+//! converted on the way, and whether it fits in memory.
 //!
 //! Files are hostile until proven otherwise: every length, offset, count, alignment and name of a
 //! header is checked, with checked arithmetic and named limits, before it is used. A damaged file
-//! gives [`Error::File`](crate::Error::File) with what was found and what was expected.
+//! gives [`Error::File`](crate::Error::File) with what was found and what was expected. Headers are
+//! read, not mapped. A file that another process cuts off while its tensors are *mapped* ends
+//! this process (SIGBUS) when they are touched; a [`Loader`] with `in_place(false)` reads
+//! everything, so that this too is an error value: use it for files that others can write.
 
 mod decode;
 mod entry;
 #[cfg(feature = "gguf")]
 pub mod gguf;
+mod loader;
 #[cfg(feature = "safetensors")]
 pub mod safetensors;
 mod weights;
@@ -19,6 +24,7 @@ mod weights;
 pub use entry::{Entry, Stored};
 #[cfg(feature = "gguf")]
 pub use gguf::Gguf;
+pub use loader::{Held, LoadPlan, LoadedWeights, Loader, Progress, Step, Strategy, Target, Weight};
 #[cfg(feature = "safetensors")]
 pub use safetensors::SafeTensors;
 pub use weights::Weights;

@@ -1,6 +1,7 @@
 //! Reference-counted bytes of one memory kind.
 
 use std::fmt;
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use memmap2::Mmap;
 
 use super::access::{ReadGuard, Tracker, WriteGuard};
+use super::file::SourceFile;
 use super::host::HostBytes;
 use super::mapped::map_file;
 use super::pool::{Pool, Reservation};
@@ -67,14 +69,18 @@ impl Buffer {
     /// A whole file, mapped read-only ([`MemoryKind::Mapped`]).
     ///
     /// The bytes are the page cache's, so no budget is charged. Nobody may modify or truncate the
-    /// file while the buffer lives.
+    /// file while the buffer lives: bytes that are cut off end the process with SIGBUS when they
+    /// are touched. Read files of which that is not certain, by [`SourceFile`] or `io::Loader`.
     ///
     /// # Errors
     /// [`Error::Io`] when the file cannot be opened or mapped, [`Error::File`] when it is not a
     /// regular file.
     pub fn map_file(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let map = map_file(path)?;
+        SourceFile::open(path)?.map()
+    }
+
+    pub(super) fn map(file: &File, path: &Path) -> Result<Self> {
+        let map = map_file(file, path)?;
         Ok(Self::new(path.display().to_string(), map.len(), Storage::Mapped(map), None))
     }
 

@@ -15,6 +15,7 @@
 mod access;
 mod buffer;
 mod cgroup;
+mod file;
 mod host;
 mod limit;
 mod mapped;
@@ -23,6 +24,7 @@ mod system;
 
 pub use access::{Access, BufferBytes, Locks, ReadGuard, WriteGuard};
 pub use buffer::{Buffer, Region};
+pub use file::SourceFile;
 pub use limit::{Limit, LimitSource};
 pub use pool::{LiveBuffer, MemoryReport, Pool};
 pub use system::{RESERVE_MAX, RESERVE_MIN, SystemMemory};

@@ -1,11 +1,11 @@
 //! A GGUF file, mapped.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::{Header, Metadata};
 use crate::error::Result;
 use crate::io::entry::{Entry, Stored};
-use crate::memory::{Buffer, Region};
+use crate::memory::{Buffer, Region, SourceFile};
 
 /// An open GGUF file: its checked header over the mapped bytes.
 ///
@@ -21,26 +21,25 @@ use crate::memory::{Buffer, Region};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Gguf {
-    path: PathBuf,
+    file: SourceFile,
     buffer: Buffer,
     header: Header,
 }
 
 impl Gguf {
-    /// Maps the file and reads its header. The file must not change while it is open.
+    /// Reads the file's header and maps the file, which must not change while it is open.
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) when it can not be mapped, and those of [`Header::parse`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let buffer = Buffer::map_file(path)?;
-        let header = Header::parse(&buffer.read()?, path)?;
-        Ok(Self { path: path.to_owned(), buffer, header })
+        let file = SourceFile::open(path)?;
+        let header = Header::read(&file)?;
+        Ok(Self { buffer: file.map()?, file, header })
     }
 
     /// The file.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
     }
 
     /// The header.
@@ -65,7 +64,7 @@ impl Gguf {
                 stored: t.block.dtype().map_or(Stored::Blocks(t.block), Stored::Elements),
                 shape: t.shape.clone(),
                 region: Region::new(self.buffer.clone(), t.bytes.start, t.bytes.len())?,
-                path: self.path.clone(),
+                file: self.file.clone(),
             })
         };
         self.header.tensors().iter().map(entry).collect()

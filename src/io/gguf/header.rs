@@ -7,6 +7,7 @@ use super::metadata::Metadata;
 use super::reader::Reader;
 use super::tensor_info::{MAX_TENSORS, MIN_INFO_BYTES, TensorInfo};
 use crate::error::{Error, Result};
+use crate::memory::SourceFile;
 
 /// Largest `general.alignment` that is accepted.
 pub const MAX_ALIGNMENT: usize = 1 << 20;
@@ -33,14 +34,42 @@ impl Header {
     /// cut short, exceed a limit of this module, hold a name twice, or describe a tensor that is
     /// misaligned, leaves the file or overlaps another.
     pub fn parse(file: &[u8], path: &Path) -> Result<Self> {
-        let mut r = Reader::new(file, path);
-        if r.take(MAGIC.len(), "the GGUF magic")? != MAGIC {
+        Self::parse_from(&mut Reader::new(file, file.len(), path), file.len(), path)
+    }
+
+    /// Reads the header of a file, and no more of it than that and as much again.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse), and [`Error::Io`].
+    pub fn read(file: &SourceFile) -> Result<Self> {
+        /// What is read at first: enough for a model without its vocabulary.
+        const FIRST: usize = 1 << 16;
+        let Ok(len) = usize::try_from(file.len()) else {
+            return Err(Error::file(file.path(), "larger than can be addressed here"));
+        };
+        let mut bytes = Vec::new();
+        let mut wanted = FIRST;
+        loop {
+            let have = bytes.len();
+            bytes.resize(wanted.max(2 * have).min(len), 0);
+            file.read_at(have as u64, &mut bytes[have..])?;
+            let mut r = Reader::new(&bytes, len, file.path());
+            match (Self::parse_from(&mut r, len, file.path()), r.wanted()) {
+                (Err(_), Some(more)) => wanted = more,
+                (result, _) => return result,
+            }
+        }
+    }
+
+    fn parse_from(r: &mut Reader<'_>, file_len: usize, path: &Path) -> Result<Self> {
+        let magic = r.take(MAGIC.len(), "the GGUF magic")?;
+        if magic != MAGIC {
             return Err(Error::file(
                 path,
                 format!(
                     "begins with {:02x?}, not \"GGUF\": not a GGUF file; for safetensors pass the \
                      .safetensors file or its folder",
-                    &file[..MAGIC.len()]
+                    magic
                 ),
             ));
         }
@@ -69,14 +98,14 @@ impl Header {
         let metadata_count = r.u64("the metadata count")?;
         // Checked before the metadata is read: both counts speak of the same remaining bytes.
         r.check_count(tensor_count, "the tensor count", MAX_TENSORS, MIN_INFO_BYTES)?;
-        let metadata = Metadata::read(&mut r, metadata_count)?;
+        let metadata = Metadata::read(r, metadata_count)?;
         let alignment = alignment(&metadata, path)?;
         let tensor_count =
             r.check_count(tensor_count, "the tensor count", MAX_TENSORS, MIN_INFO_BYTES)?;
         let mut tensors = Vec::with_capacity(tensor_count);
         let mut by_name = HashMap::with_capacity(tensor_count);
         for i in 0..tensor_count {
-            let tensor = TensorInfo::read(&mut r)?;
+            let tensor = TensorInfo::read(r)?;
             if by_name.insert(tensor.name.clone(), i).is_some() {
                 return Err(r.fail(format_args!("tensor {:?} is there twice", tensor.name)));
             }
@@ -84,7 +113,7 @@ impl Header {
         }
         // `position` is at most the length of a slice, which leaves room for the alignment.
         let data_start = r.position().next_multiple_of(alignment);
-        place(&mut tensors, data_start, alignment, file.len(), path)?;
+        place(&mut tensors, data_start, alignment, file_len, path)?;
         Ok(Self { version, metadata, alignment, data_start, tensors, by_name })
     }
 

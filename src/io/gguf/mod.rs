@@ -21,6 +21,7 @@ mod kquants;
 mod metadata;
 mod reader;
 mod repack;
+mod split;
 mod tensor_info;
 
 pub use blocks::BlockType;
@@ -28,4 +29,6 @@ pub use file::Gguf;
 pub use header::{Header, MAX_ALIGNMENT};
 pub use metadata::{Array, MAX_ARRAY_DEPTH, MAX_KEY, MAX_METADATA, Metadata, Value};
 pub(super) use repack::{repack, repacked_format};
+pub use split::MAX_SPLITS;
+pub(super) use split::open_all;
 pub use tensor_info::{MAX_DIMS, MAX_TENSOR_NAME, MAX_TENSORS, TensorInfo};

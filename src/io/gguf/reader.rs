@@ -4,11 +4,15 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// Reads little-endian values from `bytes`; every read is checked against what is left.
+/// Reads little-endian values from the beginning of a file; every read is checked against what
+/// the file has left.
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
+    file_len: usize,
     at: usize,
     path: &'a Path,
+    /// Bytes of the file that a read wanted and `bytes` does not have.
+    wanted: Option<usize>,
 }
 
 macro_rules! read_number {
@@ -20,8 +24,15 @@ macro_rules! read_number {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8], path: &'a Path) -> Self {
-        Self { bytes, at: 0, path }
+    /// A reader of the file of `file_len` bytes that begins with `bytes`.
+    pub(super) fn new(bytes: &'a [u8], file_len: usize, path: &'a Path) -> Self {
+        Self { bytes, file_len: file_len.max(bytes.len()), at: 0, path, wanted: None }
+    }
+
+    /// How many bytes a read that failed needed of the file, when it has them and the reader was
+    /// given less.
+    pub(super) fn wanted(&self) -> Option<usize> {
+        self.wanted
     }
 
     /// Offset of the next byte to be read.
@@ -30,7 +41,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn remaining(&self) -> usize {
-        self.bytes.len() - self.at
+        self.file_len - self.at
     }
 
     /// An error at the current position.
@@ -39,14 +50,17 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn take(&mut self, len: usize, what: &str) -> Result<&'a [u8]> {
-        let rest = &self.bytes[self.at..];
-        let (taken, _) = rest.split_at_checked(len).ok_or_else(|| {
-            self.fail(format_args!(
+        if len > self.remaining() {
+            return Err(self.fail(format_args!(
                 "{what} needs {len} bytes but {} are left: the file is truncated or damaged; \
                  fetch it again",
-                rest.len()
-            ))
-        })?;
+                self.remaining()
+            )));
+        }
+        let Some(taken) = self.bytes.get(self.at..self.at + len) else {
+            self.wanted = Some(self.at + len);
+            return Err(self.fail(format_args!("{what} needs {len} bytes more than were read")));
+        };
         self.at += len;
         Ok(taken)
     }

@@ -1,14 +1,14 @@
 //! A model in one or several safetensors files, mapped.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::scaled::{logical_name, recognise};
-use super::{INDEX_NAME, SINGLE_NAME, ScaledParts, TensorInfo, parse_header, shard_names};
+use super::{INDEX_NAME, SINGLE_NAME, ScaledParts, TensorInfo, read_header, shard_names};
 use crate::error::{Error, Result};
 use crate::io::entry::{Entry, Stored};
-use crate::memory::{Buffer, Region};
+use crate::memory::{Buffer, Region, SourceFile};
 
 /// Longest index file in bytes.
 const MAX_INDEX: u64 = 1 << 28;
@@ -27,18 +27,18 @@ const MAX_INDEX: u64 = 1 << 28;
 #[derive(Clone, Debug)]
 pub struct SafeTensors {
     path: PathBuf,
-    files: Vec<(PathBuf, Buffer)>,
+    files: Vec<(SourceFile, Buffer)>,
     tensors: Vec<TensorInfo>,
     by_name: HashMap<String, usize>,
 }
 
 impl SafeTensors {
-    /// Maps a `.safetensors` file, the files that an index (`….index.json`) names, or those of a
-    /// folder (by its `model.safetensors.index.json`, else its `model.safetensors`), and reads
-    /// their headers. The files must not change while they are open.
+    /// Opens a `.safetensors` file, the files that an index (`….index.json`) names, or those of a
+    /// folder (by its `model.safetensors.index.json`, else its `model.safetensors`): reads their
+    /// headers and maps them. The files must not change while they are open.
     ///
     /// # Errors
-    /// [`Error::Io`] when a file can not be mapped; [`Error::File`] as [`parse_header`] and
+    /// [`Error::Io`] when a file can not be mapped; [`Error::File`] as [`parse_header`](super::parse_header) and
     /// [`shard_names`] say, for a folder without a model, and when index and files contradict.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
@@ -71,14 +71,13 @@ impl SafeTensors {
             ));
         }
         let map = shard_names(&fs::read(index).map_err(io)?, index)?;
-        let folder = index.parent().unwrap_or(Path::new(""));
-        let mut files: Vec<PathBuf> = map.values().map(|name| folder.join(name)).collect();
-        files.sort_unstable();
-        files.dedup();
+        let names: BTreeSet<&String> = map.values().collect();
+        let files =
+            names.into_iter().map(|name| shard_path(index, name)).collect::<Result<Vec<_>>>()?;
         let model = Self::open_files(path, files)?;
         for (name, file) in &map {
             let found = model.tensor(name).and_then(|t| model.files.get(t.file));
-            if found.is_none_or(|(path, _)| path.file_name() != Some(file.as_ref())) {
+            if found.is_none_or(|(found, _)| found.path().file_name() != Some(file.as_ref())) {
                 return Err(Error::file(
                     index,
                     format!("says that tensor {name:?} is in {file}, which has no such tensor"),
@@ -93,17 +92,18 @@ impl SafeTensors {
         let mut tensors: Vec<TensorInfo> = Vec::new();
         let mut by_name = HashMap::new();
         for file in paths {
-            let buffer = Buffer::map_file(&file)?;
-            let found = parse_header(&buffer.read()?, &file, files.len())?;
+            let file = SourceFile::open(file)?;
+            let found = read_header(&file, files.len())?;
             for t in found {
                 if by_name.insert(t.name.clone(), tensors.len()).is_some() {
                     return Err(Error::file(
-                        &file,
+                        file.path(),
                         format!("tensor {:?} is also in another file of the model", t.name),
                     ));
                 }
                 tensors.push(t);
             }
+            let buffer = file.map()?;
             files.push((file, buffer));
         }
         Ok(Self { path: path.to_owned(), files, tensors, by_name })
@@ -126,7 +126,7 @@ impl SafeTensors {
 
     /// The mapped files, which [`TensorInfo::file`] counts.
     pub fn files(&self) -> impl Iterator<Item = (&Path, &Buffer)> {
-        self.files.iter().map(|(path, buffer)| (path.as_path(), buffer))
+        self.files.iter().map(|(file, buffer)| (file.path(), buffer))
     }
 
     /// The block-scaled weight of that name (`"….weight"`, or the name before `_blocks`), if
@@ -154,13 +154,36 @@ impl SafeTensors {
     }
 
     pub(in crate::io) fn entry(&self, t: &TensorInfo) -> Result<Entry> {
-        let (path, buffer) = &self.files[t.file];
+        let (file, buffer) = &self.files[t.file];
         Ok(Entry {
             name: t.name.clone(),
             stored: t.dtype.map_or(Stored::Other(t.dtype_name), Stored::Elements),
             shape: t.shape.clone(),
             region: Region::new(buffer.clone(), t.bytes.start, t.bytes.len())?,
-            path: path.clone(),
+            file: file.clone(),
         })
     }
+}
+
+/// Where the shard of that plain name is. A link may stand for it only when it leads to the
+/// folder of the index or, as in the hub's cache, to where a link for the index itself leads.
+fn shard_path(index: &Path, name: &str) -> Result<PathBuf> {
+    let resolve = |path: &Path| path.canonicalize().map_err(|e| Error::io(path, e));
+    let folder = match index.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let path = folder.join(name);
+    let (found, beside) = (resolve(&path)?, resolve(index)?);
+    if found.parent() == Some(&resolve(folder)?) || found.parent() == beside.parent() {
+        return Ok(path);
+    }
+    Err(Error::file(
+        index,
+        format!(
+            "names the file {name:?}, a link to {}, outside the folder of the index; copy the \
+             file to where the link is",
+            found.display()
+        ),
+    ))
 }

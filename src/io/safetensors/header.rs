@@ -7,6 +7,7 @@ use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
 use crate::error::{Error, Result};
+use crate::memory::SourceFile;
 use crate::num::DType;
 
 /// Longest header in bytes, as in the `safetensors` crate.
@@ -67,12 +68,37 @@ fn element(dtype: Dtype) -> (Option<DType>, &'static str) {
 /// expected form, has offsets with gaps or overlaps, sizes that do not match the shape, an empty
 /// name, or does not describe the file to its last byte.
 pub fn parse_header(file: &[u8], path: &Path, index: usize) -> Result<Vec<TensorInfo>> {
+    let header_len = header_len(file.first_chunk(), file.len() as u64, path)?;
+    let header = &file[LENGTH_BYTES..LENGTH_BYTES + header_len];
+    tensors(header, file.len() - LENGTH_BYTES - header_len, path, index)
+}
+
+/// As [`parse_header`], reading the header and nothing else.
+///
+/// # Errors
+/// As [`parse_header`], and [`Error::Io`].
+pub fn read_header(file: &SourceFile, index: usize) -> Result<Vec<TensorInfo>> {
+    let mut length = [0; LENGTH_BYTES];
+    let has_length = file.len() >= LENGTH_BYTES as u64;
+    if has_length {
+        file.read_at(0, &mut length)?;
+    }
+    let header_len = header_len(has_length.then_some(&length), file.len(), file.path())?;
+    let mut header = vec![0; header_len];
+    file.read_at(LENGTH_BYTES as u64, &mut header)?;
+    let Ok(file_len) = usize::try_from(file.len()) else {
+        return Err(Error::file(file.path(), "larger than can be addressed here"));
+    };
+    tensors(&header, file_len - LENGTH_BYTES - header_len, file.path(), index)
+}
+
+/// The length of the header, which is within the file and [`MAX_HEADER`].
+fn header_len(length: Option<&[u8; LENGTH_BYTES]>, file_len: u64, path: &Path) -> Result<usize> {
     let fail = |problem: String| Error::file(path, problem);
-    let Some((length, rest)) = file.split_first_chunk::<LENGTH_BYTES>() else {
+    let Some(length) = length else {
         return Err(fail(format!(
-            "{} bytes; a safetensors file begins with {LENGTH_BYTES} bytes of header length: the \
-             file is truncated, fetch it again",
-            file.len()
+            "{file_len} bytes; a safetensors file begins with {LENGTH_BYTES} bytes of header \
+             length: the file is truncated, fetch it again"
         )));
     };
     let length = u64::from_le_bytes(*length);
@@ -81,25 +107,31 @@ pub fn parse_header(file: &[u8], path: &Path, index: usize) -> Result<Vec<Tensor
             "the header length is {length}, at most {MAX_HEADER} is read: not a safetensors file?"
         ))
     })?;
-    let Some((header, data)) = rest.split_at_checked(header_len) else {
+    let left = file_len - LENGTH_BYTES as u64;
+    if length > left {
         return Err(fail(format!(
-            "the header says it has {length} bytes but {} are left: the file is truncated or not \
-             a safetensors file",
-            rest.len()
+            "the header says it has {length} bytes but {left} are left: the file is truncated or \
+             not a safetensors file"
         )));
-    };
+    }
+    Ok(header_len)
+}
+
+/// The tensors of a header that `data_len` bytes follow.
+fn tensors(header: &[u8], data_len: usize, path: &Path, index: usize) -> Result<Vec<TensorInfo>> {
+    let fail = |problem: String| Error::file(path, problem);
     // Trailing spaces pad the header, which JSON allows.
     let metadata: Metadata = serde_json::from_slice(header)
         .map_err(|e| fail(format!("the header is not a safetensors header: {e}")))?;
-    if metadata.data_len() != data.len() {
+    if metadata.data_len() != data_len {
         return Err(fail(format!(
             "the header describes {} bytes of tensors, the file has {}: it is truncated or \
              damaged, fetch it again",
             metadata.data_len(),
-            data.len()
+            data_len
         )));
     }
-    let data_start = LENGTH_BYTES + header_len;
+    let data_start = LENGTH_BYTES + header.len();
     let mut tensors = Vec::new();
     for name in metadata.offset_keys() {
         let Some(info) = metadata.info(&name) else { continue };

@@ -17,6 +17,6 @@ mod scaled;
 mod shards;
 
 pub use file::SafeTensors;
-pub use header::{MAX_HEADER, TensorInfo, parse_header};
+pub use header::{MAX_HEADER, TensorInfo, parse_header, read_header};
 pub use scaled::{Naming, ScaledParts, TensorScale};
 pub use shards::{INDEX_NAME, MAX_SHARDS, SINGLE_NAME, shard_names};

@@ -27,6 +27,14 @@ pub enum TensorScale<'a> {
     Divides(&'a TensorInfo),
 }
 
+impl<'a> TensorScale<'a> {
+    /// The tensor that holds it.
+    pub fn tensor(self) -> &'a TensorInfo {
+        let (TensorScale::Multiplies(t) | TensorScale::Divides(t)) = self;
+        t
+    }
+}
+
 /// A block-scaled weight found in a file: its format and where its parts are.
 ///
 /// | written by | format | codes | block scales | tensor scale |
@@ -125,7 +133,7 @@ pub(super) fn recognise<'a>(
         _ => input("input_scale").map(TensorScale::Multiplies),
     };
     for scale in parts.tensor_scale.iter().chain(&parts.input_scale) {
-        let (TensorScale::Multiplies(t) | TensorScale::Divides(t)) = scale;
+        let t = scale.tensor();
         if t.dtype != Some(DType::F32) || t.shape.iter().product::<usize>() != 1 {
             return Err(format!("{} is {} {:?}; expected one F32", t.name, t.dtype_name, t.shape));
         }

@@ -65,7 +65,7 @@ impl Weights {
 
     /// The scale beside an NVFP4 tensor of a GGUF file (`x.scale` for `x.weight`): one, or one
     /// for each outermost slice.
-    pub(super) fn outer_scale(&self, entry: &Entry) -> Result<Option<(&Entry, usize)>> {
+    pub(in crate::io) fn outer_scale(&self, entry: &Entry) -> Result<Option<(&Entry, usize)>> {
         let Stored::Blocks(BlockType::NVFP4) = entry.stored else { return Ok(None) };
         let Some(base) = entry.name.strip_suffix(".weight") else { return Ok(None) };
         let Some(scale) = self.entry(&format!("{base}.scale")) else { return Ok(None) };

@@ -51,8 +51,8 @@ enum Source {
 }
 
 impl Weights {
-    /// Opens a GGUF file, a safetensors file, or a folder with safetensors files; a file's first
-    /// bytes or its name (`*.gguf`) tell which it is.
+    /// Opens a GGUF file (of a model in several, the first), a safetensors file, its index, or a
+    /// folder with safetensors files; a file's first bytes or its name (`*.gguf`) tell which it is.
     ///
     /// # Errors
     /// Those of [`Gguf::open`] and [`SafeTensors::open`].
@@ -71,13 +71,23 @@ impl Weights {
         Err(Error::file(path, "not a GGUF file; for safetensors build with that feature"))
     }
 
-    /// The weights of an open GGUF file.
+    /// The weights of an open GGUF file, and of those that belong to it when it is the first of
+    /// several.
     ///
     /// # Errors
-    /// None that [`Gguf::open`] has not excluded.
+    /// Those of [`Gguf::open`] for the others; [`Error::File`] when they do not fit together.
     #[cfg(feature = "gguf")]
     pub fn from_gguf(device: &Device, file: Gguf) -> Result<Self> {
-        Ok(Self::new(device, file.path().to_owned(), file.entries()?, Source::Gguf(file)))
+        let mut entries = Vec::new();
+        for file in super::gguf::open_all(file.clone())? {
+            entries.extend(file.entries()?);
+        }
+        let mut names = std::collections::HashSet::new();
+        if let Some(twice) = entries.iter().find(|e| !names.insert(&e.name)) {
+            let problem = format!("{}: it is in another file too", twice.describe());
+            return Err(Error::file(file.path(), problem));
+        }
+        Ok(Self::new(device, file.path().to_owned(), entries, Source::Gguf(file)))
     }
 
     /// The weights of an open safetensors model.
@@ -105,7 +115,7 @@ impl Weights {
         &self.path
     }
 
-    /// The GGUF file, if it is one.
+    /// The GGUF file, if it is one; of several the first, which has the metadata.
     #[cfg(feature = "gguf")]
     pub fn gguf(&self) -> Option<&Gguf> {
         match &self.source {
@@ -158,7 +168,7 @@ impl Weights {
         Ok(self.find("shape", name)?.shape.clone())
     }
 
-    fn find(&self, op: &'static str, name: &str) -> Result<&Entry> {
+    pub(in crate::io) fn find(&self, op: &'static str, name: &str) -> Result<&Entry> {
         /// Names that a message shows.
         const SHOWN: usize = 3;
         self.entry(name).ok_or_else(|| {

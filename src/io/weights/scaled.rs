@@ -11,7 +11,7 @@ use crate::op::ScaledData;
 use crate::tensor::ScaledTensor;
 
 impl Weights {
-    pub(super) fn parts(&self, name: &str) -> Result<Option<ScaledParts<'_>>> {
+    pub(in crate::io) fn parts(&self, name: &str) -> Result<Option<ScaledParts<'_>>> {
         match &self.source {
             Source::SafeTensors(model) => model.scaled_parts(name),
             #[cfg(feature = "gguf")]
@@ -98,6 +98,16 @@ impl Weights {
             let problem = format!("{name:?} is {shape:?}, of {rank} dimensions, not {R}");
             Error::shape("scaled", "R", problem)
         })?;
+        let data = self.scaled_in_place(name, parts)?;
+        ScaledTensor::from_parts(&self.device, shape, ScaleLayout::RowMajor, data)
+    }
+
+    /// Codes and scales in the mapped files, where that can be.
+    pub(in crate::io) fn scaled_in_place(
+        &self,
+        name: &str,
+        parts: &ScaledParts<'_>,
+    ) -> Result<ScaledData> {
         let (codes, scales) = (self.part(&parts.codes.name)?, self.part(&parts.scales.name)?);
         let scales = self.scales_in_place_or_widened(scales, parts.format.spec().scale)?;
         let tensor_scale = match parts.tensor_scale {
@@ -110,7 +120,25 @@ impl Weights {
             }
             None => None,
         };
-        let data = ScaledData { codes: codes.region.clone(), scales, tensor_scale };
-        ScaledTensor::from_parts(&self.device, shape, ScaleLayout::RowMajor, data)
+        Ok(ScaledData { codes: codes.region.clone(), scales, tensor_scale })
+    }
+
+    /// The block scales as the format wants them, read from the file.
+    pub(in crate::io) fn read_scales(&self, parts: &ScaledParts<'_>) -> Result<Vec<u8>> {
+        let scales = self.part(&parts.scales.name)?;
+        if parts.format.spec().scale == DType::F32 {
+            return Ok(bytemuck::cast_slice(&scales.read_f32s()?).to_vec());
+        }
+        let mut bytes = vec![0; scales.region.len()];
+        scales.read_at(0, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// As [`tensor_scale`](Self::tensor_scale), read from the file.
+    pub(in crate::io) fn read_tensor_scale(&self, parts: &ScaledParts<'_>) -> Result<f32> {
+        let Some(scale) = parts.tensor_scale else { return Ok(1.0) };
+        let value = self.part(&scale.tensor().name)?.read_f32s()?;
+        let value = value.first().copied().unwrap_or(1.0);
+        Ok(if let TensorScale::Divides(_) = scale { 1.0 / value } else { value })
     }
 }
