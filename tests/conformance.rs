@@ -1,24 +1,60 @@
-//! Every kernel of the CPU device against the reference.
+//! Every kernel of the CPU device, and the reference itself, in the conformance suite.
 #![cfg(all(feature = "cpu", feature = "testing"))]
 
 use ferrocerium::Device;
-use ferrocerium::testing::{Config, conformance};
+use ferrocerium::caps::Isa;
+use ferrocerium::registry::KernelInfo;
+use ferrocerium::testing::{Config, Report, conformance};
+
+/// The instruction sets that a device may be held to; those that the machine lacks fall away.
+const LEVELS: [&[Isa]; 3] = [&[], &[Isa::Avx2Fma], &[Isa::Avx2Fma, Isa::Avx512]];
+
+fn is_cpu(kernel: &KernelInfo) -> bool {
+    kernel.name.starts_with("cpu.")
+}
+
+/// Runs the CPU kernels at a level, and expects them to pass.
+fn run(isa: &[Isa], cases: u32) -> Report {
+    let device = Device::builder().isa(isa).threads(2).cpu().unwrap();
+    let report = conformance(&device, is_cpu, &Config::cases(cases));
+    println!("{:?}\n{report}", device.caps().isa);
+    assert!(report.passed(), "{report}");
+    report
+}
 
 #[test]
 fn every_cpu_kernel_agrees_with_the_reference_within_the_bound_of_its_arithmetic() {
-    let device = Device::builder().threads(2).cpu().unwrap();
-    let config = Config { cases: 400, ..Config::default() };
-    let report = conformance(&device, |kernel| kernel.name.starts_with("cpu."), &config);
-    println!("{report}");
-    assert!(report.passed(), "{report}");
-    assert!(report.kernels.iter().all(|kernel| !kernel.not_covered), "{report}");
+    run(LEVELS[2], 300);
+}
+
+#[test]
+fn so_it_does_at_lower_instruction_set_levels() {
+    run(LEVELS[0], 100);
+    run(LEVELS[1], 100);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn so_it_does_in_a_hundred_thousand_cases() {
+    let kernels = Device::cpu().registry().list().iter().filter(|kernel| is_cpu(kernel)).count();
+    let each = 100_000u32.div_ceil((kernels * LEVELS.len()) as u32);
+    let ran: u32 = LEVELS.iter().flat_map(|isa| run(isa, each).kernels).map(|k| k.cases).sum();
+    println!("{ran} cases");
+    assert!(ran >= 100_000);
 }
 
 #[test]
 fn the_reference_passes_its_own_bounds() {
     // In f64 it is far inside the bounds of f32, but for the rounding of outputs.
-    let config = Config { cases: 100, ..Config::default() };
-    let report = conformance(&Device::reference(), |_| true, &config);
+    let report = conformance(&Device::reference(), |_| true, &Config::cases(100));
+    println!("{report}");
+    assert!(report.passed(), "{report}");
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn so_does_it_in_ten_thousand_cases_an_operation() {
+    let report = conformance(&Device::reference(), |_| true, &Config::cases(10_000));
     println!("{report}");
     assert!(report.passed(), "{report}");
 }

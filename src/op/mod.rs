@@ -181,6 +181,24 @@ impl Op {
         }
     }
 
+    /// The operands that it writes, in the order of [`Op::operands`]: to give them memory.
+    pub fn outputs_mut(&mut self) -> Vec<&mut Operand> {
+        match self {
+            Op::Gemm(op) => vec![&mut op.d],
+            Op::Convert(op) => vec![&mut op.dst],
+            Op::Norm(op) => op.sum.iter_mut().chain([&mut op.out]).collect(),
+            Op::Elementwise(op) => vec![&mut op.out],
+            Op::Gather(op) => vec![&mut op.out],
+            Op::Attention(op) => op.lse.iter_mut().chain([&mut op.out]).collect(),
+            Op::GroupedGemm(op) => vec![&mut op.d],
+            Op::Rope(op) => vec![&mut op.out],
+            Op::Softmax(op) => vec![&mut op.out],
+            Op::Reduce(op) => vec![&mut op.out],
+            Op::ArgReduce(op) => vec![&mut op.out],
+            Op::TopK(op) => vec![&mut op.values, &mut op.indices],
+        }
+    }
+
     /// Checks every operand by itself and against the others.
     ///
     /// # Errors

@@ -100,6 +100,16 @@ impl Dense {
         true
     }
 
+    /// How many elements from the first one each element lies, in row-major order.
+    pub fn offsets(&self) -> Vec<usize> {
+        let mut offsets = vec![0];
+        for (&size, &stride) in self.dims.iter().zip(self.strides.iter()) {
+            let steps = |start: usize| (0..size).map(move |i| start + i * stride);
+            offsets = offsets.into_iter().flat_map(steps).collect();
+        }
+        offsets
+    }
+
     /// Whether two different indices can reach the same element. Conservative: dimensions that
     /// interleave count as overlapping.
     pub fn overlaps_itself(&self) -> bool {

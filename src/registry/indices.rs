@@ -29,10 +29,5 @@ impl Launch<'_> {
 /// Strided elements in row-major order.
 fn in_order<E: Copy + Into<i64>>(operand: &Operand, elements: &[E]) -> Vec<i64> {
     let Operand::Dense(dense) = operand else { return Vec::new() };
-    let mut offsets = vec![0];
-    for (&size, &stride) in dense.dims.iter().zip(dense.strides.iter()) {
-        let steps = |start: usize| (0..size).map(move |i| start + i * stride);
-        offsets = offsets.into_iter().flat_map(steps).collect();
-    }
-    offsets.into_iter().map(|at| elements[at].into()).collect()
+    dense.offsets().into_iter().map(|at| elements[at].into()).collect()
 }

@@ -44,8 +44,14 @@ impl Distribution {
         prop::sample::select(&Self::ALL[..])
     }
 
-    /// `n` values, the same for the same seed.
-    pub fn values(self, n: usize, seed: u64) -> Vec<f32> {
+    /// This, or normal where it is not finite.
+    pub fn or_normal(self) -> Self {
+        if self == Distribution::NonFinite { Distribution::Normal } else { self }
+    }
+
+    /// `n` values, the same for the same seed. Those that are random fill an f64, so that every
+    /// type rounds them.
+    pub fn values(self, n: usize, seed: u64) -> Vec<f64> {
         let mut random = Random(seed);
         let constant = random.normal();
         (0..n)
@@ -57,12 +63,12 @@ impl Distribution {
                     let sign = if random.uniform() < 0.5 { -1.0 } else { 1.0 };
                     sign * if i % 2 == 0 { 1024.0 } else { 1.0 / 1024.0 }
                 }
-                Distribution::Subnormal => random.normal() * f32::MIN_POSITIVE / 8.0,
-                Distribution::Zeros => 0.0f32.copysign(random.normal()),
+                Distribution::Subnormal => random.normal() * f64::from(f32::MIN_POSITIVE) / 8.0,
+                Distribution::Zeros => 0.0f64.copysign(random.normal()),
                 Distribution::NonFinite => match random.uniform() {
-                    x if x < 0.01 => f32::NAN,
-                    x if x < 0.02 => f32::INFINITY,
-                    x if x < 0.03 => f32::NEG_INFINITY,
+                    x if x < 0.01 => f64::NAN,
+                    x if x < 0.02 => f64::INFINITY,
+                    x if x < 0.03 => f64::NEG_INFINITY,
                     _ => random.normal(),
                 },
             })
@@ -81,12 +87,18 @@ impl Random {
         x ^ (x >> 31)
     }
 
-    pub(super) fn uniform(&mut self) -> f32 {
-        (self.bits() >> 40) as f32 / (1u32 << 24) as f32
+    /// From 0 up to 1, without 1.
+    pub(super) fn uniform(&mut self) -> f64 {
+        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    fn normal(&mut self) -> f32 {
-        let (u, v) = (self.uniform().max(1e-7), self.uniform());
-        (-2.0 * u.ln()).sqrt() * (std::f32::consts::TAU * v).cos()
+    /// Below `n`, which is above 0.
+    pub(super) fn below(&mut self, n: usize) -> usize {
+        (self.bits() % n as u64) as usize
+    }
+
+    fn normal(&mut self) -> f64 {
+        let (u, v) = (self.uniform().max(f64::MIN_POSITIVE), self.uniform());
+        (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
     }
 }

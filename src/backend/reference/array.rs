@@ -180,9 +180,9 @@ pub(super) fn copy_elements(
         source: impl Fn(usize) -> usize,
     ) -> Result<()> {
         let (input, output) = (launch.read_dense::<E>(src)?, launch.write_dense::<E>(dst)?);
-        for_each_offset(&to.dims, &to.strides, |position, offset| {
+        for (position, offset) in to.offsets().into_iter().enumerate() {
             output[offset] = input[strided(source(position), &from.dims, &from.strides)];
-        });
+        }
         Ok(())
     }
     let (Operand::Dense(from), Operand::Dense(to)) = (src, dst) else {
@@ -214,38 +214,12 @@ pub(super) fn unravel(mut position: usize, dims: &[usize]) -> Vec<usize> {
     index
 }
 
-/// Calls `f` with each row-major position and its strided one.
-fn for_each_offset(dims: &[usize], strides: &[usize], mut f: impl FnMut(usize, usize)) {
-    if dims.contains(&0) {
-        return;
-    }
-    let mut index = vec![0usize; dims.len()];
-    let mut offset = 0usize;
-    for position in 0.. {
-        f(position, offset);
-        let mut axis = dims.len();
-        loop {
-            if axis == 0 {
-                return;
-            }
-            axis -= 1;
-            index[axis] += 1;
-            offset += strides[axis];
-            if index[axis] < dims[axis] {
-                break;
-            }
-            offset -= strides[axis] * dims[axis];
-            index[axis] = 0;
-        }
-    }
-}
-
 fn load_dense<E: Scalar>(launch: &Launch<'_>, operand: &Operand, dense: &Dense) -> Result<Array> {
     let elements = launch.read_dense::<E>(operand)?;
     let mut array = Array::zeros(&dense.dims)?;
-    for_each_offset(&dense.dims, &dense.strides, |position, offset| {
-        array.data[position] = elements[offset].to_f64();
-    });
+    for (value, offset) in array.data.iter_mut().zip(dense.offsets()) {
+        *value = elements[offset].to_f64();
+    }
     Ok(array)
 }
 
@@ -256,9 +230,9 @@ fn store_dense<E: Scalar>(
     dense: &Dense,
 ) -> Result<()> {
     let elements = launch.write_dense::<E>(operand)?;
-    for_each_offset(&dense.dims, &dense.strides, |position, offset| {
-        elements[offset] = E::from_f64(array.data[position]);
-    });
+    for (value, offset) in array.data.iter().zip(dense.offsets()) {
+        elements[offset] = E::from_f64(*value);
+    }
     Ok(())
 }
 

@@ -13,15 +13,14 @@ pub(super) fn elementwise(op: &Elementwise, launch: &Launch<'_>) -> Result<()> {
     for position in 0..out.data.len() {
         let index = unravel(position, &out.dims);
         let x = a.broadcast_get(&index);
-        out.data[position] = match &b {
-            None => unary(op.function, x),
-            Some(b) => binary(op.function, x, b.broadcast_get(&index)),
-        };
+        let y = b.as_ref().map_or(f64::NAN, |b| b.broadcast_get(&index));
+        out.data[position] = evaluate(op.function, x, y);
     }
     out.store(launch, &op.out, QuantizeWith { quantizer: op.quantizer, tensor_scale: None })
 }
 
-fn unary(function: Function, x: f64) -> f64 {
+/// `f(x)`, or `f(x, y)` for functions of two operands.
+pub(crate) fn evaluate(function: Function, x: f64, y: f64) -> f64 {
     match function {
         Function::Neg => -x,
         Function::Abs => x.abs(),
@@ -34,13 +33,6 @@ fn unary(function: Function, x: f64) -> f64 {
         Function::Sigmoid => 1.0 / (1.0 + (-x).exp()),
         Function::Activation(f) => apply(f, x),
         Function::Affine { scale, shift } => scale * x + shift,
-        // Validation lets no binary function come here without a second operand.
-        _ => f64::NAN,
-    }
-}
-
-fn binary(function: Function, x: f64, y: f64) -> f64 {
-    match function {
         Function::Add => x + y,
         Function::Sub => x - y,
         Function::Mul => x * y,
@@ -48,8 +40,6 @@ fn binary(function: Function, x: f64, y: f64) -> f64 {
         Function::Max => maximum(x, y),
         Function::Min => -maximum(-x, -y),
         Function::Gate(f) => apply(f.pointwise(), x) * y,
-        // Validation lets no unary function come here with a second operand.
-        _ => f64::NAN,
     }
 }
 

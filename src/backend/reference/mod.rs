@@ -21,6 +21,8 @@ mod softmax;
 mod top_k;
 
 pub use array::Array;
+#[cfg(feature = "testing")]
+pub(crate) use elementwise::evaluate;
 
 use std::sync::Arc;
 
