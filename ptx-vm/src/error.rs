@@ -58,6 +58,10 @@ pub struct Fault {
     pub line: u32,
     /// File and line of the CUDA source, if the PTX carries line information.
     pub source: Option<(String, u32)>,
+    /// Where that line was inlined, if it comes from an inlined function.
+    pub inlined_at: Option<(String, u32)>,
+    /// File and line of the other access of a race, or of the copy that is not waited for.
+    pub other_source: Option<(String, u32)>,
     /// The instruction as written.
     pub instruction: String,
     /// The block index.
@@ -77,13 +81,21 @@ impl fmt::Display for Fault {
         }
         write!(f, "PTX line {}", self.line)?;
         if let Some((file, line)) = &self.source {
-            write!(f, " ({file}:{line})")?;
+            write!(f, " ({file}:{line}")?;
+            if let Some((file, line)) = &self.inlined_at {
+                write!(f, ", inlined at {file}:{line}")?;
+            }
+            write!(f, ")")?;
         }
         write!(f, ", block ({bx}, {by}, {bz})")?;
         if let Some([x, y, z]) = self.thread {
             write!(f, ", thread ({x}, {y}, {z})")?;
         }
-        write!(f, ": `{}`: {}", self.instruction, self.kind)
+        write!(f, ": `{}`: {}", self.instruction, self.kind)?;
+        match &self.other_source {
+            Some((file, line)) => write!(f, " (that is {file}:{line})"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -265,7 +277,17 @@ pub enum FaultKind {
     /// `trap` or a failed device-side assertion.
     #[error("the kernel trapped{0}")]
     Trap(String),
-    /// A call whose frames do not fit.
-    #[error("call depth over {0}")]
+    /// Calls nested too deep.
+    #[error("calls are nested deeper than {0}: is the recursion ever left?")]
     CallDepth(u32),
+    /// A call whose frame does not fit in a thread's local memory.
+    #[error(
+        "stack overflow: the frames of this call chain need {needed} bytes of the {limit} that a thread has; is the recursion ever left?"
+    )]
+    StackOverflow {
+        /// Bytes that all frames need.
+        needed: u64,
+        /// Bytes that there are.
+        limit: u64,
+    },
 }

@@ -9,17 +9,28 @@ use std::collections::HashMap;
 /// A moment of every warp, then one of every warp's writes that passed a proxy fence.
 pub(crate) type Moments = Vec<u32>;
 
-/// Who touched a byte last: thread, PTX line and clock in one word. Zero is nobody.
+/// Who touched a byte last: thread, PTX line, clock and whether strongly (an atomic or a
+/// volatile access) in one word. Zero is nobody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Stamp(u64);
 
 /// Lines past this are stamped as this.
-const MAX_LINE: u32 = (1 << 22) - 1;
+const MAX_LINE: u32 = (1 << 21) - 1;
+const STRONG: u64 = 1 << 53;
 
 impl Stamp {
     pub fn new(thread: u32, line: u32, clock: u32) -> Stamp {
         let line = u64::from(line.min(MAX_LINE));
         Stamp(u64::from(thread & 1023) << 54 | line << 32 | u64::from(clock))
+    }
+
+    /// The same of an access that is ordered by itself.
+    pub fn strong(self) -> Stamp {
+        Stamp(self.0 | STRONG)
+    }
+
+    pub fn is_strong(self) -> bool {
+        self.0 & STRONG != 0
     }
 
     pub fn is_none(self) -> bool {

@@ -62,6 +62,8 @@ pub(crate) const CHUNK: u64 = 16;
 struct Use {
     count: u32,
     line: u32,
+    /// The thread whose copy reads; none for matrix instructions.
+    copier: Option<u32>,
 }
 
 /// The memory and its shadow. Addresses are offsets in the shared window.
@@ -224,14 +226,11 @@ impl SharedMemory {
         if !self.checked {
             return Ok(());
         }
-        let stamp = clocks.stamp(actor.warp, actor.lane, actor.line);
+        let stamp = own_stamp(actor, clocks, weak);
         let note = |cell: &mut Cell| {
             readable(cell)?;
-            if !weak {
-                return Ok(());
-            }
             let other = cell.writer;
-            if !other.is_none() && !clocks.ordered(other, actor.warp, actor.lane) {
+            if conflict(other, stamp) && !clocks.ordered(other, actor.warp, actor.lane) {
                 return Err(Problem::Race { access: "read", other_access: "write", other });
             }
             cell.note_reader(stamp, actor.warp);
@@ -286,12 +285,25 @@ impl SharedMemory {
         self.note_async_read(address, CHUNK as u32, warp, clocks)?;
         if self.checked {
             let u = &mut self.uses[(address / CHUNK) as usize];
-            *u = Use { count: u.count + 1, line };
+            *u = Use { count: u.count + 1, line, copier: None };
             self.in_use += 1;
         }
         let mut out = [0; CHUNK as usize];
         out.copy_from_slice(self.raw(address, CHUNK as u32));
         Ok(out)
+    }
+
+    /// A bulk store starts to read these chunks, and does so until [`Self::end_use`].
+    pub fn begin_copy_from(&mut self, address: u64, bytes: u32, actor: Actor) {
+        if !self.checked {
+            return;
+        }
+        let copier = Some((actor.warp * 32 + actor.lane) as u32);
+        for chunk in address / CHUNK..(address + u64::from(bytes)) / CHUNK {
+            let u = &mut self.uses[chunk as usize];
+            *u = Use { count: u.count + 1, line: actor.line, copier };
+            self.in_use += 1;
+        }
     }
 
     /// The warp waited for an instruction that read the chunk.
@@ -322,17 +334,21 @@ impl SharedMemory {
         weak: bool,
     ) -> Result<(), FaultKind> {
         self.bounds(address, bytes, "write")?;
-        self.note_write(address, bytes, actor, clocks, weak, true)?;
+        let new = value.to_le_bytes();
+        let new = &new[..bytes as usize];
+        self.note_write(address, new, actor, clocks, weak, true)?;
         let at = address as usize;
-        self.data[at..at + bytes as usize].copy_from_slice(&value.to_le_bytes()[..bytes as usize]);
+        self.data[at..at + bytes as usize].copy_from_slice(new);
         Ok(())
     }
 
+    /// Checks and records a write of these bytes. Writes of what is there already need no
+    /// order with the write before: threads that all set a flag do no harm.
     #[inline]
     fn note_write(
         &mut self,
         address: u64,
-        bytes: u32,
+        new: &[u8],
         actor: Actor,
         clocks: &Clocks,
         weak: bool,
@@ -341,25 +357,28 @@ impl SharedMemory {
         if !self.checked {
             return Ok(());
         }
+        let bytes = new.len() as u32;
         if self.in_use != 0 {
             self.not_in_use(address, bytes)?;
         }
-        let stamp = clocks.stamp(actor.warp, actor.lane, actor.line);
+        let changes = self.raw(address, bytes) != new;
+        let stamp = own_stamp(actor, clocks, weak);
         let note = |cell: &mut Cell| {
             if cell.filling != 0 {
                 return Err(Problem::Filling(cell.filling));
             }
-            if weak {
-                for (other, other_access) in
-                    [(cell.writer, "write"), (cell.readers[0], "read"), (cell.readers[1], "read")]
+            for (other, other_access) in
+                [(cell.writer, "write"), (cell.readers[0], "read"), (cell.readers[1], "read")]
+            {
+                if (changes || other_access == "read")
+                    && conflict(other, stamp)
+                    && !clocks.ordered(other, actor.warp, actor.lane)
                 {
-                    if !other.is_none() && !clocks.ordered(other, actor.warp, actor.lane) {
-                        return Err(Problem::Race { access: "write", other_access, other });
-                    }
+                    return Err(Problem::Race { access: "write", other_access, other });
                 }
             }
-            let writer = if weak { stamp } else { Stamp::default() };
-            *cell = Cell { writer, written: true, stored, parts: cell.parts, ..Cell::default() };
+            *cell =
+                Cell { writer: stamp, written: true, stored, parts: cell.parts, ..Cell::default() };
             Ok(())
         };
         self.visit(address, bytes, true, note).map_err(|(p, at)| match p {
@@ -372,6 +391,16 @@ impl SharedMemory {
         let last = address + u64::from(bytes.max(1)) - 1;
         for chunk in address / CHUNK..=last / CHUNK {
             let u = self.uses[chunk as usize];
+            if let (1.., Some(issuer)) = (u.count, u.copier) {
+                let address = address.max(chunk * CHUNK);
+                let issued_line = u.line;
+                return Err(FaultKind::PendingCopy {
+                    access: "write",
+                    address,
+                    issued_line,
+                    issuer,
+                });
+            }
             if u.count != 0 {
                 return Err(FaultKind::PendingMma {
                     access: "write",
@@ -394,7 +423,7 @@ impl SharedMemory {
     ) -> Result<u32, FaultKind> {
         let bytes = data.len() as u32;
         self.bounds(address, bytes, "asynchronous write")?;
-        self.note_write(address, bytes, actor, clocks, true, false)?;
+        self.note_write(address, data, actor, clocks, true, false)?;
         let at = address as usize;
         self.data[at..at + data.len()].copy_from_slice(data);
         self.next_copy += 1;
@@ -447,6 +476,16 @@ impl SharedMemory {
             issuer: p.map_or(0, |p| p.thread),
         }
     }
+}
+
+fn own_stamp(actor: Actor, clocks: &Clocks, weak: bool) -> Stamp {
+    let stamp = clocks.stamp(actor.warp, actor.lane, actor.line);
+    if weak { stamp } else { stamp.strong() }
+}
+
+/// Whether two accesses need an order: one of them is not strong.
+fn conflict(other: Stamp, own: Stamp) -> bool {
+    !(other.is_none() || other.is_strong() && own.is_strong())
 }
 
 impl Cell {

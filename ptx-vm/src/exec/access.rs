@@ -61,6 +61,14 @@ impl Place {
         }
     }
 
+    /// Whether the place belongs to a state space.
+    pub fn is_in(self, space: Space, memory: &super::memory::DeviceMemory) -> bool {
+        match self {
+            Place::Device(a) if memory.is_read_only(a) => space == Space::Const,
+            place => place.space() == space,
+        }
+    }
+
     fn address(self) -> u64 {
         match self {
             Place::Device(a) | Place::Shared(a) | Place::Local(a) | Place::Param(a) => a,
@@ -390,18 +398,14 @@ impl Warp {
 
     pub(super) fn commit_copies(&mut self, mask: u32) {
         for lane in (0..32).filter(|l| mask >> l & 1 == 1) {
-            let c = &mut self.copies[lane];
-            let group = std::mem::take(&mut c.open);
-            c.groups.push(group);
+            self.copies[lane].commit();
         }
     }
 
     pub(super) fn wait_copies(&mut self, env: &mut Env<'_>, pending: Option<u32>, mask: u32) {
         for lane in (0..32).filter(|l| mask >> l & 1 == 1) {
             let c = &mut self.copies[lane];
-            let keep = pending.unwrap_or(0) as usize;
-            let done = c.groups.len().saturating_sub(keep);
-            let mut ids: Vec<u32> = c.groups.drain(..done).flatten().collect();
+            let mut ids = c.finish(pending.unwrap_or(0) as usize);
             if pending.is_none() {
                 ids.append(&mut c.open);
             }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::barrier::Barrier;
 use super::image::Image;
 use super::mbarrier::MbarState;
-use super::warp::{Group, NO_NODE, Raise, State, Warp, converges, name_register};
+use super::warp::{Group, NO_NODE, Raise, State, Warp, name_register};
 use super::wgmma::GroupLog;
 use crate::check::order::Clocks;
 use crate::check::shared::SharedMemory;
@@ -287,14 +287,21 @@ fn fault(env: &Env<'_>, warp: usize, raise: Raise, function: usize, pc: u32) -> 
         let linear = warp as u32 * 32 + l;
         [linear % dims[0], linear / dims[0] % dims[1], linear / dims[0] / dims[1]]
     });
-    let source =
-        inst.loc.and_then(|(file, line)| image.files.get(&file).map(|name| (name.clone(), line)));
-    debug_assert!(!converges(inst) || env.block.len() == 3);
+    let named = |(file, line)| image.files.get(&file).map(|name| (name.clone(), line));
+    let other_line = match raise.kind {
+        FaultKind::Race { other_line, .. } => Some(other_line),
+        FaultKind::PendingCopy { issued_line, .. } => Some(issued_line),
+        _ => None,
+    };
+    let mut all = image.functions.iter().flat_map(|f| &f.insts);
+    let other = other_line.and_then(|line| all.find(|i| i.line == line));
     Error::Fault(Box::new(Fault {
         kernel: image.functions[image.entry].name.clone(),
         function: f.name.clone(),
         line: inst.line,
-        source,
+        source: inst.loc.and_then(|l| named(l.at)),
+        inlined_at: inst.loc.and_then(|l| l.inlined).and_then(named),
+        other_source: other.and_then(|i| i.loc).and_then(|l| named(l.at)),
         instruction,
         block: env.block,
         thread,

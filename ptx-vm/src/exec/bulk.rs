@@ -3,7 +3,7 @@
 use super::access::Place;
 use super::block::Env;
 use super::warp::{Raise, Step, Warp};
-use crate::check::shared::Actor;
+use crate::check::shared::{Actor, CHUNK};
 use crate::error::{FaultKind, Space};
 use crate::lower::ops::{Access, Addr, Slot};
 use crate::tensor_map::{TENSOR_MAP_BYTES, TensorMap};
@@ -40,8 +40,11 @@ pub(crate) enum BulkKind {
         coordinates: Vec<Slot>,
     },
     Commit,
-    /// Stores are made at once: there is nothing to wait for.
-    Wait,
+    /// Stores are made at once; what they read may be overwritten only after the wait.
+    Wait {
+        /// So many of the latest groups may still be pending.
+        pending: u32,
+    },
 }
 
 impl Warp {
@@ -49,7 +52,25 @@ impl Warp {
         let addr = |w: &Warp, a: Addr| w.addresses(a, mask, 0);
         env.progress += 1;
         match &op.kind {
-            BulkKind::Commit | BulkKind::Wait => Ok(()),
+            BulkKind::Commit => {
+                self.stores.iter_mut().enumerate().for_each(|(lane, s)| {
+                    if mask >> lane & 1 == 1 {
+                        s.commit();
+                    }
+                });
+                Ok(())
+            }
+            BulkKind::Wait { pending } => {
+                for lane in (0..32).filter(|l| mask >> l & 1 == 1) {
+                    for (at, bytes) in self.stores[lane].finish(*pending as usize) {
+                        for chunk in 0..u64::from(bytes) / CHUNK {
+                            let at = at + chunk * CHUNK;
+                            env.shared.end_use(at, self.id, env.line, &env.clocks);
+                        }
+                    }
+                }
+                Ok(())
+            }
             BulkKind::Load { dst, src, bytes, mbar } => {
                 let (to, from, bar) = (addr(self, *dst)?, addr(self, *src)?, addr(self, *mbar)?);
                 let sizes = *self.read(*bytes, mask)?;
@@ -88,6 +109,7 @@ impl Warp {
                             let v = self.get(env, from.plus(8 * i), 8, lane, true)?;
                             self.set(env, to.plus(8 * i), 8, v, lane, true)?;
                         }
+                        self.keep_source(env, from, n, lane);
                         Ok(())
                     })();
                     result.map_err(Raise::at(lane))?;
@@ -129,6 +151,7 @@ impl Warp {
                         for (i, b) in data.iter_mut().enumerate() {
                             *b = self.get(env, place.plus(i as u64), 1, lane, true)? as u8;
                         }
+                        self.keep_source(env, place, data.len() as u32, lane);
                         let data = m.unswizzle(base, &data);
                         m.scatter(&at, &data, |a, part| {
                             for (i, b) in part.iter().enumerate() {
@@ -184,6 +207,15 @@ impl Warp {
         TensorMap::decode(&raw).ok_or_else(|| {
             FaultKind::InvalidOperand("the address does not hold a tensor map".to_string())
         })
+    }
+
+    /// The bytes may not be overwritten until the store that reads them is waited for.
+    fn keep_source(&mut self, env: &mut Env<'_>, from: Place, bytes: u32, lane: usize) {
+        if let Place::Shared(at) = from {
+            let actor = Actor { warp: self.id, lane, line: env.line };
+            env.shared.begin_copy_from(at, bytes, actor);
+            self.stores[lane].open.push((at, bytes));
+        }
     }
 
     /// Puts data in shared memory on behalf of an mbarrier.

@@ -7,7 +7,9 @@ use crate::error::FaultKind;
 use crate::lower::ops::{AT_RETURN, BarKind, Inst, Op};
 
 /// Calls nest at most this deep.
-const MAX_DEPTH: u32 = 256;
+const MAX_DEPTH: u32 = 1024;
+/// Local memory of a thread, frames of all callers included: the limit of every target.
+pub(crate) const MAX_STACK: u64 = 512 << 10;
 
 impl Warp {
     /// Runs a control instruction. `mask` are the lanes for which the guard holds. `None`
@@ -103,12 +105,18 @@ impl Warp {
         args: &[(i64, i64, u32)],
     ) -> Step<Group> {
         if g.frames.len() as u32 >= MAX_DEPTH {
-            return Err(FaultKind::CallDepth(MAX_DEPTH).into());
+            let kind = FaultKind::CallDepth(MAX_DEPTH);
+            return Err(Raise { kind, lane: Some(g.mask.trailing_zeros()) });
         }
         let image = env.image;
         let caller = &image.functions[g.function];
-        let stack = g.stack + caller.frame_bytes;
         let frame_bytes = image.functions[callee].frame_bytes;
+        let align = image.functions[callee].frame_align;
+        let stack = (g.stack + caller.frame_bytes).next_multiple_of(align);
+        if stack + frame_bytes > MAX_STACK {
+            let kind = FaultKind::StackOverflow { needed: stack + frame_bytes, limit: MAX_STACK };
+            return Err(Raise { kind, lane: Some(g.mask.trailing_zeros()) });
+        }
         for l in (0..32).filter(|l| g.mask >> l & 1 == 1) {
             self.clear_frame(l, stack, frame_bytes);
             for (from, to, bytes) in args {

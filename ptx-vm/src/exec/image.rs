@@ -36,6 +36,18 @@ pub(crate) struct Image<'a> {
     pub mma: crate::numeric::product::Arithmetic,
 }
 
+/// A variable's name as in the source: without its function, and the last part of a mangled
+/// `_ZZ6kernelvE4name`.
+fn plain_name(unique: &str) -> &str {
+    let name = unique.rsplit("::").next().unwrap_or(unique);
+    let name = name.split('#').next().unwrap_or(name);
+    let part = name.strip_prefix("_ZZ").and_then(|n| n.rsplit_once('E')).map(|n| n.1);
+    let Some(part) = part else { return name };
+    let digits = part.len() - part.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let length = part[..digits].parse().ok();
+    length.and_then(|n: usize| part.get(digits..digits.checked_add(n)?)).unwrap_or(name)
+}
+
 impl<'a> Image<'a> {
     /// Binds a kernel.
     #[allow(clippy::too_many_arguments)]
@@ -128,7 +140,8 @@ impl<'a> Image<'a> {
             at = at.div_ceil(u64::from(v.align)) * u64::from(v.align);
             used = used.div_ceil(u64::from(v.align)) * u64::from(v.align) + v.bytes;
             places.insert(v.name.as_str(), at);
-            self.regions.push(Region { name: v.name.clone(), start: at, end: at + v.bytes });
+            let name = plain_name(&v.name).to_string();
+            self.regions.push(Region { name, start: at, end: at + v.bytes });
             at += v.bytes + SHARED_GAP;
         }
         // All `extern __shared__` arrays are one and the same memory.

@@ -91,7 +91,8 @@ impl Warp {
             env.mbarriers.insert(at, state);
             return Ok(());
         }
-        if self.get(env, place, 8, lane, true)? != MARK || !env.mbarriers.contains_key(&at) {
+        // Operations on the object are ordered among themselves, not against its set-up.
+        if self.get(env, place, 8, lane, false)? != MARK || !env.mbarriers.contains_key(&at) {
             return Err(misuse("is not initialised"));
         }
         let line = env.line;
@@ -114,7 +115,7 @@ impl Warp {
                 }
                 env.progress += 1;
             }
-            MbarOp::Arrive { state, count, drop, expect_tx } => {
+            MbarOp::Arrive { state, count, drop, expect_tx, no_complete } => {
                 let count = match count {
                     Some(c) => operand(self, c)?,
                     None => 1,
@@ -133,6 +134,9 @@ impl Warp {
                         "gets {count} arrivals, {} are expected in this phase",
                         m.pending
                     )));
+                }
+                if no_complete && count == m.pending {
+                    return Err(misuse("ends its phase by an arrival that says `.noComplete`"));
                 }
                 if drop {
                     m.expected = m.expected.saturating_sub(count);

@@ -114,9 +114,22 @@ impl DeviceMemory {
         })
     }
 
+    /// Whether the address lies in a variable that kernels cannot write.
+    pub fn is_read_only(&self, address: u64) -> bool {
+        self.index_of(address)
+            .map(|i| &self.allocations[i])
+            .is_some_and(|a| a.read_only && address - a.base < a.bytes)
+    }
+
     fn describe(&self, address: u64) -> String {
         let Some(i) = self.index_of(address) else {
-            return if address < 4096 { "; it is a null pointer".into() } else { String::new() };
+            let null = address < 4096;
+            let hint = if null {
+                "it is a null pointer"
+            } else {
+                "no allocation is near: a host pointer?"
+            };
+            return format!("; {hint}");
         };
         let a = &self.allocations[i];
         if a.freed && address - a.base < a.bytes {
@@ -124,7 +137,7 @@ impl DeviceMemory {
         }
         let past = (address - a.base).saturating_sub(a.bytes);
         if past > 1 << 30 {
-            return String::new();
+            return "; no allocation is near: a host pointer?".into();
         }
         format!(
             "; the nearest is `{}`, {} bytes at {:#x}, which the access leaves by offset {}",
@@ -179,7 +192,7 @@ impl DeviceMemory {
 
     /// The lock that read-modify-write operations on this address hold.
     pub fn lock(&self, address: u64) -> MutexGuard<'_, ()> {
-        let lock = &self.locks[(address >> 3) as usize % self.locks.len()];
+        let lock = &self.locks[(address >> 4) as usize % self.locks.len()];
         // The data is `()`: nothing can be left half changed.
         lock.lock().unwrap_or_else(|e| e.into_inner())
     }

@@ -1,8 +1,9 @@
 //! The inner loop: one instruction after the other for a group of lanes.
 
+use super::access::Place;
 use super::block::{Env, Turn};
 use super::warp::{Group, Raise, State, Step, Warp, converges};
-use crate::error::FaultKind;
+use crate::error::{FaultKind, Space};
 use crate::lower::alu::convert;
 use crate::lower::ops::{AT_RETURN, AluFn, BoolOp, Clock, LaneFix, Lanes, Op, Pred, Slot};
 
@@ -183,6 +184,20 @@ impl Warp {
     fn step(&mut self, env: &mut Env<'_>, op: &Op, mask: u32, stack: u64, depth: usize) -> Step {
         match op {
             Op::Alu { f, d, s, imm, pre, post } => self.alu(*f, *d, s, *imm, (*pre, *post), mask),
+            Op::Divide { f, d, a, b } => {
+                let (x, y) = (self.read(*a, mask)?, self.read(*b, mask)?);
+                let zero = |l: &usize| mask >> l & 1 == 1 && y[*l] == 0;
+                if self.checked
+                    && let Some(lane) = (0..32).find(zero)
+                {
+                    let kind = FaultKind::InvalidOperand("integer division by zero".into());
+                    return Err(Raise::at(lane)(kind));
+                }
+                let mut out = [0; 32];
+                f(x, y, &mut out);
+                self.write(*d, &out, mask);
+                Ok(())
+            }
             Op::Mov { d, a } => {
                 let v = *self.value(*a);
                 let known = mask & self.written[self.value_base + *a as usize];
@@ -227,22 +242,34 @@ impl Warp {
                 self.written[base + *d as usize] &= !mask | known;
                 Ok(())
             }
-            Op::Setp { f, pre, d, not_d, a, b, combine } => {
+            Op::Setp { f, high, pre, d, second, a, b, combine } => {
                 let m = self.compare(*f, *pre, *a, *b, mask)?;
-                let combined = |w: &Warp, m: u32| w.combine(*combine, m, mask);
-                let (p, q) = (combined(self, m)?, combined(self, !m)?);
+                let other = match high {
+                    Some(high) => self.compare(*high, *pre, *a, *b, mask)?,
+                    None => !m,
+                };
+                let (p, q) =
+                    (self.combine(*combine, m, mask)?, self.combine(*combine, other, mask)?);
                 self.write_pred(*d, p, mask);
-                if let Some(e) = not_d {
+                if let Some(e) = second {
                     self.write_pred(*e, q, mask);
                 }
                 Ok(())
             }
-            Op::Set { f, pre, d, a, b, one, combine } => {
+            Op::Set { f, high, pre, d, a, b, one, combine } => {
                 let m = self.compare(*f, *pre, *a, *b, mask)?;
                 let m = self.combine(*combine, m, mask)?;
+                let upper = match high {
+                    Some(high) => {
+                        let m = self.compare(*high, *pre, *a, *b, mask)?;
+                        self.combine(*combine, m, mask)?
+                    }
+                    None => 0,
+                };
                 let mut out = [0; 32];
                 for (l, o) in out.iter_mut().enumerate() {
-                    *o = if m >> l & 1 == 1 { *one } else { 0 };
+                    let part = |m: u32| if m >> l & 1 == 1 { *one } else { 0 };
+                    *o = part(m) | part(upper) << 16;
                 }
                 self.write(*d, &out, mask);
                 Ok(())
@@ -252,11 +279,14 @@ impl Warp {
                 self.write_pred(*d, m, mask);
                 Ok(())
             }
-            Op::SetpPair { low, high, d, e, a, b } => {
-                let p = self.compare(*low, None, *a, *b, mask)?;
-                let q = self.compare(*high, None, *a, *b, mask)?;
-                self.write_pred(*d, p, mask);
-                self.write_pred(*e, q, mask);
+            Op::IsSpace { space, d, a } => {
+                let v = self.read(*a, mask)?;
+                let mut inside = 0u32;
+                for (l, &address) in v.iter().enumerate() {
+                    let place = Place::of(Space::Generic, address);
+                    inside |= u32::from(place.is_in(*space, env.image.memory)) << l;
+                }
+                self.write_pred(*d, inside, mask);
                 Ok(())
             }
             Op::Carry { f, d, s, reads, writes } => {
@@ -327,6 +357,9 @@ impl Warp {
             Op::St(a) => self.store(env, a, mask, stack, depth),
             Op::Atom { op, ty, space, addr, d, b, c } => {
                 self.atomic(env, (*op, *ty), *space, *addr, d, b, *c, mask)
+            }
+            Op::AtomWide { space, addr, d, b, c } => {
+                self.atomic_wide(env, *space, *addr, *d, *b, *c, mask)
             }
             Op::CallExtern { name, args, returns } => {
                 self.call_extern(env, name, args, returns, mask, stack)

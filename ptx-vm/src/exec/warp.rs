@@ -107,8 +107,10 @@ pub(crate) struct Warp {
     pub local: Vec<Local>,
     /// Functions and stack positions of the running group, innermost last.
     pub frames: Vec<(usize, u64)>,
-    pub copies: Vec<Copies>,
+    pub copies: Vec<Copies<u32>>,
     pub in_flight: InFlight,
+    /// Bulk stores by what they read, address and bytes.
+    pub stores: Vec<Copies<(u64, u32)>>,
 }
 
 /// Local memory of one lane.
@@ -120,11 +122,24 @@ pub(crate) struct Local {
 
 /// Asynchronous copies of one lane.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Copies {
+pub(crate) struct Copies<T> {
     /// Issued since the last commit.
-    pub open: Vec<u32>,
+    pub open: Vec<T>,
     /// Committed groups, oldest first.
-    pub groups: Vec<Vec<u32>>,
+    pub groups: Vec<Vec<T>>,
+}
+
+impl<T> Copies<T> {
+    /// What is open becomes a group.
+    pub fn commit(&mut self) {
+        self.groups.push(std::mem::take(&mut self.open));
+    }
+
+    /// The copies of all groups but the latest so many, which are over.
+    pub fn finish(&mut self, pending: usize) -> Vec<T> {
+        let done = self.groups.len().saturating_sub(pending);
+        self.groups.drain(..done).flatten().collect()
+    }
 }
 
 impl Warp {
@@ -147,6 +162,7 @@ impl Warp {
             frames: Vec::new(),
             copies: vec![Copies::default(); 32],
             in_flight: InFlight::default(),
+            stores: vec![Copies::default(); 32],
         }
     }
 

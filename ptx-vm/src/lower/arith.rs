@@ -1,11 +1,12 @@
 //! Arithmetic, comparisons, moves and conversions.
 
 use super::alu::convert::{Cvt, Fix, Scalar};
-use super::alu::{compare, float, half, int, packed};
+use super::alu::{compare, f3, float, half, int, packed};
 use super::decode::Decoder;
 use super::ops::{AluFn, BoolOp, CompareFn, LaneFix, Op, Pred, Slot};
 use super::special;
 use crate::error::Result;
+use crate::numeric::native::{f, flush};
 use crate::numeric::{Format, Rounding};
 use crate::parse::ast::{Operand, Ty};
 
@@ -17,7 +18,7 @@ impl Decoder<'_, '_> {
             "set" => self.set(),
             "testp" => self.testp(),
             "selp" => self.selp(),
-            "slct" => Err(self.error("`slct` is not supported; compilers emit `selp`")),
+            "slct" => self.slct(),
             "cvt" => self.cvt(),
             "and" | "or" | "xor" | "not" if self.raw.mods == ["pred"] => self.pred_logic(),
             "prmt" => self.prmt(),
@@ -56,14 +57,13 @@ impl Decoder<'_, '_> {
             Ty::F16 | Ty::F16x2 | Ty::Bf16 | Ty::Bf16x2 => self.plain_half(ty),
             Ty::U16x2 | Ty::S16x2 => {
                 self.require(self.b.ctx.target.at_least(90), "sm_90 or newer")?;
-                let f = packed::int16x2(&self.raw.opcode, ty.signed());
+                let relu = if self.mods.take("relu") { ".relu" } else { "" };
+                let f = packed::int16x2(&format!("{}{relu}", self.raw.opcode), ty.signed());
                 self.finish_plain(f, ty, ty, None, None)
             }
             Ty::F32x2 => {
                 self.require(self.b.ctx.target.at_least(100), "sm_100 or newer")?;
-                if self.explicit_rounding().is_some_and(|r| r != Rounding::NearestEven) {
-                    return Err(self.error("only `.rn` is supported on f32x2"));
-                }
+                self.only_nearest(&["add", "sub", "mul", "fma"])?;
                 self.finish_plain(packed::f32x2(&self.raw.opcode), ty, ty, None, None)
             }
             _ => self.plain_int(ty),
@@ -127,16 +127,29 @@ impl Decoder<'_, '_> {
         if matches!(self.raw.opcode.as_str(), "popc" | "clz" | "bfind") {
             to = Ty::U32;
         }
+        if !int::takes(&self.raw.opcode, ty) {
+            return Err(self.error(format!("there is no such operation on {ty:?}")));
+        }
         let f = int::find(&name, ty.signed(), ty.bits());
+        if let ("div" | "rem", Some(AluFn::F2(f))) = (name.as_str(), f) {
+            self.finish(3)?;
+            let (d, a, b) = (self.dst(0, ty)?, self.src(1, ty)?, self.src(2, ty)?);
+            self.emit(Op::Divide { f, d, a, b });
+            return Ok(());
+        }
         self.finish_plain(f, ty, to, None, None)
     }
 
     fn plain_f32(&mut self) -> Result<()> {
         let ftz = self.mods.take("ftz");
-        let sat = self.mods.take("sat");
         let mut name = self.raw.opcode.clone();
         if name == "mad" {
             name = "fma".into();
+        }
+        let clamps = matches!(name.as_str(), "add" | "sub" | "mul" | "fma");
+        let sat = clamps && self.mods.take("sat");
+        if ftz && matches!(name.as_str(), "copysign" | "tanh") {
+            return Err(self.error("`.ftz` does not go with this operation"));
         }
         for part in ["approx", "full", "NaN", "xorsign", "abs"] {
             if self.mods.take(part) {
@@ -145,9 +158,9 @@ impl Decoder<'_, '_> {
             }
         }
         let rounding = self.explicit_rounding();
-        if matches!(name.as_str(), "min" | "max") && self.raw.operands.len() == 4 {
+        if matches!(self.raw.opcode.as_str(), "min" | "max") && self.raw.operands.len() == 4 {
             self.require(self.b.ctx.target.at_least(100), "sm_100 or newer")?;
-            name.push('3');
+            name = format!("{name}.3");
         }
         let rounded =
             matches!(name.as_str(), "add" | "sub" | "mul" | "fma" | "div" | "rcp" | "sqrt");
@@ -175,6 +188,17 @@ impl Decoder<'_, '_> {
         self.finish_plain(f, Ty::F32, Ty::F32, pre, post)
     }
 
+    /// Takes `.rn`, which `fma` must have and these operations alone may.
+    fn only_nearest(&mut self, may: &[&str]) -> Result<()> {
+        let name = self.raw.opcode.as_str();
+        match self.explicit_rounding() {
+            None if name == "fma" => Err(self.error("the rounding `.rn` is missing")),
+            None => Ok(()),
+            Some(Rounding::NearestEven) if may.contains(&name) => Ok(()),
+            Some(_) => Err(self.error("this operation has no rounding but `.rn`, if any")),
+        }
+    }
+
     fn plain_f64(&mut self) -> Result<()> {
         let mut name = self.raw.opcode.clone();
         if name == "mad" {
@@ -186,28 +210,38 @@ impl Decoder<'_, '_> {
                 name.push_str(part);
             }
         }
-        if self.explicit_rounding().is_some_and(|r| r != Rounding::NearestEven) {
-            return Err(self.error("f64 arithmetic rounds with `.rn` only here"));
-        }
-        self.finish_plain(float::f64(&name), Ty::F64, Ty::F64, None, None)
+        let rounding = self.explicit_rounding();
+        let f = match name.as_str() {
+            "fma" | "div" | "rcp" | "sqrt" if rounding.is_none() => {
+                return Err(self.error("a rounding such as `.rn` is missing"));
+            }
+            _ if rounding == Some(Rounding::NearestAway) => {
+                return Err(self.error("`.rna` is not a rounding of arithmetic"));
+            }
+            "add" | "sub" | "mul" | "fma" | "div" | "rcp" | "sqrt" => {
+                float::rounded_f64(&name, rounding.unwrap_or(Rounding::NearestEven))
+            }
+            _ if rounding.is_some() => None,
+            _ => float::plain_f64(&name),
+        };
+        self.finish_plain(f, Ty::F64, Ty::F64, None, None)
     }
 
     fn plain_half(&mut self, ty: Ty) -> Result<()> {
         let bf = matches!(ty, Ty::Bf16 | Ty::Bf16x2);
         let pair = matches!(ty, Ty::F16x2 | Ty::Bf16x2);
-        let ftz = self.mods.take("ftz");
-        let sat = self.mods.take("sat");
-        let relu = self.mods.take("relu");
         let mut name = self.raw.opcode.clone();
-        for part in ["approx", "NaN"] {
+        let rounds = ["add", "sub", "mul", "fma"];
+        let ftz = self.mods.take("ftz");
+        let sat = rounds.contains(&name.as_str()) && !bf && self.mods.take("sat");
+        let relu = name == "fma" && self.mods.take("relu");
+        for part in ["approx", "NaN", "xorsign", "abs"] {
             if self.mods.take(part) {
                 name.push('.');
                 name.push_str(part);
             }
         }
-        if self.explicit_rounding().is_some_and(|r| r != Rounding::NearestEven) {
-            return Err(self.error("half-precision arithmetic rounds with `.rn` only"));
-        }
+        self.only_nearest(&rounds)?;
         if bf
             && !matches!(
                 name.as_str(),
@@ -217,32 +251,40 @@ impl Decoder<'_, '_> {
             self.require(self.b.ctx.target.at_least(90), "sm_90 or newer")?;
         }
         let f = if bf { half::bf16(&name, pair) } else { half::f16(&name, pair) };
-        let f16_mix = relu && (sat || ftz);
-        if bf && sat || !bf && f16_mix {
-            return Err(self.error("this combination of modifiers is not supported"));
+        if relu && sat {
+            return Err(self.error("`.sat` and `.relu` do not go together"));
         }
-        // bf16's exponent range is f32's: `.ftz` there flushes the f32 way, which `ex2` has.
-        let pre = (ftz && !bf).then_some(half::FLUSH_F16);
-        let post = if relu {
-            Some(half::relu(bf))
-        } else if sat {
-            Some(half::SATURATE_F16)
-        } else if ftz && !bf {
-            Some(half::FLUSH_F16)
-        } else {
-            None
+        if bf && ftz != (name == "ex2.approx") {
+            return Err(self.error("of bf16 operations, `ex2` alone has `.ftz`, and needs it"));
+        }
+        if ftz && !bf && name.ends_with(".approx") {
+            return Err(self.error("f16 approximations have no `.ftz`"));
+        }
+        let flush = if bf { half::FLUSH_BF16 } else { half::FLUSH_F16 };
+        let pre = ftz.then_some(flush);
+        let post = match (ftz, relu, sat) {
+            (_, true, _) if bf => Some(half::RELU_BF16),
+            (false, true, _) => Some(half::RELU_F16),
+            (true, true, _) => Some(half::FLUSH_RELU_F16),
+            (false, _, true) => Some(half::SATURATE_F16),
+            (true, _, true) => Some(half::FLUSH_SATURATE_F16),
+            _ => pre,
         };
         self.finish_plain(f, ty, ty, pre, post)
     }
 
+    fn need_b32(&mut self) -> Result<()> {
+        if self.mods.take("b32") { Ok(()) } else { Err(self.error("the type is b32")) }
+    }
+
     fn prmt(&mut self) -> Result<()> {
-        self.mods.take("b32");
+        self.need_b32()?;
         let mode = self.mods.one_of(&["f4e", "b4e", "rc8", "ecl", "ecr", "rc16"]).unwrap_or("");
         self.finish_plain(int::prmt(mode), Ty::B32, Ty::B32, None, None)
     }
 
     fn lop3(&mut self) -> Result<()> {
-        self.mods.take("b32");
+        self.need_b32()?;
         self.finish(5)?;
         let Operand::Int(table @ 0..=255) = *self.operand(4)? else {
             return Err(self.error("the table of `lop3` is a number from 0 to 255"));
@@ -262,7 +304,7 @@ impl Decoder<'_, '_> {
         let (Some(a), Some(b)) = (self.mods.find(Ty::parse), self.mods.find(Ty::parse)) else {
             return Err(self.error("two types are expected"));
         };
-        if a.bits() != 32 || b.bits() != 32 || a.float() || b.float() {
+        if ![a, b].iter().all(|t| matches!(t, Ty::U32 | Ty::S32)) {
             return Err(self.error("the types are u32 or s32"));
         }
         let f = int::dot(half, a.signed(), b.signed());
@@ -283,7 +325,9 @@ impl Decoder<'_, '_> {
                 name.push_str(part);
             }
         }
-        let Some(f) = int::carry(&name, ty.signed(), ty.bits()) else {
+        let integer = matches!(ty, Ty::U32 | Ty::S32 | Ty::U64 | Ty::S64);
+        let f = int::carry(&name, ty.signed(), ty.bits()).filter(|_| integer);
+        let Some(f) = f else {
             return Err(self.error("there is no such carry arithmetic"));
         };
         let n = if name.starts_with("mad") { 3 } else { 2 };
@@ -299,6 +343,9 @@ impl Decoder<'_, '_> {
 
     fn mov(&mut self) -> Result<()> {
         let ty = self.ty()?;
+        if !plain(ty) && !matches!(ty, Ty::Pred | Ty::B128) {
+            return Err(self.error(format!("there is no such move of {ty:?}")));
+        }
         self.finish(2)?;
         let (to, from) = (self.operand(0)?, self.operand(1)?);
         if ty == Ty::Pred {
@@ -310,6 +357,9 @@ impl Decoder<'_, '_> {
                 self.emit(Op::MovPred { d, a });
             }
             return Ok(());
+        }
+        if ty == Ty::B128 {
+            return self.mov_wide(to, from);
         }
         match (to, from) {
             (Operand::Vector(parts), _) => {
@@ -346,13 +396,30 @@ impl Decoder<'_, '_> {
                 }
             }
             _ => {
-                if ty == Ty::B128 {
-                    return Err(self.error("128-bit registers are not supported"));
-                }
                 let d = self.dst_of(to, ty)?;
                 let a = self.src_of(from, ty)?;
                 self.emit(Op::Mov { d, a });
             }
+        }
+        Ok(())
+    }
+
+    /// A 128-bit register is two slots: moves go by halves.
+    fn mov_wide(&mut self, to: &Operand, from: &Operand) -> Result<()> {
+        let (d, a) = match (to, from) {
+            (Operand::Vector(parts), _) if parts.len() == 2 => {
+                let a = self.wide(from)?;
+                let d = [self.dst_of(&parts[0], Ty::B64)?, self.dst_of(&parts[1], Ty::B64)?];
+                (d, a)
+            }
+            (_, Operand::Vector(parts)) if parts.len() == 2 => {
+                let a = [self.src_of(&parts[0], Ty::B64)?, self.src_of(&parts[1], Ty::B64)?];
+                (self.wide(to)?, a)
+            }
+            _ => (self.wide(to)?, self.wide(from)?),
+        };
+        for (d, a) in d.into_iter().zip(a) {
+            self.emit(Op::Mov { d, a });
         }
         Ok(())
     }
@@ -366,7 +433,8 @@ impl Decoder<'_, '_> {
         }
     }
 
-    fn comparison(&mut self, ty: Ty) -> Result<(CompareFn, Option<LaneFix>)> {
+    /// The comparison, that of the high halves for packed types, and what flushes operands.
+    fn comparison(&mut self, ty: Ty) -> Result<Comparison> {
         let ftz = self.mods.take("ftz");
         let Some(op) = self.mods.one_of(&[
             "eq", "ne", "lt", "le", "gt", "ge", "lo", "ls", "hi", "hs", "equ", "neu", "ltu", "leu",
@@ -374,20 +442,35 @@ impl Decoder<'_, '_> {
         ]) else {
             return Err(self.error("a comparison such as `.lt` is missing"));
         };
+        let halves = matches!(ty, Ty::F16 | Ty::Bf16 | Ty::F16x2 | Ty::Bf16x2);
+        if !plain(ty) && !halves {
+            return Err(self.error(format!("{ty:?} is not compared")));
+        }
+        let bits = matches!(ty, Ty::B16 | Ty::B32 | Ty::B64);
+        let unsigned_only = matches!(op, "lo" | "ls" | "hi" | "hs");
+        if bits && !matches!(op, "eq" | "ne") || unsigned_only && ty.signed() {
+            return Err(self.error(format!("`.{op}` does not go with {ty:?}")));
+        }
         let f = match ty {
             Ty::F32 => compare::f32(op),
             Ty::F64 => compare::f64(op),
-            Ty::F16 => compare::f16(op, false),
-            Ty::Bf16 => compare::bf16(op, false),
+            Ty::F16 | Ty::F16x2 => compare::f16(op, false),
+            Ty::Bf16 | Ty::Bf16x2 => compare::bf16(op, false),
             _ => compare::int(op, ty.signed(), ty.bits()),
+        };
+        let high = match ty {
+            Ty::F16x2 => compare::f16(op, true),
+            Ty::Bf16x2 => compare::bf16(op, true),
+            _ => None,
         };
         let pre = match ty {
             Ty::F32 if ftz => Some(float::FLUSH),
-            Ty::F16 if ftz => Some(half::FLUSH_F16),
+            Ty::F16 | Ty::F16x2 if ftz => Some(half::FLUSH_F16),
             _ if ftz => return Err(self.error("`.ftz` does not go with this type")),
             _ => None,
         };
-        f.map(|f| (f, pre)).ok_or_else(|| self.error(format!("`.{op}` does not go with {ty:?}")))
+        let f = f.ok_or_else(|| self.error(format!("`.{op}` does not go with {ty:?}")))?;
+        Ok(Comparison { f, high, pre })
     }
 
     fn bool_op(&mut self) -> Option<BoolOp> {
@@ -403,19 +486,19 @@ impl Decoder<'_, '_> {
 
     fn setp(&mut self) -> Result<()> {
         let ty = self.ty()?;
-        if matches!(ty, Ty::F16x2 | Ty::Bf16x2) {
-            return self.setp_pair(ty);
-        }
-        let (f, pre) = self.comparison(ty)?;
+        let Comparison { f, high, pre } = self.comparison(ty)?;
         let combine = self.bool_op();
         self.finish(if combine.is_some() { 4 } else { 3 })?;
-        let (d, not_d) = match self.operand(0)? {
+        let (d, second) = match self.operand(0)? {
             Operand::Pair(p, q) => (self.pred_dst_of(p)?, Some(self.pred_dst_of(q)?)),
             p => (self.pred_dst_of(p)?, None),
         };
+        if high.is_some() && second.is_none() {
+            return Err(self.error("two predicates `p|q` are expected"));
+        }
         let (a, b) = (self.src(1, ty)?, self.src(2, ty)?);
         let combine = self.combined(combine)?;
-        self.emit(Op::Setp { f, pre, d, not_d, a, b, combine });
+        self.emit(Op::Setp { f, high, pre, d, second, a, b, combine });
         Ok(())
     }
 
@@ -423,27 +506,6 @@ impl Decoder<'_, '_> {
         let Some(op) = op else { return Ok(None) };
         let operand = self.operand(3)?;
         Ok(Some((op, self.pred_of(operand)?)))
-    }
-
-    fn setp_pair(&mut self, ty: Ty) -> Result<()> {
-        let Some(op) = self.mods.one_of(&[
-            "eq", "ne", "lt", "le", "gt", "ge", "equ", "neu", "ltu", "leu", "gtu", "geu", "num",
-            "nan",
-        ]) else {
-            return Err(self.error("a comparison such as `.lt` is missing"));
-        };
-        let get = if ty == Ty::F16x2 { compare::f16 } else { compare::bf16 };
-        let (Some(low), Some(high)) = (get(op, false), get(op, true)) else {
-            return Err(self.error("there is no such comparison"));
-        };
-        self.finish(3)?;
-        let Operand::Pair(p, q) = self.operand(0)? else {
-            return Err(self.error("two predicates `p|q` are expected"));
-        };
-        let (d, e) = (self.pred_dst_of(p)?, self.pred_dst_of(q)?);
-        let (a, b) = (self.src(1, ty)?, self.src(2, ty)?);
-        self.emit(Op::SetpPair { low, high, d, e, a, b });
-        Ok(())
     }
 
     fn set(&mut self) -> Result<()> {
@@ -455,17 +517,25 @@ impl Decoder<'_, '_> {
             Ty::U32 | Ty::S32 => 0xffff_ffff,
             Ty::F32 => u64::from(1f32.to_bits()),
             Ty::U16 | Ty::S16 => 0xffff,
-            Ty::F16 => 0x3c00,
-            Ty::Bf16 => 0x3f80,
+            Ty::F16 | Ty::F16x2 => 0x3c00,
+            Ty::Bf16 | Ty::Bf16x2 => 0x3f80,
             _ => return Err(self.error("`set` to this type is not supported")),
         };
-        let (f, pre) = self.comparison(ty)?;
+        let Comparison { f, high, pre } = self.comparison(ty)?;
+        let pair = |ty| matches!(ty, Ty::F16x2 | Ty::Bf16x2);
+        let short = matches!(to, Ty::U16 | Ty::S16) && !matches!(ty, Ty::F16 | Ty::Bf16);
+        let from_pair = pair(ty) && !pair(to) && !matches!(to, Ty::U32 | Ty::S32);
+        if pair(to) && to != ty || short || from_pair {
+            return Err(self.error("`set` from this type to the other is not supported"));
+        }
         let combine = self.bool_op();
         self.finish(if combine.is_some() { 4 } else { 3 })?;
         let d = self.dst(0, to)?;
         let (a, b) = (self.src(1, ty)?, self.src(2, ty)?);
         let combine = self.combined(combine)?;
-        self.emit(Op::Set { f, pre, d, a, b, one, combine });
+        // Of a pair, each half is a result of its own.
+        let one = if high.is_some() { one & 0xffff } else { one };
+        self.emit(Op::Set { f, high, pre, d, a, b, one, combine });
         Ok(())
     }
 
@@ -486,11 +556,35 @@ impl Decoder<'_, '_> {
 
     fn selp(&mut self) -> Result<()> {
         let ty = self.ty()?;
+        if !plain(ty) {
+            return Err(self.error("values of this type are not chosen"));
+        }
         self.finish(4)?;
         let (d, a, b) = (self.dst(0, ty)?, self.src(1, ty)?, self.src(2, ty)?);
         let operand = self.operand(3)?;
         let p = self.pred_of(operand)?;
         self.emit(Op::Selp { d, a, b, p });
+        Ok(())
+    }
+
+    /// The third source's sign chooses; NaN chooses the second.
+    fn slct(&mut self) -> Result<()> {
+        let by = self.ty()?;
+        let ftz = self.mods.take("ftz");
+        let f = match by {
+            Ty::S32 if !ftz => f3!(|a, b, c| if c >> 31 & 1 == 0 { a } else { b }),
+            Ty::F32 if ftz => f3!(|a, b, c| if f(flush(c)) >= 0.0 { a } else { b }),
+            Ty::F32 => f3!(|a, b, c| if f(c) >= 0.0 { a } else { b }),
+            _ => return Err(self.error("the choice is made by an s32 or an f32")),
+        };
+        let ty = self.ty()?;
+        if !plain(ty) {
+            return Err(self.error("values of this type are not chosen"));
+        }
+        self.finish(4)?;
+        let (d, a, b) = (self.dst(0, ty)?, self.src(1, ty)?, self.src(2, ty)?);
+        let c = self.src(3, by)?;
+        self.alu(f, d, &[a, b, c], 0);
         Ok(())
     }
 
@@ -539,7 +633,8 @@ impl Decoder<'_, '_> {
         let (Some(to), Some(Ty::S32), true) = (to, from, sat) else {
             return Err(self.error("only `cvt.pack.sat.*.s32` is known"));
         };
-        if to.bits() > 16 || to.float() || (to.bits() == 8) != third {
+        let narrow = matches!(to, Ty::U8 | Ty::S8 | Ty::U16 | Ty::S16);
+        if !narrow || (to.bits() == 8) != third {
             return Err(self.error("the narrow type does not fit this form"));
         }
         self.finish(if third { 4 } else { 3 })?;
@@ -576,30 +671,51 @@ impl Decoder<'_, '_> {
         let from_operand = self.operand(1)?;
         let a = self.src_wide(from_operand, from)?;
         let fix = Fix { unit: sat, relu, flush };
+        let single = from == Ty::F32 || to == Ty::F32;
+        let narrows_f32 = from == Ty::F32 && matches!(to, Ty::F16 | Ty::Bf16);
+        let clips = narrows_f32
+            && matches!(rounding, Some(Rounding::NearestEven | Rounding::TowardZero))
+            && !flush
+            && !sat;
+        if rounding == Some(Rounding::NearestAway) || integral.is_some() && rounding.is_some() {
+            return Err(self.error("this rounding does not go with these types"));
+        }
+        if flush && !single {
+            return Err(self.error("`.ftz` needs an f32"));
+        }
+        if (relu || satfinite) && !clips {
+            return Err(self.error("`.relu` and `.satfinite` go with f32 to f16 or bf16"));
+        }
         let cvt = match (scalar(from), scalar(to)) {
             (Scalar::Int { bits, signed }, Scalar::Int { bits: tb, signed: ts }) => {
-                if integral.or(rounding).is_some() || flush || relu || satfinite {
+                if integral.or(rounding).is_some() {
                     return Err(self.error("integers are not rounded"));
                 }
                 Cvt::IntInt { from: (bits, signed), to: (tb, ts), register, saturate: sat }
             }
             (Scalar::Int { bits, signed }, Scalar::Float(to)) => {
-                let Some(mode) = rounding else {
+                let Some(mode) = rounding.filter(|_| !flush) else {
                     return Err(self.error("a rounding such as `.rn` is missing"));
                 };
                 Cvt::IntFloat { from: (bits, signed), to, mode, fix }
             }
             (Scalar::Float(from), Scalar::Int { bits, signed }) => {
-                let Some(mode) = integral else {
+                let Some(mode) = integral.filter(|_| !(flush && from != Format::F32)) else {
                     return Err(self.error("a rounding such as `.rzi` is missing"));
                 };
                 Cvt::FloatInt { from, to: (bits, signed), register, mode, flush }
             }
             (Scalar::Float(f), Scalar::Float(t)) => {
                 let narrows =
-                    t.mantissa_bits < f.mantissa_bits || t == Format::BF16 && f == Format::F16;
+                    t.mantissa_bits < f.mantissa_bits || t.exponent_bits < f.exponent_bits;
                 if narrows && rounding.is_none() {
                     return Err(self.error("a rounding such as `.rn` is missing"));
+                }
+                if !narrows && rounding.is_some() {
+                    return Err(self.error("a conversion that loses nothing is not rounded"));
+                }
+                if integral.is_some() && f != t {
+                    return Err(self.error("`.rni` and its like keep the type"));
                 }
                 let mode = integral.or(rounding).unwrap_or(Rounding::NearestEven);
                 Cvt::FloatFloat {
@@ -636,10 +752,31 @@ impl Decoder<'_, '_> {
                 _ => {}
             }
         }
+        use Rounding::{NearestAway, NearestEven, TowardZero};
+        let allowed: &[Rounding] = match to {
+            CvtEnd::Tf32 if relu => &[NearestEven, TowardZero],
+            CvtEnd::Tf32 => &[NearestAway, NearestEven, TowardZero],
+            CvtEnd::Scales => &[TowardZero, Rounding::Up],
+            CvtEnd::Pair(Format::F16 | Format::BF16, _) if from == CvtEnd::Scalar(Ty::F32) => {
+                &[NearestEven, TowardZero]
+            }
+            _ => &[NearestEven],
+        };
+        if mode.is_some_and(|m| !allowed.contains(&m)) {
+            return Err(self.error("this rounding does not go with these types"));
+        }
+        let widens = matches!(from, CvtEnd::Pair(f, _) if f.bits() <= 8) || from == CvtEnd::Scales;
+        if widens && satfinite || relu && (to == CvtEnd::Scales || from == CvtEnd::Scales) {
+            return Err(self.error("`.satfinite` or `.relu` does not go with these types"));
+        }
+        let mode = mode.ok_or_else(need_mode);
         match (to, from) {
             (CvtEnd::Tf32, CvtEnd::Scalar(Ty::F32)) => {
+                if mode != Ok(NearestAway) {
+                    self.require(target.at_least(90), "sm_90 or newer")?;
+                }
                 self.finish(2)?;
-                let mode = mode.ok_or_else(need_mode)?;
+                let mode = mode?;
                 let fix = Fix { relu, ..Fix::default() };
                 let (d, a) = (self.dst(0, Ty::B32)?, self.src(1, Ty::F32)?);
                 let cvt = Cvt::FloatFloat {
@@ -654,7 +791,7 @@ impl Decoder<'_, '_> {
             }
             (CvtEnd::Pair(to, step), CvtEnd::Scalar(Ty::F32)) => {
                 self.finish(3)?;
-                let mode = mode.ok_or_else(need_mode)?;
+                let mode = mode?;
                 let narrow = to.bits() <= 8;
                 if narrow && !satfinite {
                     return Err(self.error("`.satfinite` is missing"));
@@ -665,9 +802,9 @@ impl Decoder<'_, '_> {
                 let cvt = Cvt::Join { from, to, step, mode, saturate: satfinite, relu };
                 self.alu(AluFn::Cvt(cvt), d, &s, 0);
             }
-            (CvtEnd::Pair(to, step), CvtEnd::Pair(from, 16)) if to.bits() <= 8 => {
+            (CvtEnd::Pair(to, step), CvtEnd::Pair(from @ Format::F16, _)) if to.bits() <= 8 => {
                 self.finish(2)?;
-                let mode = mode.ok_or_else(need_mode)?;
+                let mode = mode?;
                 if !satfinite {
                     return Err(self.error("`.satfinite` is missing"));
                 }
@@ -676,6 +813,7 @@ impl Decoder<'_, '_> {
                 self.alu(AluFn::Cvt(cvt), d, &[a], 0);
             }
             (CvtEnd::Pair(Format::F16, _), CvtEnd::Pair(from, step)) if from.bits() <= 8 => {
+                mode?;
                 self.finish(2)?;
                 let (d, a) = (self.dst(0, Ty::B32)?, self.src(1, pair_ty(from))?);
                 let cvt = Cvt::Widen { from, to: Format::F16, step, relu };
@@ -683,16 +821,19 @@ impl Decoder<'_, '_> {
             }
             (CvtEnd::Scales, CvtEnd::Scalar(Ty::F32)) => {
                 self.finish(3)?;
-                let up = match mode {
-                    Some(Rounding::Up) => true,
-                    Some(Rounding::TowardZero) => false,
-                    _ => return Err(self.error("scales are rounded with `.rz` or `.rp`")),
-                };
+                let up = mode? == Rounding::Up;
                 let d = self.dst(0, Ty::B16)?;
                 let s = [self.src(1, Ty::F32)?, self.src(2, Ty::F32)?];
                 self.alu(AluFn::Cvt(Cvt::JoinScale { up, saturate: satfinite }), d, &s, 0);
             }
+            (CvtEnd::Scales, CvtEnd::Pair(Format::BF16, _)) => {
+                self.finish(2)?;
+                let up = mode? == Rounding::Up;
+                let (d, a) = (self.dst(0, Ty::B16)?, self.src(1, Ty::B32)?);
+                self.alu(AluFn::Cvt(Cvt::NarrowScale { up, saturate: satfinite }), d, &[a], 0);
+            }
             (CvtEnd::Pair(Format::BF16, _), CvtEnd::Scales) => {
+                mode?;
                 self.finish(2)?;
                 let (d, a) = (self.dst(0, Ty::B32)?, self.src(1, Ty::B16)?);
                 self.alu(AluFn::Cvt(Cvt::WidenScale), d, &[a], 0);
@@ -701,6 +842,20 @@ impl Decoder<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// The types that moves and choices have: 16 to 64 bits, numbers or not.
+fn plain(ty: Ty) -> bool {
+    matches!(ty, Ty::B16 | Ty::B32 | Ty::B64 | Ty::F32 | Ty::F64)
+        || matches!(ty, Ty::U16 | Ty::U32 | Ty::U64 | Ty::S16 | Ty::S32 | Ty::S64)
+}
+
+/// How two operands are compared.
+struct Comparison {
+    f: CompareFn,
+    /// For pairs: the comparison of the high halves.
+    high: Option<CompareFn>,
+    pre: Option<LaneFix>,
 }
 
 /// A type of `cvt`, packed ones included.
@@ -726,7 +881,8 @@ impl CvtEnd {
             "ue8m0x2" => CvtEnd::Scales,
             "tf32" => CvtEnd::Tf32,
             name => match Ty::parse(name)? {
-                Ty::Pred | Ty::B128 | Ty::U16x2 | Ty::S16x2 | Ty::F32x2 => return None,
+                Ty::Pred | Ty::B8 | Ty::B16 | Ty::B32 | Ty::B64 | Ty::B128 => return None,
+                Ty::U16x2 | Ty::S16x2 | Ty::F32x2 => return None,
                 ty => CvtEnd::Scalar(ty),
             },
         })

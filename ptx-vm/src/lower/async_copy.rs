@@ -119,8 +119,9 @@ impl Decoder<'_, '_> {
         if !self.mods.take("b64") {
             return Err(self.error("`.b64` is missing"));
         }
-        if self.mods.rest() == Some("noComplete") {
-            return Err(self.error("`.noComplete` is not supported"));
+        let no_complete = self.mods.take("noComplete");
+        if no_complete && !matches!(what, "arrive" | "arrive_drop") {
+            return Err(self.error("`.noComplete` goes with arrivals only"));
         }
         let n = self.raw.operands.len();
         self.finish(n)?;
@@ -165,7 +166,8 @@ impl Decoder<'_, '_> {
                     return Err(self.error("the number of bytes is missing"));
                 }
                 let (count, expect_tx) = if expect { (None, extra) } else { (extra, None) };
-                (MbarOp::Arrive { state, count, drop: what == "arrive_drop", expect_tx }, at)
+                let drop = what == "arrive_drop";
+                (MbarOp::Arrive { state, count, drop, expect_tx, no_complete }, at)
             }
             "test_wait" | "try_wait" => {
                 count_is(if what == "test_wait" { &[3] } else { &[3, 4] })?;
@@ -199,8 +201,7 @@ impl Decoder<'_, '_> {
         if self.mods.take("wait_group") {
             self.mods.take("read");
             self.finish(1)?;
-            self.group_count()?;
-            let kind = BulkKind::Wait;
+            let kind = BulkKind::Wait { pending: self.group_count()? };
             self.emit(Op::Bulk(Box::new(BulkOp { kind })));
             return Ok(());
         }

@@ -7,7 +7,7 @@ use super::decode::Decoder;
 use super::ops::FrameVar;
 use super::ops::{AT_RETURN, Function, Inst, Known, NOWHERE, Op, PSlot, Param, SharedVar, Slot};
 use crate::error::{Error, Result};
-use crate::parse::ast::{RawFunction, RawInst, RawModule, Stmt, Ty, VarSpace, Variable};
+use crate::parse::ast::{Loc, RawFunction, RawInst, RawModule, Stmt, Ty, VarSpace, Variable};
 use crate::target::Target;
 
 /// Frames and parameter blocks larger than this are refused.
@@ -125,6 +125,7 @@ fn lower_function<'a>(ctx: &'a ModuleCtx<'a>, raw: &RawFunction) -> Result<Funct
             param_bytes: 0,
             frame: Vec::new(),
             frame_bytes: 0,
+            frame_align: 8,
             shared: Vec::new(),
             callees: Vec::new(),
             tuning: raw.tuning,
@@ -273,6 +274,7 @@ impl<'a> Builder<'a> {
             });
         }
         self.function.frame_bytes = end;
+        self.function.frame_align = self.function.frame_align.max(u64::from(v.align));
         self.function.frame.push(FrameVar { offset, bytes: v.bytes });
         self.declare(v.name.clone(), Symbol::Frame { offset, bytes: v.bytes }, v.line)?;
         Ok((offset, v.bytes))
@@ -329,6 +331,10 @@ impl<'a> Builder<'a> {
             return Some(Reg { slot, ty });
         }
         let slot = self.new_slot(name);
+        if ty == Ty::B128 {
+            // The upper half.
+            self.new_slot(name);
+        }
         self.slots.insert(key, slot);
         Some(Reg { slot, ty })
     }
@@ -414,7 +420,7 @@ impl<'a> Builder<'a> {
         op: Op,
         guard: Option<super::ops::Pred>,
         line: u32,
-        loc: Option<(u32, u32)>,
+        loc: Option<Loc>,
         span: std::ops::Range<usize>,
     ) {
         self.function.insts.push(Inst { guard, op, line, loc, span, meet: NOWHERE });

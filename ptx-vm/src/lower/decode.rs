@@ -132,6 +132,9 @@ impl<'b, 'a> Decoder<'b, 'a> {
                     && let Some(reg) = self.b.reg(name)
                 {
                     let have = reg.ty.bits();
+                    if reg.ty == Ty::B128 {
+                        return Err(self.error(format!("`{name}` is a 128-bit register")));
+                    }
                     if have != bits && !(wider && have > bits) {
                         return Err(self.error(format!(
                             "register `{name}` has {have} bits, the instruction reads {bits}"
@@ -173,6 +176,17 @@ impl<'b, 'a> Decoder<'b, 'a> {
             _ => return Err(self.error("an operand has a form that is not expected here")),
         };
         Ok(self.b.known(Known::Bits(value)))
+    }
+
+    /// The halves of a 128-bit register.
+    pub fn wide(&mut self, operand: &Operand) -> Result<[Slot; 2]> {
+        if let Operand::Name(name, None) = operand
+            && let Some(reg) = self.b.reg(name)
+            && reg.ty == Ty::B128
+        {
+            return Ok([reg.slot, reg.slot + 1]);
+        }
+        Err(self.error("a 128-bit register is expected"))
     }
 
     /// The address of a variable, as the register that holds it.
@@ -237,7 +251,9 @@ impl<'b, 'a> Decoder<'b, 'a> {
             return Ok((self.b.sink(), 0));
         }
         match self.b.reg(name) {
-            Some(reg) if reg.ty.bits() >= ty.bits() => Ok((reg.slot, reg.ty.bits())),
+            Some(reg) if reg.ty.bits() >= ty.bits() && reg.ty != Ty::B128 => {
+                Ok((reg.slot, reg.ty.bits()))
+            }
             Some(reg) => Err(self.error(format!(
                 "register `{name}` has {} bits, the instruction writes {}",
                 reg.ty.bits(),
@@ -330,8 +346,9 @@ impl<'b, 'a> Decoder<'b, 'a> {
             }
             Operand::Name(name, None) => {
                 if let Some(reg) = self.b.reg(name) {
-                    if reg.ty.bits() < 32 {
-                        return Err(self.error(format!("`{name}` is too narrow for an address")));
+                    if !matches!(reg.ty.bits(), 32 | 64) {
+                        return Err(self
+                            .error(format!("`{name}` is no address: 32 or 64 bits are expected")));
                     }
                     return Ok(Addr { base: Some(reg.slot), offset: *offset, frame: false });
                 }

@@ -48,8 +48,23 @@ impl Decoder<'_, '_> {
             "atom" => self.atomic(true),
             "red" => self.atomic(false),
             "cvta" => self.cvta(),
-            "isspacep" => Err(self.error("asking for an address's space is not supported")),
+            "isspacep" => {
+                let Some(space) = self.mods.find(space) else {
+                    return Err(self.error("a state space is missing"));
+                };
+                self.finish(2)?;
+                let operand = self.operand(0)?;
+                let (d, a) = (self.pred_dst_of(operand)?, self.src(1, Ty::U64)?);
+                self.emit(Op::IsSpace { space, d, a });
+                Ok(())
+            }
             "prefetch" | "prefetchu" => {
+                self.mods.find(space);
+                while self.mods.one_of(&["L1", "L2", "tensormap"]).is_some() {}
+                self.cache_hints();
+                self.finish(1)?;
+                // The address is formed and nothing else happens.
+                self.addr(0)?;
                 self.emit(Op::Nop);
                 Ok(())
             }
@@ -89,10 +104,11 @@ impl Decoder<'_, '_> {
             _ => 8,
         };
         let ty = self.ty()?;
-        if matches!(ty, Ty::Pred | Ty::B128) {
+        if ty == Ty::Pred || ty == Ty::B128 && lanes > 1 {
             return Err(self.error("this type is not loaded or stored here"));
         }
-        let bytes = ty.bytes();
+        // 16 bytes of one register go as two words.
+        let (bytes, lanes) = if ty == Ty::B128 { (8, 2) } else { (ty.bytes(), lanes) };
         if bytes * lanes > 32 || lanes == 8 && bytes != 4 {
             return Err(self.error("the vector is wider than memory accesses are"));
         }
@@ -103,12 +119,15 @@ impl Decoder<'_, '_> {
         let (data, at) = if load { (0, 1) } else { (1, 0) };
         let addr = self.addr(at)?;
         let named = self.addr_name(at).and_then(|n| self.space_of(n));
-        let parts = self.elements(data)?;
-        if parts.len() != lanes as usize {
-            return Err(self.error(format!("{lanes} registers are expected")));
-        }
+        let mut parts = self.elements(data)?;
         let mut sign_to = 0;
         let mut regs = Vec::new();
+        if let (Ty::B128, [p]) = (ty, parts) {
+            regs.extend(self.wide(p)?);
+            parts = &[];
+        } else if parts.len() != lanes as usize {
+            return Err(self.error(format!("{lanes} registers are expected")));
+        }
         for p in parts {
             if load {
                 let (slot, bits) = self.dst_wide(p, ty)?;
@@ -178,6 +197,9 @@ impl Decoder<'_, '_> {
             _ => 8,
         };
         let ty = self.ty()?;
+        if ty == Ty::B128 && lanes == 1 && matches!(op, AtomOp::Exch | AtomOp::Cas) {
+            return self.atomic_wide(op, space, returns, hint);
+        }
         let float = matches!(ty, Ty::F16 | Ty::F16x2 | Ty::Bf16 | Ty::Bf16x2 | Ty::F32 | Ty::F64);
         let minmax = matches!(op, AtomOp::Min | AtomOp::Max);
         let legal = match op {
@@ -208,6 +230,27 @@ impl Decoder<'_, '_> {
         let b = self.src_vector(first + 1, lanes, ty)?;
         let c = if sources == 2 { Some(self.src(first + 2, ty)?) } else { None };
         self.emit(Op::Atom { op, ty, space, addr, d, b, c });
+        Ok(())
+    }
+
+    fn atomic_wide(&mut self, op: AtomOp, space: Space, returns: bool, hint: bool) -> Result<()> {
+        self.require(self.b.ctx.target.at_least(90), "sm_90 or newer")?;
+        if !returns {
+            return Err(self.error("there is no such reduction"));
+        }
+        let swaps = op == AtomOp::Cas;
+        self.finish(3 + usize::from(swaps) + usize::from(hint))?;
+        let (to, b) = (self.operand(0)?, self.operand(2)?);
+        let d = self.wide(to)?;
+        let addr = self.addr(1)?;
+        let b = self.wide(b)?;
+        let c = if swaps {
+            let operand = self.operand(3)?;
+            Some(self.wide(operand)?)
+        } else {
+            None
+        };
+        self.emit(Op::AtomWide { space, addr, d, b, c });
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::error::Space;
 use crate::exec::mma::MmaOp;
 use crate::exec::wgmma::WgmmaOp;
-use crate::parse::ast::Ty;
+use crate::parse::ast::{Loc, Ty};
 
 /// A value of every lane.
 pub(crate) type Lanes = [u64; 32];
@@ -157,6 +157,8 @@ pub(crate) enum MbarOp {
         count: Option<Slot>,
         drop: bool,
         expect_tx: Option<Slot>,
+        /// It is a mistake if this ends the phase.
+        no_complete: bool,
     },
     ExpectTx {
         bytes: Slot,
@@ -248,6 +250,13 @@ pub(crate) enum Op {
         pre: Option<LaneFix>,
         post: Option<LaneFix>,
     },
+    /// Integer division or remainder, which has no result for a zero divisor.
+    Divide {
+        f: fn(&Lanes, &Lanes, &mut Lanes),
+        d: Slot,
+        a: Slot,
+        b: Slot,
+    },
     /// Copies also the fact of being unwritten.
     Mov {
         d: Slot,
@@ -277,18 +286,21 @@ pub(crate) enum Op {
         b: Slot,
         p: Pred,
     },
+    /// The second predicate is of the opposite comparison, for pairs of the high halves.
     Setp {
         f: CompareFn,
+        high: Option<CompareFn>,
         pre: Option<LaneFix>,
         d: PSlot,
-        not_d: Option<PSlot>,
+        second: Option<PSlot>,
         a: Slot,
         b: Slot,
         combine: Option<(BoolOp, Pred)>,
     },
-    /// `set`: a whole register of ones, or 1.0.
+    /// `set`: a whole register of ones, or 1.0; for pairs in each half.
     Set {
         f: CompareFn,
+        high: Option<CompareFn>,
         pre: Option<LaneFix>,
         d: Slot,
         a: Slot,
@@ -302,14 +314,11 @@ pub(crate) enum Op {
         d: PSlot,
         a: Slot,
     },
-    /// Two packed comparisons (`setp.*.f16x2`), low and high half.
-    SetpPair {
-        low: CompareFn,
-        high: CompareFn,
+    /// `isspacep`.
+    IsSpace {
+        space: Space,
         d: PSlot,
-        e: PSlot,
         a: Slot,
-        b: Slot,
     },
     /// Addition and multiplication with the carry flag.
     Carry {
@@ -353,6 +362,14 @@ pub(crate) enum Op {
         d: Vec<Slot>,
         b: Vec<Slot>,
         c: Option<Slot>,
+    },
+    /// Exchange of 16 bytes, or with `c` compare and swap.
+    AtomWide {
+        space: Space,
+        addr: Addr,
+        d: [Slot; 2],
+        b: [Slot; 2],
+        c: Option<[Slot; 2]>,
     },
     Bra {
         target: u32,
@@ -493,7 +510,7 @@ pub(crate) struct Inst {
     pub guard: Option<Pred>,
     pub op: Op,
     pub line: u32,
-    pub loc: Option<(u32, u32)>,
+    pub loc: Option<Loc>,
     pub span: Range<usize>,
     /// Meeting point of lanes that a guard sends different ways, for guarded `ret`.
     pub meet: u32,
@@ -538,6 +555,7 @@ pub(crate) struct Function {
     pub param_bytes: u32,
     pub frame: Vec<FrameVar>,
     pub frame_bytes: u64,
+    pub frame_align: u64,
     pub shared: Vec<SharedVar>,
     pub callees: Vec<u32>,
     pub tuning: crate::parse::ast::Tuning,

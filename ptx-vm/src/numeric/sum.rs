@@ -104,6 +104,17 @@ impl Sum {
 
     /// The sum of all terms, rounded once, to nearest even.
     pub fn exact(&self, out: Format) -> u64 {
+        self.rounded(out, Rounding::NearestEven)
+    }
+
+    /// Whether finite terms cancel to nothing.
+    pub fn is_zero(&self) -> bool {
+        self.rounded(Format::F64, Rounding::Up) << 1 == 0
+            && self.rounded(Format::F64, Rounding::Down) << 1 == 0
+    }
+
+    /// The sum of all terms, rounded once.
+    pub fn rounded(&self, out: Format, mode: Rounding) -> u64 {
         if let Some(code) = self.special(out) {
             return code;
         }
@@ -124,7 +135,7 @@ impl Sum {
         } else {
             wide_sum(&self.terms, low, high)
         };
-        round(v, sticky, out, Rounding::NearestEven, false)
+        round(v, sticky, out, mode, false)
     }
 }
 

@@ -124,8 +124,16 @@ pub(crate) struct RawInst {
     pub operands: Vec<Operand>,
     pub line: u32,
     pub span: Range<usize>,
-    /// Index of the file and the line from `.loc`.
-    pub loc: Option<(u32, u32)>,
+    /// What the last `.loc` says.
+    pub loc: Option<Loc>,
+}
+
+/// A place in the source: index of the file and line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Loc {
+    pub at: (u32, u32),
+    /// Where the function that holds it was inlined.
+    pub inlined: Option<(u32, u32)>,
 }
 
 /// A declared variable.

@@ -1,7 +1,7 @@
 //! Statements and operands of a function body.
 
 use super::Cursor;
-use super::ast::{Operand, RawInst, RegDecl, Stmt, Ty, VarSpace};
+use super::ast::{Loc, Operand, RawInst, RegDecl, Stmt, Ty, VarSpace};
 use super::lexer::Tok;
 use super::module::{signed_offset, variables};
 use crate::error::Result;
@@ -107,7 +107,7 @@ fn directive(c: &mut Cursor<'_>, name: &str, out: &mut Vec<Stmt>) -> Result<()> 
             let file = c.uint32("a file number")?;
             let line = c.uint32("a line number")?;
             c.int("a column")?;
-            c.loc = Some((file, line));
+            let mut inlined = None;
             if c.eat(',') {
                 // `function_name symbol[+n], inlined_at file line column`
                 c.ident("`function_name`")?;
@@ -115,10 +115,10 @@ fn directive(c: &mut Cursor<'_>, name: &str, out: &mut Vec<Stmt>) -> Result<()> 
                 signed_offset(c)?;
                 c.expect(',')?;
                 c.ident("`inlined_at`")?;
-                for _ in 0..3 {
-                    c.int("a number")?;
-                }
+                inlined = Some((c.uint32("a file number")?, c.uint32("a line number")?));
+                c.int("a column")?;
             }
+            c.loc = Some(Loc { at: (file, line), inlined });
             Ok(())
         }
         "pragma" => {

@@ -18,7 +18,7 @@ const MAX_DEPTH: u32 = 32;
 pub(crate) struct Cursor<'a> {
     tokens: Vec<Token<'a>>,
     at: usize,
-    loc: Option<(u32, u32)>,
+    loc: Option<ast::Loc>,
     depth: u32,
 }
 

@@ -109,14 +109,15 @@ pub(crate) fn test(op: &str, wide: bool) -> Option<fn(&crate::lower::ops::Lanes)
         ("infinite", false) => test!(|a| f(a).is_infinite()),
         ("number", false) => test!(|a| !f(a).is_nan()),
         ("notanumber", false) => test!(|a| f(a).is_nan()),
-        ("normal", false) => test!(|a| f(a).is_normal()),
-        ("subnormal", false) => test!(|a| f(a).is_subnormal() || f(a) == 0.0),
+        // Zero counts as normal.
+        ("normal", false) => test!(|a| f(a).is_normal() || f(a) == 0.0),
+        ("subnormal", false) => test!(|a| f(a).is_subnormal()),
         ("finite", true) => test!(|a| d(a).is_finite()),
         ("infinite", true) => test!(|a| d(a).is_infinite()),
         ("number", true) => test!(|a| !d(a).is_nan()),
         ("notanumber", true) => test!(|a| d(a).is_nan()),
-        ("normal", true) => test!(|a| d(a).is_normal()),
-        ("subnormal", true) => test!(|a| d(a).is_subnormal() || d(a) == 0.0),
+        ("normal", true) => test!(|a| d(a).is_normal() || d(a) == 0.0),
+        ("subnormal", true) => test!(|a| d(a).is_subnormal()),
         _ => return None,
     })
 }

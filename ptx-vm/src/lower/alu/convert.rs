@@ -71,6 +71,11 @@ pub(crate) enum Cvt {
         up: bool,
         saturate: bool,
     },
+    /// Halves of one register to scales.
+    NarrowScale {
+        up: bool,
+        saturate: bool,
+    },
     WidenScale,
     /// `cvt.pack.sat`: two s32 to narrow integers, over the third source shifted up.
     Pack {
@@ -154,6 +159,11 @@ pub(crate) fn run(cvt: Cvt, a: &Lanes, b: &Lanes, c: &Lanes, o: &mut Lanes) {
                 *o = part(a) << 8 | part(b);
             }
         }
+        // A bf16 is the upper half of the f32 with its value.
+        Cvt::NarrowScale { up, saturate } => one(o, &|a| {
+            let part = |x: u64| u64::from(f32_to_e8m0((x << 16) as u32, up, saturate));
+            part(a >> 16) << 8 | part(a & 0xffff)
+        }),
         Cvt::WidenScale => one(o, &|a| {
             let part = |x: u64| match e8m0_exponent(x as u8) {
                 None => u64::from(crate::numeric::native::NAN16),
@@ -212,8 +222,13 @@ fn to_integral(x: f64, mode: Rounding) -> f64 {
 
 fn float_int(a: u64, from: Format, to: (u32, bool), register: u32, mode: Rounding) -> u64 {
     let x = to_integral(to_f64(a & mask_of(from.bits()), from), mode);
-    // NaN casts to 0; the cast to i128 saturates far outside every target range.
-    let value = clamp(x as i128, to);
+    // Where 64 bits take part, NaN gives the highest bit alone, elsewhere 0. The cast to
+    // i128 saturates far outside every target range.
+    let value = if x.is_nan() && (from == Format::F64 || to.0 == 64) {
+        1 << (to.0 - 1)
+    } else {
+        clamp(x as i128, to)
+    };
     let extended = if to.1 { sign_extend(value, to.0) as u64 } else { value };
     extended & mask_of(register)
 }
@@ -267,5 +282,7 @@ fn fixed(code: u64, to: Format, fix: Fix) -> u64 {
             code = convert(1f64.to_bits(), Format::F64, to, Rounding::NearestEven, false);
         }
     }
-    if fix.relu { relu_code(code, to, true) } else { code }
+    // A tf32 code lies where an f32's bits do.
+    let to = if to == Format::TF32 { Format::F32 } else { to };
+    relu_code(code, to, fix.relu)
 }

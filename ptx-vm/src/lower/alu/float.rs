@@ -2,10 +2,13 @@
 
 use super::{f1, f2, f3};
 use crate::lower::ops::{AluFn, LaneFix};
-use crate::numeric::Rounding;
 use crate::numeric::native::{
     NAN32, add_odd, d, db, div_odd, f, fb, flush, fma32, saturate, sqrt_odd, to_f32,
 };
+use crate::numeric::{Rounding, directed};
+
+/// Divisors over this are treated as infinite by `div.approx`.
+const TWO_126: f32 = 1.0 / f32::MIN_POSITIVE;
 
 /// Flushes f32 subnormals in all lanes.
 pub(crate) const FLUSH: LaneFix = |x| x.iter_mut().for_each(|x| *x = flush(*x));
@@ -14,16 +17,33 @@ pub(crate) const SATURATE: LaneFix = |x| x.iter_mut().for_each(|x| *x = saturate
 /// Flushes, then clamps.
 pub(crate) const FLUSH_SATURATE: LaneFix = |x| x.iter_mut().for_each(|x| *x = saturate(flush(*x)));
 
-/// Picks the closure for a rounding by writing it with `MODE` bound.
-macro_rules! rounded {
+/// Picks the closure for a directed rounding by writing it with `MODE` bound.
+macro_rules! directed {
     ($mode:expr, $make:ident, |$($v:ident),+| $e:expr) => {
         match $mode {
-            Rounding::NearestEven => { const MODE: Rounding = Rounding::NearestEven; $make!(|$($v),+| fb(to_f32($e, MODE))) }
-            Rounding::TowardZero => { const MODE: Rounding = Rounding::TowardZero; $make!(|$($v),+| fb(to_f32($e, MODE))) }
-            Rounding::Down => { const MODE: Rounding = Rounding::Down; $make!(|$($v),+| fb(to_f32($e, MODE))) }
-            _ => { const MODE: Rounding = Rounding::Up; $make!(|$($v),+| fb(to_f32($e, MODE))) }
+            Rounding::TowardZero => {
+                const MODE: Rounding = Rounding::TowardZero;
+                $make!(|$($v),+| $e)
+            }
+            Rounding::Down => {
+                const MODE: Rounding = Rounding::Down;
+                $make!(|$($v),+| $e)
+            }
+            _ => {
+                const MODE: Rounding = Rounding::Up;
+                $make!(|$($v),+| $e)
+            }
         }
     };
+}
+
+/// A sum that rounds down to zero is -0, unless both terms are +0.
+fn sum_f32(x: f64, y: f64, mode: Rounding) -> u64 {
+    let s = add_odd(x, y);
+    if s == 0.0 && mode == Rounding::Down && (x.is_sign_negative() || y.is_sign_negative()) {
+        return 0x8000_0000;
+    }
+    fb(to_f32(s, mode))
 }
 
 fn wide(x: u64) -> f64 {
@@ -41,13 +61,13 @@ pub(crate) fn rounded_f32(name: &str, mode: Rounding) -> Option<AluFn> {
         "fma" if nearest => f3!(|a, b, c| fb(fma32(f(a), f(b), f(c)))),
         "rcp" if nearest => f1!(|a| fb(1.0 / f(a))),
         "sqrt" if nearest => f1!(|a| fb(f(a).sqrt())),
-        "add" => rounded!(mode, f2, |a, b| add_odd(wide(a), wide(b))),
-        "sub" => rounded!(mode, f2, |a, b| add_odd(wide(a), -wide(b))),
-        "mul" => rounded!(mode, f2, |a, b| wide(a) * wide(b)),
-        "div" => rounded!(mode, f2, |a, b| div_odd(f(a), f(b))),
-        "fma" => rounded!(mode, f3, |a, b, c| add_odd(wide(a) * wide(b), wide(c))),
-        "rcp" => rounded!(mode, f1, |a| div_odd(1.0, f(a))),
-        "sqrt" => rounded!(mode, f1, |a| sqrt_odd(f(a))),
+        "add" => directed!(mode, f2, |a, b| sum_f32(wide(a), wide(b), MODE)),
+        "sub" => directed!(mode, f2, |a, b| sum_f32(wide(a), -wide(b), MODE)),
+        "mul" => directed!(mode, f2, |a, b| fb(to_f32(wide(a) * wide(b), MODE))),
+        "div" => directed!(mode, f2, |a, b| fb(to_f32(div_odd(f(a), f(b)), MODE))),
+        "fma" => directed!(mode, f3, |a, b, c| sum_f32(wide(a) * wide(b), wide(c), MODE)),
+        "rcp" => directed!(mode, f1, |a| fb(to_f32(div_odd(1.0, f(a)), MODE))),
+        "sqrt" => directed!(mode, f1, |a| fb(to_f32(sqrt_odd(f(a)), MODE))),
         _ => return None,
     })
 }
@@ -70,11 +90,25 @@ pub(crate) fn plain_f32(name: &str) -> Option<AluFn> {
         "max.NaN.xorsign.abs" => {
             f2!(|a, b| xorsign(a, b, nan_or(f(a), f(b), max(f(a).abs(), f(b).abs()))))
         }
-        "min3" => f3!(|a, b, c| fb(min(min(f(a), f(b)), f(c)))),
-        "max3" => f3!(|a, b, c| fb(max(max(f(a), f(b)), f(c)))),
+        "min.3" => f3!(|a, b, c| fb(min(min(f(a), f(b)), f(c)))),
+        "max.3" => f3!(|a, b, c| fb(max(max(f(a), f(b)), f(c)))),
+        "min.abs.3" => f3!(|a, b, c| fb(min(min(size(a), size(b)), size(c)))),
+        "max.abs.3" => f3!(|a, b, c| fb(max(max(size(a), size(b)), size(c)))),
+        "min.NaN.3" => f3!(|a, b, c| three_nan(a, b, c, min(min(f(a), f(b)), f(c)))),
+        "max.NaN.3" => f3!(|a, b, c| three_nan(a, b, c, max(max(f(a), f(b)), f(c)))),
+        "min.NaN.abs.3" => {
+            f3!(|a, b, c| three_nan(a, b, c, min(min(size(a), size(b)), size(c))))
+        }
+        "max.NaN.abs.3" => {
+            f3!(|a, b, c| three_nan(a, b, c, max(max(size(a), size(b)), size(c))))
+        }
         "copysign" => f2!(|a, b| a & 0x8000_0000 | b & 0x7fff_ffff),
-        "div.approx" => f2!(|a, b| fb((wide(a) / wide(b)) as f32)),
-        // Beyond 2^126 the full-range division's divisor range, `div.full` still holds 2 ulp.
+        // As a·(1/b), whose reciprocal is flushed for divisors over 2^126: PTX says so.
+        "div.approx" => f2!(|a, b| if f(b).is_finite() && f(b).abs() > TWO_126 {
+            fb(f(a) * f32::copysign(0.0, f(b)))
+        } else {
+            fb((wide(a) / wide(b)) as f32)
+        }),
         "div.full" => f2!(|a, b| fb(f(a) / f(b))),
         "rcp.approx" => f1!(|a| fb((1.0 / wide(a)) as f32)),
         "sqrt.approx" => f1!(|a| fb(f(a).sqrt())),
@@ -88,27 +122,61 @@ pub(crate) fn plain_f32(name: &str) -> Option<AluFn> {
     })
 }
 
-/// f64 operations; rounded ones to nearest even.
-pub(crate) fn f64(name: &str) -> Option<AluFn> {
+/// f64 arithmetic with a rounding.
+pub(crate) fn rounded_f64(name: &str, mode: Rounding) -> Option<AluFn> {
+    const ONE: u64 = 0x3ff0_0000_0000_0000;
+    const MINUS: u64 = 1 << 63;
+    let nearest = mode == Rounding::NearestEven;
     Some(match name {
-        "add" => f2!(|a, b| db(d(a) + d(b))),
-        "sub" => f2!(|a, b| db(d(a) - d(b))),
-        "mul" => f2!(|a, b| db(d(a) * d(b))),
-        "div" => f2!(|a, b| db(d(a) / d(b))),
-        "fma" => f3!(|a, b, c| db(d(a).mul_add(d(b), d(c)))),
-        "rcp" => f1!(|a| db(1.0 / d(a))),
-        "sqrt" => f1!(|a| db(d(a).sqrt())),
+        "add" if nearest => f2!(|a, b| db(d(a) + d(b))),
+        "sub" if nearest => f2!(|a, b| db(d(a) - d(b))),
+        "mul" if nearest => f2!(|a, b| db(d(a) * d(b))),
+        "div" if nearest => f2!(|a, b| db(d(a) / d(b))),
+        "fma" if nearest => f3!(|a, b, c| db(d(a).mul_add(d(b), d(c)))),
+        "rcp" if nearest => f1!(|a| db(1.0 / d(a))),
+        "sqrt" if nearest => f1!(|a| db(d(a).sqrt())),
+        "add" => directed!(mode, f2, |a, b| directed::fma(a, ONE, b, MODE)),
+        "sub" => directed!(mode, f2, |a, b| directed::fma(a, ONE, b ^ MINUS, MODE)),
+        "mul" => directed!(mode, f2, |a, b| directed::mul(a, b, MODE)),
+        "div" => directed!(mode, f2, |a, b| directed::div(a, b, MODE)),
+        "fma" => directed!(mode, f3, |a, b, c| directed::fma(a, b, c, MODE)),
+        "rcp" => directed!(mode, f1, |a| directed::div(ONE, a, MODE)),
+        "sqrt" => directed!(mode, f1, |a| directed::sqrt(a, MODE)),
+        _ => return None,
+    })
+}
+
+/// f64 operations that do not round, and the approximations.
+pub(crate) fn plain_f64(name: &str) -> Option<AluFn> {
+    Some(match name {
         "abs" => f1!(|a| a & !(1 << 63)),
         "neg" => f1!(|a| a ^ 1 << 63),
         "min" => f2!(|a, b| db(min64(d(a), d(b)))),
         "max" => f2!(|a, b| db(-min64(-d(a), -d(b)))),
         "copysign" => f2!(|a, b| a & 1 << 63 | b & !(1 << 63)),
-        // A seed for Newton steps: the upper word of the nearest value, as PTX states.
-        "rcp.approx.ftz" => f1!(|a| db(1.0 / d(a)) & !0xffff_ffff),
-        "rsqrt.approx.ftz" => f1!(|a| db(1.0 / d(a).sqrt()) & !0xffff_ffff),
+        // Seeds for Newton steps: of and in the upper word only, as PTX states.
+        "rcp.approx.ftz" => f1!(|a| seed(1.0 / upper(a))),
+        "rsqrt.approx.ftz" => f1!(|a| seed(1.0 / upper(a).sqrt())),
         "rsqrt.approx" => f1!(|a| db(1.0 / d(a).sqrt())),
         _ => return None,
     })
+}
+
+/// The upper word of an f64, subnormals as zero.
+fn upper(a: u64) -> f64 {
+    // A NaN whose upper word alone would be an infinity stays one.
+    if d(a).is_nan() {
+        return f64::NAN;
+    }
+    flush64(f64::from_bits(a & !0xffff_ffff))
+}
+
+fn flush64(x: f64) -> f64 {
+    if x.is_subnormal() { f64::copysign(0.0, x) } else { x }
+}
+
+fn seed(x: f64) -> u64 {
+    db(flush64(x)) & !0xffff_ffff
 }
 
 /// The smaller; a number wins over NaN, and -0 is less than +0.
@@ -149,6 +217,14 @@ fn min64(a: f64, b: f64) -> f64 {
 #[inline(always)]
 fn nan_or(a: f32, b: f32, x: f32) -> f32 {
     if a.is_nan() || b.is_nan() { f32::NAN } else { x }
+}
+
+fn size(a: u64) -> f32 {
+    f(a).abs()
+}
+
+fn three_nan(a: u64, b: u64, c: u64, x: f32) -> u64 {
+    fb(nan_or(f(a), f(b), nan_or(f(c), 0.0, x)))
 }
 
 fn xorsign(a: u64, b: u64, x: f32) -> u64 {

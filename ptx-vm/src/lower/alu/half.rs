@@ -72,6 +72,18 @@ macro_rules! table {
             "max" => halves!($pair, 2, |p: u64, q: u64| lesser(p, q, get, true, false)),
             "min.NaN" => halves!($pair, 2, |p: u64, q: u64| lesser(p, q, get, false, true)),
             "max.NaN" => halves!($pair, 2, |p: u64, q: u64| lesser(p, q, get, true, true)),
+            "min.xorsign.abs" => {
+                halves!($pair, 2, |p: u64, q: u64| xorsign(p, q, get, false, false))
+            }
+            "max.xorsign.abs" => {
+                halves!($pair, 2, |p: u64, q: u64| xorsign(p, q, get, true, false))
+            }
+            "min.NaN.xorsign.abs" => {
+                halves!($pair, 2, |p: u64, q: u64| xorsign(p, q, get, false, true))
+            }
+            "max.NaN.xorsign.abs" => {
+                halves!($pair, 2, |p: u64, q: u64| xorsign(p, q, get, true, true))
+            }
             "ex2.approx" => halves!($pair, 1, |p: u64| $put(get(p).exp2())),
             "tanh.approx" => halves!($pair, 1, |p: u64| $put(get(p).tanh())),
             _ => return None,
@@ -79,7 +91,8 @@ macro_rules! table {
     }};
 }
 
-fn lesser(p: u64, q: u64, get: fn(u64) -> f64, greater: bool, nan_wins: bool) -> u64 {
+/// The lesser or greater of two codes, whose values `get` gives.
+pub(crate) fn lesser(p: u64, q: u64, get: fn(u64) -> f64, greater: bool, nan_wins: bool) -> u64 {
     let (a, b) = (get(p), get(q));
     let canonical = u64::from(NAN16);
     match (a.is_nan(), b.is_nan()) {
@@ -106,6 +119,12 @@ fn lesser(p: u64, q: u64, get: fn(u64) -> f64, greater: bool, nan_wins: bool) ->
     }
 }
 
+/// The lesser or greater magnitude, with the product's sign.
+fn xorsign(p: u64, q: u64, get: fn(u64) -> f64, greater: bool, nan_wins: bool) -> u64 {
+    let d = lesser(p & 0x7fff, q & 0x7fff, get, greater, nan_wins);
+    if get(d).is_nan() { d } else { d | (p ^ q) & 0x8000 }
+}
+
 /// f16 operations.
 pub(crate) fn f16(name: &str, pair: bool) -> Option<AluFn> {
     table!(name, pair, h, hb)
@@ -120,36 +139,43 @@ fn each(x: &mut u64, change: fn(u64) -> u64) {
     *x = change(*x & 0xffff) | change(*x >> 16 & 0xffff) << 16;
 }
 
-/// Negative results become +0, NaN the canonical NaN; `nan_from` is the code of infinity.
-pub(crate) fn relu(bf16: bool) -> LaneFix {
-    fn clip(x: u64, infinity: u64) -> u64 {
-        if x & 0x7fff > infinity {
-            u64::from(NAN16)
-        } else if x & 0x8000 != 0 {
-            0
-        } else {
-            x
-        }
-    }
-    if bf16 {
-        |x| x.iter_mut().for_each(|x| each(x, |v| clip(v, 0x7f80)))
+fn relu(x: u64, infinity: u64) -> u64 {
+    if x & 0x7fff > infinity {
+        u64::from(NAN16)
+    } else if x & 0x8000 != 0 {
+        0
     } else {
-        |x| x.iter_mut().for_each(|x| each(x, |v| clip(v, 0x7c00)))
+        x
     }
 }
 
-/// Clamps f16 halves to [0, 1], NaN to 0.
-pub(crate) const SATURATE_F16: LaneFix = |x| {
-    x.iter_mut().for_each(|x| {
-        each(x, |v| match v {
-            0x8000.. => 0,
-            0x7c01.. => 0,
-            0x3c01.. => 0x3c00,
-            v => v,
-        })
-    })
-};
+fn saturate_f16(v: u64) -> u64 {
+    match v {
+        0x8000.. => 0,
+        0x7c01.. => 0,
+        0x3c01.. => 0x3c00,
+        v => v,
+    }
+}
 
+fn flush_f16(v: u64) -> u64 {
+    if v & 0x7c00 == 0 { v & 0x8000 } else { v }
+}
+
+/// Makes negative f16 halves +0, NaN the canonical NaN.
+pub(crate) const RELU_F16: LaneFix = |x| x.iter_mut().for_each(|x| each(x, |v| relu(v, 0x7c00)));
+/// The same for bf16.
+pub(crate) const RELU_BF16: LaneFix = |x| x.iter_mut().for_each(|x| each(x, |v| relu(v, 0x7f80)));
+/// Flushes, then as [`RELU_F16`].
+pub(crate) const FLUSH_RELU_F16: LaneFix =
+    |x| x.iter_mut().for_each(|x| each(x, |v| relu(flush_f16(v), 0x7c00)));
+/// Clamps f16 halves to [0, 1], NaN to 0.
+pub(crate) const SATURATE_F16: LaneFix = |x| x.iter_mut().for_each(|x| each(x, saturate_f16));
+/// Flushes, then clamps.
+pub(crate) const FLUSH_SATURATE_F16: LaneFix =
+    |x| x.iter_mut().for_each(|x| each(x, |v| saturate_f16(flush_f16(v))));
 /// Flushes f16 subnormals.
-pub(crate) const FLUSH_F16: LaneFix =
-    |x| x.iter_mut().for_each(|x| each(x, |v| if v & 0x7c00 == 0 { v & 0x8000 } else { v }));
+pub(crate) const FLUSH_F16: LaneFix = |x| x.iter_mut().for_each(|x| each(x, flush_f16));
+/// Flushes bf16 subnormals.
+pub(crate) const FLUSH_BF16: LaneFix =
+    |x| x.iter_mut().for_each(|x| each(x, |v| if v & 0x7f80 == 0 { v & 0x8000 } else { v }));

@@ -2,6 +2,20 @@
 
 use super::{f1, f2, f3, mask, mask_of, sx};
 use crate::lower::ops::AluFn;
+use crate::parse::ast::Ty;
+
+/// Whether an instruction has this type: some work on bits, most on numbers, `shr` on both.
+pub(crate) fn takes(opcode: &str, ty: Ty) -> bool {
+    let bits = matches!(ty, Ty::B16 | Ty::B32 | Ty::B64);
+    let numbers = matches!(ty, Ty::U16 | Ty::U32 | Ty::U64 | Ty::S16 | Ty::S32 | Ty::S64);
+    match opcode {
+        "shr" => bits || numbers,
+        "and" | "or" | "xor" | "not" | "cnot" | "shl" => bits,
+        "popc" | "clz" | "brev" | "bfi" | "fns" | "bmsk" | "shf" => bits && ty != Ty::B16,
+        "bfe" | "bfind" => numbers && ty.bits() != 16,
+        _ => numbers,
+    }
+}
 
 /// The lane function of an integer instruction; `name` includes `lo`, `hi`, `wide`.
 /// Division by zero gives all ones and the remainder the dividend: PTX leaves both open.
@@ -46,24 +60,40 @@ fn table<const B: u32, const W: u32>(name: &str, signed: bool) -> Option<AluFn> 
                 .wrapping_add(c)
                 & mask::<B>())
         }
+        ("mad.hi.sat", true) if B == 32 => f3!(|a, b, c| {
+            let high = (sx::<32>(a) * sx::<32>(b)) >> 32;
+            clamp32(high + sx::<32>(c))
+        }),
         ("mad.wide", false) => f3!(|a, b, c| a.wrapping_mul(b).wrapping_add(c) & mask::<W>()),
         ("mad.wide", true) => {
             f3!(|a, b, c| (sx::<B>(a).wrapping_mul(sx::<B>(b)) as u64).wrapping_add(c)
                 & mask::<W>())
         }
         ("mul24.lo", false) if B == 32 => {
-            f2!(|a, b| (a & 0xff_ffff).wrapping_mul(b & 0xff_ffff) & mask::<32>())
+            f2!(|a, b| product24(a, b) & mask::<32>())
         }
         ("mul24.lo", true) if B == 32 => {
-            f2!(|a, b| sx::<24>(a).wrapping_mul(sx::<24>(b)) as u64 & mask::<32>())
+            f2!(|a, b| signed_product24(a, b) as u64 & mask::<32>())
         }
         ("mad24.lo", false) if B == 32 => {
-            f3!(|a, b, c| (a & 0xff_ffff).wrapping_mul(b & 0xff_ffff).wrapping_add(c)
-                & mask::<32>())
+            f3!(|a, b, c| product24(a, b).wrapping_add(c) & mask::<32>())
         }
         ("mad24.lo", true) if B == 32 => {
-            f3!(|a, b, c| (sx::<24>(a).wrapping_mul(sx::<24>(b)) as u64).wrapping_add(c)
-                & mask::<32>())
+            f3!(|a, b, c| (signed_product24(a, b) as u64).wrapping_add(c) & mask::<32>())
+        }
+        // The upper 32 of the product's 48 bits.
+        ("mul24.hi", false) if B == 32 => f2!(|a, b| product24(a, b) >> 16),
+        ("mul24.hi", true) if B == 32 => {
+            f2!(|a, b| (signed_product24(a, b) >> 16) as u64 & mask::<32>())
+        }
+        ("mad24.hi", false) if B == 32 => {
+            f3!(|a, b, c| (product24(a, b) >> 16).wrapping_add(c) & mask::<32>())
+        }
+        ("mad24.hi", true) if B == 32 => {
+            f3!(|a, b, c| ((signed_product24(a, b) >> 16) as u64).wrapping_add(c) & mask::<32>())
+        }
+        ("mad24.hi.sat", true) if B == 32 => {
+            f3!(|a, b, c| clamp32((signed_product24(a, b) >> 16) + sx::<32>(c)))
         }
         ("div", false) => f2!(|a, b| a.checked_div(b).unwrap_or(u64::MAX) & mask::<B>()),
         ("div", true) => f2!(|a, b| {
@@ -121,6 +151,10 @@ fn table<const B: u32, const W: u32>(name: &str, signed: bool) -> Option<AluFn> 
         ("bmsk.wrap", _) if B == 32 => {
             f2!(|a, b| mask_of(b as u32 & 31) << (a & 31) & mask::<32>())
         }
+        ("szext.clamp", _) if B == 32 && signed => f2!(|a, b| szext(a, b.min(32) as u32, true)),
+        ("szext.clamp", _) if B == 32 => f2!(|a, b| szext(a, b.min(32) as u32, false)),
+        ("szext.wrap", _) if B == 32 && signed => f2!(|a, b| szext(a, b as u32 & 31, true)),
+        ("szext.wrap", _) if B == 32 => f2!(|a, b| szext(a, b as u32 & 31, false)),
         ("fns", _) if B == 32 => f3!(|a, b, c| fns(a as u32, b as u32, c as u32 as i32)),
         ("shf.l.wrap", _) if B == 32 => {
             f3!(|a, b, c| ((b << 32 | a) << (c & 31) >> 32) & mask::<32>())
@@ -139,6 +173,25 @@ fn table<const B: u32, const W: u32>(name: &str, signed: bool) -> Option<AluFn> 
         }),
         _ => return None,
     })
+}
+
+fn clamp32(x: i64) -> u64 {
+    x.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as u64 & mask::<32>()
+}
+
+fn product24(a: u64, b: u64) -> u64 {
+    (a & 0xff_ffff) * (b & 0xff_ffff)
+}
+
+fn signed_product24(a: u64, b: u64) -> i64 {
+    sx::<24>(a) * sx::<24>(b)
+}
+
+/// The low `n` bits, extended to 32.
+fn szext(a: u64, n: u32, signed: bool) -> u64 {
+    let kept = a & mask_of(n);
+    let negative = signed && n > 0 && kept >> (n - 1) & 1 == 1;
+    if negative { (kept | !mask_of(n)) & mask::<32>() } else { kept }
 }
 
 /// A negative number's bits inverted, so that the highest set bit is the highest that
@@ -338,6 +391,11 @@ pub(crate) fn carry(name: &str, signed: bool, bits: u32) -> Option<CarryFn> {
         ("mad.hi", false, 64) => |a, b, x, c| {
             let p = (u128::from(a) * u128::from(b)) >> 64;
             let s = p + u128::from(x) + u128::from(c);
+            (s as u64, s >> 64 != 0)
+        },
+        ("mad.hi", true, 64) => |a, b, x, c| {
+            let p = (i128::from(a as i64) * i128::from(b as i64)) >> 64;
+            let s = u128::from(p as u64) + u128::from(x) + u128::from(c);
             (s as u64, s >> 64 != 0)
         },
         _ => return None,

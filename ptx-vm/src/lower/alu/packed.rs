@@ -4,7 +4,7 @@ use super::{f2, f3, mask, sx};
 use crate::lower::ops::AluFn;
 use crate::numeric::native::{f, fb, fma32};
 
-/// `add`, `min`, `max` on `u16x2` and `s16x2`.
+/// `add`, `min`, `max` on `u16x2` and `s16x2`; `.relu` on signed ones.
 pub(crate) fn int16x2(name: &str, signed: bool) -> Option<AluFn> {
     fn pair(a: u64, b: u64, op: fn(u64, u64) -> u64) -> u64 {
         op(a & 0xffff, b & 0xffff) & 0xffff | (op(a >> 16, b >> 16) & 0xffff) << 16
@@ -15,6 +15,12 @@ pub(crate) fn int16x2(name: &str, signed: bool) -> Option<AluFn> {
         ("max", false) => f2!(|a, b| pair(a, b, u64::max)),
         ("min", true) => f2!(|a, b| pair(a, b, |p, q| sx::<16>(p).min(sx::<16>(q)) as u64)),
         ("max", true) => f2!(|a, b| pair(a, b, |p, q| sx::<16>(p).max(sx::<16>(q)) as u64)),
+        ("min.relu", true) => {
+            f2!(|a, b| pair(a, b, |p, q| sx::<16>(p).min(sx::<16>(q)).max(0) as u64))
+        }
+        ("max.relu", true) => {
+            f2!(|a, b| pair(a, b, |p, q| sx::<16>(p).max(sx::<16>(q)).max(0) as u64))
+        }
         _ => return None,
     })
 }
