@@ -187,7 +187,8 @@ impl Device {
         let uses = op.operands();
         let buffers = uses.iter().flat_map(|u| u.operand.regions().map(|r| (r.buffer(), u.access)));
         let mut locks = Locks::acquire(op.kind().name(), buffers)?;
-        let launch = Launch::new(op, &mut locks, self.caps(), &self.shared.workers);
+        let name = &kernel.info().name;
+        let launch = Launch::new(op, name, &mut locks, self.caps(), &self.shared.workers);
         self.record(kernel.info(), op);
         kernel.launch(&launch)
     }

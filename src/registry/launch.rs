@@ -20,6 +20,7 @@ pub struct Launch<'a> {
     pub caps: &'a Caps,
     /// Threads for CPU kernels.
     pub workers: &'a Workers,
+    kernel: &'a str,
     bytes: Vec<(u64, Cell<Option<BufferBytes<'a>>>)>,
 }
 
@@ -46,19 +47,20 @@ pub struct ScaledBytesMut<'a> {
 }
 
 impl<'a> Launch<'a> {
-    /// Binds an operation to its locked buffers.
+    /// Binds an operation to its locked buffers, for the kernel of that name.
     pub fn new(
         op: &'a Op,
+        kernel: &'a str,
         locks: &'a mut Locks<'_>,
         caps: &'a Caps,
         workers: &'a Workers,
     ) -> Launch<'a> {
         let bytes = locks.bytes().map(|(id, bytes)| (id, Cell::new(Some(bytes)))).collect();
-        Launch { op, caps, workers, bytes }
+        Launch { op, caps, workers, kernel, bytes }
     }
 
     fn error(&self, problem: impl Into<String>) -> Error {
-        Error::kernel(self.op.kind().name(), problem)
+        Error::kernel(self.kernel, problem)
     }
 
     fn cell(&self, region: &Region) -> Result<&Cell<Option<BufferBytes<'a>>>> {

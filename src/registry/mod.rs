@@ -20,7 +20,8 @@ pub use select::Request;
 pub use store::KernelRegistry;
 pub use workers::Workers;
 
-/// The environment variable that forces kernels by name: a comma-separated list, each entry
+/// The environment variable that forces kernels by name, read when a device is made: a
+/// comma-separated list, each entry
 /// forcing its own operation. A name that a registry does not have, although it has kernels of that
 /// backend (the part before the first dot), makes operations fail rather than pass unnoticed.
 pub const KERNEL_VARIABLE: &str = "FERROCERIUM_KERNEL";

@@ -68,6 +68,11 @@ impl AnyTensor {
         self.operand.dtype()
     }
 
+    /// The block format, or `None` for plain elements.
+    pub fn format(&self) -> Option<Format> {
+        self.operand.as_scaled().map(|scaled| scaled.format)
+    }
+
     /// The operand descriptor.
     pub fn operand(&self) -> &Operand {
         &self.operand

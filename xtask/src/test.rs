@@ -52,7 +52,8 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 
     if options.args.is_empty() && !options.full && !model_tests.is_empty() && model.is_some() {
         let mut command = cargo::command("test");
-        command.args(["--all-features", "--no-fail-fast"]);
+        // Of the whole workspace as above, or dependencies get other features and are built anew.
+        command.args(["--workspace", "--all-features", "--no-fail-fast"]);
         for name in &model_tests {
             command.args(["--test", name]);
         }

@@ -92,6 +92,8 @@ macro_rules! with_scalar {
     };
 }
 
+pub(super) use with_scalar;
+
 impl Array {
     /// Zeros.
     pub fn zeros(dims: &[usize]) -> Result<Self> {
@@ -173,25 +175,34 @@ pub(super) fn copy_elements(
     dst: &Operand,
     source: impl Fn(usize) -> usize,
 ) -> Result<()> {
-    fn copy<E: Element>(
-        launch: &Launch<'_>,
-        (src, dst): (&Operand, &Operand),
-        (from, to): (&Dense, &Dense),
-        source: impl Fn(usize) -> usize,
-    ) -> Result<()> {
-        let (input, output) = (launch.read_dense::<E>(src)?, launch.write_dense::<E>(dst)?);
-        for (position, offset) in to.offsets().into_iter().enumerate() {
-            output[offset] = input[strided(source(position), &from.dims, &from.strides)];
+    match dst.dtype() {
+        Some(DType::E2M1x2) => map_elements::<E2M1x2, _>(launch, src, dst, source, |x| x),
+        Some(dtype) => {
+            with_scalar!(dtype, E => map_elements::<E, E>(launch, src, dst, source, |x| x))
         }
-        Ok(())
+        None => Err(not_dense()),
     }
-    let (Operand::Dense(from), Operand::Dense(to)) = (src, dst) else {
-        return Err(Error::layout("reference", "operand", "plain elements are expected"));
-    };
-    if from.dtype == DType::E2M1x2 {
-        return copy::<E2M1x2>(launch, (src, dst), (from, to), source);
+}
+
+/// The element at row-major position `p` of `dst` is `f` of the one at position `source(p)` of
+/// `src`.
+pub(super) fn map_elements<S: Element, D: Element>(
+    launch: &Launch<'_>,
+    src: &Operand,
+    dst: &Operand,
+    source: impl Fn(usize) -> usize,
+    f: impl Fn(S) -> D,
+) -> Result<()> {
+    let (Operand::Dense(from), Operand::Dense(to)) = (src, dst) else { return Err(not_dense()) };
+    let (input, output) = (launch.read_dense::<S>(src)?, launch.write_dense::<D>(dst)?);
+    for (position, offset) in to.offsets().into_iter().enumerate() {
+        output[offset] = f(input[strided(source(position), &from.dims, &from.strides)]);
     }
-    with_scalar!(from.dtype, E => copy::<E>(launch, (src, dst), (from, to), source))
+    Ok(())
+}
+
+fn not_dense() -> Error {
+    Error::layout("reference", "operand", "plain elements are expected")
 }
 
 /// The strided offset of a row-major position.
