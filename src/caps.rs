@@ -53,6 +53,9 @@ pub enum Isa {
     Mma,
     /// `mma.sync` on E4M3 and E5M2.
     MmaFp8,
+    /// The same with sums as precise as those of 16-bit elements; without it they keep some 14
+    /// bits (arXiv 2412.19437, section 3.5.2).
+    MmaFp8Full,
     /// `mma.sync` with block scales on FP8 and FP4: `mxf8f6f4`, `mxf4`, `mxf4nvf4`.
     MmaBlockScaled,
     /// Conversions from and to FP8.
@@ -65,6 +68,12 @@ pub enum Isa {
     Wgmma,
     /// Matrix products in tensor memory.
     Tcgen05,
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
 }
 
 /// Memory by who may touch it.
@@ -171,7 +180,7 @@ impl fmt::Display for Caps {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} × {}", self.target, self.units)?;
         for isa in &self.isa {
-            write!(f, ", {isa:?}")?;
+            write!(f, ", {isa}")?;
         }
         Ok(())
     }

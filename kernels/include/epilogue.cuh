@@ -9,7 +9,7 @@ struct Matrix {
     i64 batch[4];
     i64 row, col;
     int dtype;
-    int reserved;
+    int words;  // whether four bytes along a row are an aligned word
 
     __device__ u8* of_batch(const int (&index)[4]) const {
         u8* at = data;

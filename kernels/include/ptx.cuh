@@ -13,6 +13,12 @@ __device__ inline void copy_async_16(u32 to, const void* from, int valid) {
                  : "memory");
 }
 
+// Copies 4 bytes likewise.
+__device__ inline void copy_async_4(u32 to, const void* from, int valid) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from), "r"(valid)
+                 : "memory");
+}
+
 // Ends a group of copies; groups are waited for in order.
 __device__ inline void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 

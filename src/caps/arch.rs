@@ -74,8 +74,15 @@ impl Arch {
 }
 
 /// What the chips of the `sm_12x` family have.
-const BLACKWELL_CONSUMER: &[Isa] =
-    &[Isa::Mma, Isa::MmaFp8, Isa::MmaBlockScaled, Isa::ConvertFp8, Isa::ConvertFp4, Isa::Tma];
+const BLACKWELL_CONSUMER: &[Isa] = &[
+    Isa::Mma,
+    Isa::MmaFp8,
+    Isa::MmaFp8Full,
+    Isa::MmaBlockScaled,
+    Isa::ConvertFp8,
+    Isa::ConvertFp4,
+    Isa::Tma,
+];
 
 impl fmt::Display for Arch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -22,7 +22,7 @@ pub(super) struct Matrix {
     pub row: i64,
     pub col: i64,
     dtype: i32,
-    reserved: i32,
+    words: i32,
 }
 
 impl Matrix {
@@ -60,7 +60,13 @@ impl Matrix {
             }
         }
         let [batch @ .., row, col] = strides;
-        Ok(Matrix { address, batch, row, col, dtype: code(dense.dtype), reserved: 0 })
+        Ok(Matrix { address, batch, row, col, dtype: code(dense.dtype), words: 0 })
+    }
+
+    /// Contiguous rows of codes.
+    pub fn codes(address: u64, batch: [i64; BATCH_RANK], row: i64) -> Self {
+        let codes = Matrix { address, batch, row, col: 1, dtype: -1, words: 0 };
+        Matrix { words: codes.has_rows(1, 1, 4).into(), ..codes }
     }
 
     /// The same matrix with rows and columns swapped.

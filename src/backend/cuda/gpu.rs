@@ -12,10 +12,13 @@ use crate::memory::Region;
 use crate::registry::Launch;
 
 /// What kernel sources can include.
-const HEADERS: [(&str, &str); 3] = [
+const HEADERS: [(&str, &str); 6] = [
     ("epilogue.cuh", include_str!("../../../kernels/include/epilogue.cuh")),
+    ("load.cuh", include_str!("../../../kernels/include/load.cuh")),
+    ("mma.cuh", include_str!("../../../kernels/include/mma.cuh")),
     ("numbers.cuh", include_str!("../../../kernels/include/numbers.cuh")),
     ("ptx.cuh", include_str!("../../../kernels/include/ptx.cuh")),
+    ("scales.cuh", include_str!("../../../kernels/include/scales.cuh")),
 ];
 
 /// A CUDA source, and the macros that make it the kernel that is needed.

@@ -24,6 +24,7 @@ mod epilogue;
 mod gemm;
 mod gpu;
 mod nvrtc;
+mod source;
 
 use std::sync::Arc;
 
@@ -37,8 +38,8 @@ use crate::registry::Kernel;
 
 /// Every GPU kernel, for one GPU.
 pub fn kernels(gpu: &Arc<Gpu>) -> impl Iterator<Item = Arc<dyn Kernel>> {
-    let kernels: [Arc<dyn Kernel>; 1] = [Arc::new(gemm::GemmKernel::new(gpu.clone()))];
-    kernels.into_iter()
+    let gemm = gemm::Family::ALL.map(|family| gemm::GemmKernel::new(family, gpu.clone()));
+    gemm.into_iter().map(|kernel| Arc::new(kernel) as Arc<dyn Kernel>)
 }
 
 /// Every program that these kernels can ask for on such a machine, for compiling ahead.

@@ -1,0 +1,196 @@
+//! Matrix products in every kind of tile, by every kind of instruction.
+
+use ferrocerium::caps::Arch;
+use ferrocerium::format::{Format, Nvfp4, Quantizer, ScaleLayout};
+use ferrocerium::op::{Gemm, Op};
+use ferrocerium::registry::Request;
+use ferrocerium::testing::bounds::gamma;
+use ferrocerium::{AnyTensor, DType, Device, Tensor, bf16};
+
+use super::emulated;
+
+/// Values whose products and sums are exact in f32.
+fn small([i, j]: [usize; 2]) -> bf16 {
+    bf16::from_f32(((i * 7 + j * 3) % 11) as f32 - 5.0)
+}
+
+#[test]
+fn large_products_are_right_in_large_tiles() {
+    let Some(device) = emulated(Arch::SM121A) else { return };
+    // 49 tiles of 128 × 128, those at the edges cut off; several slices along k, the last cut.
+    let (m, n, k) = (800, 791, 290);
+    let x = Tensor::from_fn(&device, [m, k], small).unwrap();
+    let w = Tensor::from_fn(&device, [n, k], small).unwrap();
+    let y: Tensor<f32, 2> = x.gemm(&w.t()).run().unwrap();
+    assert_eq!(device.launches()["cuda.gemm"], 1);
+    let y = y.host().unwrap();
+    for i in (0..m).step_by(13) {
+        for j in (0..n).step_by(7) {
+            let dot: f32 = (0..k).map(|l| (small([i, l]) * small([j, l])).to_f32()).sum();
+            assert_eq!(y[[i, j]], dot, "row {i}, column {j}");
+        }
+    }
+}
+
+#[test]
+fn a_row_does_not_depend_on_the_others_whatever_the_tile() {
+    let Some(device) = emulated(Arch::SM121A) else { return };
+    let f = |[i, j]: [usize; 2]| bf16::from_f32(((i * 37 + j * 11) % 101) as f32 * 0.013 - 0.6);
+    let w = Tensor::from_fn(&device, [70, 200], f).unwrap();
+    let x = Tensor::from_fn(&device, [40, 200], f).unwrap();
+    let product = |x: &Tensor<bf16, 2>| -> Vec<f32> {
+        x.gemm(&w.t()).run::<f32>().unwrap().to_vec().unwrap()
+    };
+    let whole = product(&x);
+    for row in [0, 17, 39] {
+        let alone = product(&x.slice(0, row..row + 1).unwrap());
+        assert_eq!(alone, whole[row * 70..(row + 1) * 70], "row {row}");
+    }
+}
+
+#[test]
+fn explain_says_why_a_gpu_kernel_does_not_run() {
+    let Some(device) = emulated(Arch::SM90A) else { return };
+    let x = Tensor::<f32, 2>::zeros(&device, [4, 8]).unwrap();
+    let explanation = device.explain(&x.gemm(&x.t()).spec::<f32>().unwrap()).unwrap();
+    assert_eq!(explanation.chosen().unwrap().name, "reference.gemm");
+    let text = explanation.to_string();
+    assert!(text.contains("cuda.gemm"), "{text}");
+    assert!(text.contains("not [4, 8] f32"), "{text}");
+}
+
+#[test]
+fn operations_of_several_threads_do_not_disturb_each_other() {
+    let Some(device) = emulated(Arch::SM121A) else { return };
+    let run = |n: usize| {
+        let x = Tensor::from_fn(&device, [n, 40], small).unwrap();
+        let y: Tensor<f32, 2> = x.gemm(&x.t()).run().unwrap();
+        y.to_vec().unwrap()
+    };
+    let alone: Vec<_> = (1..5).map(run).collect();
+    let together: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (1..5).map(|n| scope.spawn(move || run(n))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(alone, together);
+}
+
+/// What an operand is made of.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Plain(DType),
+    Blocks(Format),
+}
+use Kind::{Blocks, Plain};
+
+impl Kind {
+    /// `[rows, cols]` of it, different for each `salt`.
+    fn matrix(self, device: &Device, [rows, cols]: [usize; 2], salt: usize) -> AnyTensor {
+        let wave = |[i, j]: [usize; 2]| ((i * 131 + j * 17 + i * j + salt) % 257) as f32 - 128.0;
+        // Blocks of very different size.
+        let x = Tensor::from_fn(device, [rows, cols], |[i, j]| {
+            wave([i, j]) * 2f32.powi((i % 5) as i32 - (j / 32 % 3) as i32)
+        });
+        let x = AnyTensor::from(x.unwrap());
+        match self {
+            Plain(dtype) => x.cast(dtype).unwrap(),
+            Blocks(format) => x.quantize(format, Quantizer::default_for(format)).unwrap(),
+        }
+    }
+}
+
+/// Checks some elements of x · wᵀ, by the kernel of that name, against sums in f64.
+fn check(kernel: &str, device: &Device, x: &AnyTensor, w: &AnyTensor) {
+    let exact = |of: &AnyTensor| {
+        let of = of.cast(DType::F64).unwrap().tensor::<f64, 2>().unwrap();
+        (of.to_vec().unwrap(), of.shape())
+    };
+    let ((a, [m, k]), (b, [n, _])) = (exact(x), exact(w));
+    let y = Tensor::<f32, 2>::zeros(device, [m, n]).unwrap();
+    let op = Gemm::new(x.operand().clone(), w.t().unwrap().operand().clone(), y.operand());
+    device.with_request(Request::kernel(kernel)).run(&Op::Gemm(op)).unwrap();
+    let y = y.host().unwrap();
+    for i in (0..m).step_by(37).chain([m - 1]) {
+        for j in (0..n).step_by(29).chain([n - 1]) {
+            let terms = (0..k).map(|l| a[i * k + l] * b[j * k + l]);
+            let (sum, size) = terms.fold((0.0, 0.0), |(s, t), x| (s + x, t + x.abs()));
+            let error = (f64::from(y[[i, j]]) - sum).abs();
+            // Each term is added at most k times; scales round a few times more.
+            assert!(error <= gamma(k + 8) * size, "{kernel}: {} is not {sum}", y[[i, j]]);
+        }
+    }
+}
+
+#[test]
+fn narrow_formats_are_right_in_large_tiles() {
+    let Some(device) = emulated(Arch::SM121A) else { return };
+    let (m, n, k) = (800, 791, 300);
+    for (kernel, x, w) in [
+        ("cuda.gemm", Plain(DType::BF16), Blocks(Format::Nvfp4)),
+        ("cuda.gemm.fp8", Blocks(Format::Fp8Group128), Blocks(Format::Fp8Block128)),
+        ("cuda.gemm.block_scaled", Blocks(Format::Nvfp4), Blocks(Format::Nvfp4)),
+        ("cuda.gemm.block_scaled", Blocks(Format::Mxfp4), Blocks(Format::Mxfp4)),
+        ("cuda.gemm.block_scaled", Blocks(Format::Mxfp8E4M3), Blocks(Format::Mxfp8E5M2)),
+    ] {
+        check(kernel, &device, &x.matrix(&device, [m, k], 1), &w.matrix(&device, [n, k], 2));
+    }
+}
+
+#[test]
+fn block_scaled_products_are_right_in_small_tiles_and_at_every_tail() {
+    let Some(device) = emulated(Arch::SM121A) else { return };
+    for format in [Format::Nvfp4, Format::Mxfp4, Format::Mxfp8E4M3, Format::Mxfp8E5M2] {
+        for [m, n, k] in [[1, 1, 1], [5, 70, 33], [17, 9, 64], [20, 33, 130], [3, 8, 512]] {
+            let x = Blocks(format).matrix(&device, [m, k], 3);
+            let w = Blocks(format).matrix(&device, [n, k], 4);
+            check("cuda.gemm.block_scaled", &device, &x, &w);
+        }
+    }
+}
+
+#[test]
+fn tiled_scales_give_the_same_bits_as_scales_in_rows() {
+    let Some(device) = emulated(Arch::SM121A) else { return };
+    let matrix = |shape, salt| {
+        let matrix = Blocks(Format::Nvfp4).matrix(&device, shape, salt);
+        matrix.scaled::<Nvfp4, 2>().unwrap()
+    };
+    for [m, n, k] in [[7, 150, 200], [130, 20, 80]] {
+        let (x, w) = (matrix([m, k], 5), matrix([n, k], 6));
+        let tiled = |of: &ferrocerium::ScaledTensor<Nvfp4, 2>| {
+            of.with_scale_layout(ScaleLayout::Tiled128x4).unwrap()
+        };
+        let rows: Tensor<f32, 2> = x.matmul(&w.t()).unwrap();
+        let tiles: Tensor<f32, 2> = tiled(&x).matmul(&tiled(&w).t()).unwrap();
+        assert_eq!(rows.to_vec().unwrap(), tiles.to_vec().unwrap());
+        // Weights of four bits, decoded.
+        let y = Tensor::from_fn(&device, [m, k], small).unwrap();
+        let rows = y.gemm(&w.t()).run::<f32>().unwrap();
+        let tiles = y.gemm(&tiled(&w).t()).run::<f32>().unwrap();
+        assert_eq!(rows.to_vec().unwrap(), tiles.to_vec().unwrap());
+    }
+    assert_eq!(device.launches()["cuda.gemm.block_scaled"], 4);
+    assert_eq!(device.launches()["cuda.gemm"], 4);
+}
+
+#[test]
+fn sixteen_bit_activations_are_never_narrowed() {
+    let Some(device) = emulated(Arch::SM121A) else { return };
+    let x = Tensor::from_fn(&device, [64, 256], small).unwrap();
+    let w = Blocks(Format::Nvfp4).matrix(&device, [64, 256], 7).scaled::<Nvfp4, 2>().unwrap();
+    let chosen = |op: &Op| device.explain(op).unwrap().chosen().unwrap().name.clone();
+    assert_eq!(chosen(&x.gemm(&w.t()).spec::<f32>().unwrap()), "cuda.gemm");
+    let x4 = x.quantize::<Nvfp4>().unwrap();
+    assert_eq!(chosen(&x4.gemm(&w.t()).spec::<f32>().unwrap()), "cuda.gemm.block_scaled");
+}
+
+#[test]
+fn where_sums_of_fp8_products_are_short_they_are_kept_in_sixteen_bit_instructions() {
+    for (arch, kernel) in [(Arch::SM90A, "cuda.gemm"), (Arch::SM121A, "cuda.gemm.fp8")] {
+        let Some(device) = emulated(arch) else { return };
+        let x = Tensor::<f32, 2>::zeros(&device, [64, 256]).unwrap();
+        let x = x.quantize::<ferrocerium::format::Fp8PerRow>().unwrap();
+        let op = x.gemm(&x.t()).spec::<f32>().unwrap();
+        assert_eq!(device.explain(&op).unwrap().chosen().unwrap().name, kernel);
+    }
+}

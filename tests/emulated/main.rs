@@ -1,0 +1,76 @@
+//! GPU kernels on the emulator: they compile for every target, agree with the reference, and the
+//! emulator finds nothing wrong with them.
+#![cfg(all(feature = "emulator", feature = "testing"))]
+
+mod gemm;
+mod own_kernel;
+
+use ferrocerium::Device;
+use ferrocerium::backend::cuda::{self, Gpu};
+use ferrocerium::caps::{Arch, Caps, Isa, MemoryKind};
+use ferrocerium::registry::KernelInfo;
+use ferrocerium::testing::{Config, conformance};
+
+/// An emulated device, or `None` where there is no compiler: not in CI.
+fn emulated(arch: Arch) -> Option<Device> {
+    match Device::emulated(arch) {
+        Ok(device) => Some(device),
+        Err(error) if std::env::var("CI").is_ok_and(|ci| ci == "true") => panic!("{error}"),
+        Err(error) => {
+            eprintln!("skipped: {error}");
+            None
+        }
+    }
+}
+
+fn conforms(arch: Arch) {
+    let Some(device) = emulated(arch) else { return };
+    let config = Config { cases: 40, ..Config::default() };
+    let runs = |kernel: &KernelInfo| {
+        let needed =
+            if kernel.name == "cuda.gemm.block_scaled" { Isa::MmaBlockScaled } else { Isa::Mma };
+        kernel.name.starts_with("cuda.") && device.caps().has(needed)
+    };
+    let report = conformance(&device, runs, &config);
+    println!("{report}");
+    assert!(report.passed(), "{report}");
+}
+
+#[test]
+fn every_kernel_agrees_with_the_reference_on_sm_90a() {
+    conforms(Arch::SM90A);
+}
+
+#[test]
+fn every_kernel_agrees_with_the_reference_on_sm_121a() {
+    conforms(Arch::SM121A);
+}
+
+#[test]
+fn zero_threads_are_refused() {
+    let error = Device::builder().threads(0).emulated(Arch::SM90A).unwrap_err().to_string();
+    assert!(error.contains("threads"), "{error}");
+}
+
+#[test]
+fn kernels_compile_for_every_architecture() {
+    let seed = Config::default().seed;
+    println!("seed {seed} (FERROCERIUM_SEED repeats it)");
+    for (number, arch) in Arch::ALL.into_iter().enumerate() {
+        if emulated(arch).is_none() {
+            return;
+        }
+        let gpu = Gpu::emulated(arch, 1).unwrap();
+        let programs = cuda::programs(&Caps::gpu(arch, 48, &[MemoryKind::Host]));
+        // A few of them each time, others for each architecture.
+        for i in 0..SAMPLE {
+            let at = (seed as usize).wrapping_add(number * 31).wrapping_mul(i * 97 + 1);
+            let program = &programs[at % programs.len()];
+            let loaded = gpu.module(program);
+            assert!(loaded.is_ok(), "{arch}, {:?}: {loaded:?}", program.defines);
+        }
+    }
+}
+
+/// How many programs are compiled for every architecture.
+const SAMPLE: usize = 4;
