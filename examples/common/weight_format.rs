@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail};
 use ferrocerium::format::{Format, Quantizer};
+use ferrocerium::io::{Target, Weight};
 use ferrocerium::{AnyTensor, DType};
 
 /// What linear layers are converted to while loading. Embedding and head stay at 16 bits or
@@ -48,6 +49,18 @@ impl WeightFormat {
             bail!("quantizer {quantizer} does not make {format}; {} do", names.join(", "));
         }
         Ok(WeightFormat::Blocks(format, quantizer))
+    }
+
+    /// What loading makes of a weight.
+    pub fn target(&self, weight: &Weight<'_>) -> Target {
+        match (*self, weight.shape().len()) {
+            (WeightFormat::Keep, _) | (_, 0 | 1) => Target::Keep,
+            (WeightFormat::Elements(dtype), _) => Target::Elements(dtype),
+            (WeightFormat::Blocks(format, quantizer), _) if weight.is_linear() => {
+                Target::Blocks(format, quantizer)
+            }
+            (WeightFormat::Blocks(..), _) => Target::Elements(DType::BF16),
+        }
     }
 
     /// A linear layer's weight in this format.

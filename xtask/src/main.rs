@@ -6,6 +6,7 @@
 mod cache;
 mod cargo;
 mod chat;
+mod checkpoint;
 mod cuda;
 mod model;
 mod pip;
@@ -13,6 +14,7 @@ mod test;
 mod wheel;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -47,6 +49,17 @@ enum Command {
         #[arg(last = true)]
         binary_args: Vec<OsString>,
     },
+    /// Write a large model of zeros that takes no room on disk, to try loading with
+    Checkpoint {
+        /// Where to
+        folder: PathBuf,
+        /// Size in GiB
+        #[arg(long, default_value_t = 8)]
+        gib: u64,
+        /// Number of files
+        #[arg(long, default_value_t = 4)]
+        shards: u64,
+    },
     /// Fetch the default model into the user's cache folder and print its path
     Model,
     /// Fetch NVIDIA's run-time compiler (NVRTC 13.0) and its headers, and print their folder
@@ -55,6 +68,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Checkpoint { folder, gib, shards } => checkpoint::write(&folder, gib, shards),
         Command::Chat { args } => chat::run(args),
         Command::Test { full, offline, args, binary_args } => {
             test::run(&test::Options { full, offline, args, binary_args })

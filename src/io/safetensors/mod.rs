@@ -10,13 +10,19 @@
 //!
 //! Block-scaled weights lie in such files as several tensors under one name, and who wrote the
 //! file shows in the names: [`ScaledParts`] has the table.
+//!
+//! [`save`] writes tensors, [`Writer`] a file of any size weight by weight.
 
+mod contents;
 mod file;
 mod header;
 mod scaled;
 mod shards;
+mod writer;
 
+pub use contents::Contents;
 pub use file::SafeTensors;
 pub use header::{MAX_HEADER, TensorInfo, parse_header, read_header};
 pub use scaled::{Naming, ScaledParts, TensorScale};
 pub use shards::{INDEX_NAME, MAX_SHARDS, SINGLE_NAME, shard_names};
+pub use writer::{Writer, save};

@@ -46,6 +46,7 @@ impl<'a> TensorScale<'a> {
 /// | gpt-oss | MXFP4 | `X_blocks` U8 `[…, k/32, 16]` | `X_scales` U8 | |
 /// | compressed-tensors, ModelOpt | MXFP8 | `X.weight` F8_E4M3, F8_E5M2 | `X.weight_scale` U8 or F8_E8M0 | |
 /// | compressed-tensors, ModelOpt | FP8 per tensor, per row | `X.weight` F8_E4M3 | `X.weight_scale` F32, one or one a row | |
+/// | compressed-tensors | FP8 per group of 128 | `X.weight` F8_E4M3 | `X.weight_scale` F32 `[rows, k/128]` | |
 /// | DeepSeek | FP8 block 128 | `X.weight` F8_E4M3 | `X.weight_scale_inv` F32, multiplies | |
 ///
 /// FP8 scales may also be BF16 or F16, as llm-compressor writes them; they are widened where they
@@ -151,11 +152,17 @@ fn format_of(naming: Naming, codes: &TensorInfo, scales: &TensorInfo) -> Option<
         (DType::F8E4M3, scale) if is_wide(scale) => match naming {
             Naming::DeepSeek => Format::Fp8Block128,
             _ if one => Format::Fp8TensorE4M3,
+            _ if has_columns(codes, scales) => Format::Fp8Group128,
             _ => Format::Fp8Row,
         },
         (DType::F8E5M2, scale) if is_wide(scale) && one => Format::Fp8TensorE5M2,
         _ => return None,
     })
+}
+
+/// Whether there are several scales a row.
+fn has_columns(codes: &TensorInfo, scales: &TensorInfo) -> bool {
+    scales.shape.len() == codes.shape.len() && scales.shape.last() != Some(&1)
 }
 
 /// Types of the scales of FP8 formats.

@@ -1,0 +1,186 @@
+//! Converts a model to another format, and says what each weight loses by it:
+//! `cargo run --release --example quantize -- MODEL OUT.safetensors --format nvfp4`.
+//!
+//! One weight is in memory at a time, and keeps its name. When the program is ended in any way, the same command goes
+//! on where it was; under the name of the output there is never half a file. The table goes to
+//! stdout, progress to stderr.
+
+#[path = "common/mod.rs"]
+mod common;
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Parser;
+use ferrocerium::format::{Dequantizer, Format, WHOLE};
+use ferrocerium::io::safetensors::{Contents, Naming, Writer};
+use ferrocerium::io::{Held, Loader, Target, Weight};
+use ferrocerium::op::Operand;
+use ferrocerium::{AnyTensor, DType, Device};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use common::weight_format::WeightFormat;
+
+#[derive(Parser)]
+struct Cli {
+    /// A GGUF file, a safetensors file, or a folder with safetensors files
+    model: PathBuf,
+    /// The safetensors file to write
+    output: PathBuf,
+    /// What linear layers become
+    #[arg(long, default_value = "nvfp4", value_parser = WeightFormat::NAMES)]
+    format: String,
+    /// How scales are chosen
+    #[arg(long)]
+    quantizer: Option<String>,
+    /// Whose names the parts of a weight get
+    #[arg(long, value_enum, default_value_t = Names::Modelopt)]
+    naming: Names,
+    /// The most MiB of memory that weights may take
+    #[arg(long)]
+    memory_limit: Option<u64>,
+    /// Threads
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Names {
+    Modelopt,
+    CompressedTensors,
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst))?;
+    let mut builder = Device::builder();
+    if let Some(mib) = cli.memory_limit {
+        builder = builder.memory_limit(mib << 20);
+    }
+    if let Some(threads) = cli.threads {
+        builder = builder.threads(threads);
+    }
+    let device = builder.cpu()?;
+    let format = WeightFormat::parse(&cli.format, cli.quantizer.as_deref())?;
+    let naming = match cli.naming {
+        Names::Modelopt => Naming::ModelOpt,
+        Names::CompressedTensors => Naming::CompressedTensors,
+    };
+    let loader = Loader::open(&device, &cli.model)?.in_place(false).drop_behind(true);
+    let fits = |shape: &[usize], format: Format| {
+        let k = format.spec().block_k;
+        k == WHOLE || shape.last().is_some_and(|n| n.is_multiple_of(k))
+    };
+    // Files hold whole blocks: rows of another length stay elements.
+    let target = |weight: &Weight<'_>| match format.target(weight) {
+        Target::Blocks(format, _) if !fits(weight.shape(), format) => Target::Elements(DType::BF16),
+        target => target,
+    };
+    let plan = loader.plan(target)?;
+    let mut contents = Contents::new();
+    contents.metadata("format", "pt");
+    for step in plan.steps() {
+        match step.held {
+            Held::Elements(dtype) => contents.elements(&step.name, dtype, &step.shape)?,
+            Held::Blocks(format) => contents.scaled(&step.name, format, &step.shape, naming)?,
+        }
+    }
+    let file_bytes = contents.data_len();
+    let mut writer = Writer::resume(&cli.output, contents, &source_key(cli, &format)?)?;
+
+    let bar = ProgressBar::new(plan.steps().iter().map(|step| step.file_bytes).sum());
+    bar.set_style(ProgressStyle::with_template(
+        "{elapsed_precise} [{bar:30}] {bytes} of {total_bytes} at {bytes_per_sec} {msg}",
+    )?);
+    println!("{:<48} {:>20} {:>12} {:>10} {:>10}", "weight", "shape", "held", "MiB", "error");
+    let mut before = 0;
+    for step in plan.steps() {
+        if !writer.is_done(&step.name) {
+            let only = |weight: &Weight<'_>| {
+                if weight.name() == step.name { target(weight) } else { Target::Skip }
+            };
+            let mut loaded = loader.plan(only)?.load(|progress| {
+                bar.set_position(before + progress.bytes_done);
+                match stop.load(Ordering::SeqCst) {
+                    true => ControlFlow::Break(()),
+                    false => ControlFlow::Continue(()),
+                }
+            })?;
+            let tensor = loaded.take(&step.name).context("a step loads its weight")?;
+            let error = match step.held {
+                Held::Blocks(_) => {
+                    format!("{:.2}%", 100.0 * relative_error(&loader, &step.name, &tensor)?)
+                }
+                Held::Elements(_) => String::new(),
+            };
+            writer.write(&step.name, &tensor)?;
+            let (shape, held) = (format!("{:?}", step.shape), step.held.to_string());
+            let mib = step.bytes as f64 / (1 << 20) as f64;
+            let row = format!("{:<48} {shape:>20} {held:>12} {mib:>10.2} {error:>10}", step.name);
+            bar.suspend(|| println!("{row}"));
+        }
+        before += step.file_bytes;
+        bar.set_position(before);
+        if stop.load(Ordering::SeqCst) {
+            writer.sync()?;
+            bail!("stopped; the same command goes on from here");
+        }
+    }
+    bar.finish_and_clear();
+    writer.finish()?;
+    println!("{}: {:.1} MiB", cli.output.display(), file_bytes as f64 / (1 << 20) as f64);
+    Ok(())
+}
+
+/// What the output depends on beside its contents: another source or rule begins anew.
+fn source_key(cli: &Cli, format: &WeightFormat) -> Result<String> {
+    let model = cli.model.canonicalize().with_context(|| cli.model.display().to_string())?;
+    let modified = model.metadata()?.modified()?;
+    ensure!(model != cli.output, "the output would replace the model");
+    Ok(format!("{} {modified:?} {format}", model.display()))
+}
+
+/// `‖q − w‖ / ‖w‖` over all values of a weight, in f64.
+fn relative_error(loader: &Loader, name: &str, quantized: &AnyTensor) -> Result<f64> {
+    let only = |weight: &Weight<'_>| match weight.name() == name {
+        true => Target::Elements(DType::F32),
+        false => Target::Skip,
+    };
+    let loaded = loader.plan(only)?.load(|_| ControlFlow::Continue(()))?;
+    let exact = loaded.any(name)?.operand().regions().next().context("a tensor has data")?;
+    let exact_guard = exact.buffer().read()?;
+    let exact: &[f32] = bytemuck::cast_slice(&exact_guard[exact.range()]);
+    let Operand::Scaled(scaled) = quantized.operand() else { return Ok(0.0) };
+    let (layout, data) = (scaled.layout()?, scaled.data.as_ref().context("a tensor has data")?);
+    let (codes, scales) = (data.codes.buffer().read()?, data.scales.buffer().read()?);
+    let g = match &data.tensor_scale {
+        Some(scale) => bytemuck::pod_read_unaligned(&scale.buffer().read()?[scale.range()]),
+        None => 1.0,
+    };
+    let (codes, scales) = (&codes[data.codes.range()], &scales[data.scales.range()]);
+    let values = Dequantizer::new(&layout, codes, scales, g)?;
+    let (mut error, mut size, mut back) = (0.0, 0.0, vec![0.0f32; layout.k()]);
+    for (i, row) in exact.chunks(layout.k().max(1)).enumerate() {
+        values.row(i / layout.rows(), i % layout.rows(), 0, &mut back)?;
+        for (&w, &q) in row.iter().zip(&back) {
+            error += (f64::from(q) - f64::from(w)).powi(2);
+            size += f64::from(w).powi(2);
+        }
+    }
+    Ok(if size == 0.0 { 0.0 } else { (error / size).sqrt() })
+}
