@@ -79,7 +79,14 @@ fn run(cli: &Cli) -> Result<()> {
     }
     let device = builder.cpu()?;
     let checkpoint = Checkpoint::open(&device, &cli.model)?;
-    let windows = windows(cli, &checkpoint)?;
+    let (windows, bos) = windows(cli, &checkpoint)?;
+    eprintln!(
+        "{} windows of {} tokens, {}, the last {} of each scored",
+        windows.len(),
+        cli.context,
+        if bos { "BOS first" } else { "without BOS, as the model has none" },
+        cli.context - cli.context / 2,
+    );
 
     let mut rows = Vec::new();
     if !cli.json {
@@ -114,8 +121,9 @@ fn run(cli: &Cli) -> Result<()> {
     Ok(())
 }
 
-/// The text in windows, each with the BOS token in front where the model wants one.
-fn windows(cli: &Cli, checkpoint: &Checkpoint) -> Result<Vec<Vec<u32>>> {
+/// The text in windows, each with the BOS token in front where the model wants one, and whether it
+/// does.
+fn windows(cli: &Cli, checkpoint: &Checkpoint) -> Result<(Vec<Vec<u32>>, bool)> {
     ensure!(cli.context >= 4, "--context {}: at least 4 tokens are needed", cli.context);
     ensure!(
         cli.context <= checkpoint.config.context,
@@ -141,7 +149,7 @@ fn windows(cli: &Cli, checkpoint: &Checkpoint) -> Result<Vec<Vec<u32>>> {
     if cli.windows > 0 {
         windows.truncate(cli.windows);
     }
-    Ok(windows)
+    Ok((windows, bos.is_some()))
 }
 
 /// The sum of `−ln p` over the second half of a window, and the number of its terms.

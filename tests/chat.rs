@@ -304,7 +304,12 @@ fn perplexity_is_a_table_or_json_of_formats() {
     let (folder, path) = model("perplexity");
     let text = folder.write("text.txt", "All that is told here happened, more or less. ".repeat(4));
     let args = ["--context", "32", "--windows", "2", "--formats", "f32,bf16,nvfp4/mse"];
-    let table = succeeds(&mut perplexity(&path, &text, &args));
+    let (output, table, err) = finish(&mut perplexity(&path, &text, &args));
+    assert!(output.status.success(), "{err}");
+    assert_eq!(
+        err,
+        "2 windows of 32 tokens, without BOS, as the model has none, the last 16 of each scored\n"
+    );
     let rows: Vec<Vec<&str>> = table.lines().map(|l| l.split_whitespace().collect()).collect();
     assert_eq!(rows[0], ["format", "bytes", "perplexity"]);
     let names: Vec<_> = rows[1..].iter().map(|row| row[0]).collect();

@@ -87,3 +87,11 @@ fn models_in_folders_give_the_logits_of_an_f64_computation() {
         check(&model, folder.path());
     }
 }
+
+#[test]
+fn weights_at_odd_places_in_their_file_are_the_same_weights() {
+    let folder = Folder::new("tiny-odd");
+    QWEN3.write_folder(&folder);
+    folder.write("model.safetensors", QWEN3.safetensors(3));
+    check(&QWEN3, folder.path());
+}

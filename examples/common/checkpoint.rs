@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use ferrocerium::format::{Format, Mxfp4, Nvfp4};
 use ferrocerium::io::{Stored, Weights};
 use ferrocerium::op::RopeScaling;
-use ferrocerium::{AnyTensor, Device};
+use ferrocerium::{AnyTensor, Device, Error};
 
 use crate::common::config::Config;
 
@@ -80,7 +80,11 @@ impl Checkpoint {
             _ => {}
         }
         if let Some(Stored::Elements(_)) = weights.entry(name).map(|entry| entry.stored) {
-            return Ok(weights.any(name)?);
+            match weights.any(name) {
+                // Misaligned in the file: it is decoded like blocks.
+                Err(Error::Layout { .. }) => {}
+                any => return Ok(any?),
+            }
         }
         Ok(match weights.shape(name)?.len() {
             1 => weights.decode::<f32, 1>(name)?.into(),

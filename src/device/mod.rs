@@ -87,6 +87,14 @@ impl Device {
     }
 
     /// How often each kernel was launched on this device, by name.
+    ///
+    /// ```
+    /// # use ferrocerium::{Device, Tensor};
+    /// let device = Device::reference();
+    /// Tensor::full(&device, [2, 3], 1.0f32)?.softmax()?;
+    /// assert_eq!(device.launches()["reference.softmax"], 1);
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
     pub fn launches(&self) -> BTreeMap<String, u64> {
         self.shared.launches.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -157,6 +165,17 @@ impl Device {
 
     /// Every kernel that was considered for the operation, and why it does or does not run. The
     /// operation may be a specification without data.
+    ///
+    /// ```
+    /// # use ferrocerium::{Device, Tensor};
+    /// let device = Device::reference();
+    /// let x = Tensor::full(&device, [2, 3], 1.0f32)?;
+    /// let explanation = device.explain(&x.gemm(&x.t()).spec::<f32>()?)?;
+    /// assert_eq!(explanation.chosen().map(|k| k.name.as_str()), Some("reference.gemm"));
+    /// let text = explanation.to_string();
+    /// assert!(text.starts_with("gemm(a: [2, 3] f32, b: [3, 2] f32 strides [1, 3], d: "), "{text}");
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`Op::validate`].

@@ -11,6 +11,20 @@
 //! caller set, what the machine has to spare ([`SystemMemory`]) or what a control group around
 //! the process allows, whichever is tightest; a request beyond it is refused before any memory is
 //! touched.
+//!
+//! ```
+//! use ferrocerium::Device;
+//!
+//! let device = Device::reference();
+//! let buffer = device.allocate(4, "flags")?;
+//! buffer.write()?.fill(1);                    // a guard for one statement
+//! let reading = buffer.read()?;
+//! assert_eq!(reading[..], [1; 4]);
+//! assert!(buffer.write().is_err());           // busy: an error, not a wait for ever
+//! drop(reading);
+//! buffer.write()?[0] = 2;
+//! # Ok::<(), ferrocerium::Error>(())
+//! ```
 
 mod access;
 mod buffer;

@@ -7,6 +7,23 @@
 //!
 //! All operands are [`Operand`]s; each operation's documentation says which sizes and types they
 //! have. Sizes of zero are valid everywhere and give empty, or zero, results.
+//!
+//! ```
+//! use ferrocerium::op::{Dense, Gemm, Op, Scaled};
+//! use ferrocerium::{DType, Device, format::Format};
+//!
+//! // What would run a product of bf16 with NVFP4 weights, before there are any?
+//! let x = Dense::spec(DType::BF16, &[1, 4096])?;
+//! let w = Scaled::spec(Format::Nvfp4, &[11008, 4096])?.transposed();
+//! let y = Dense::spec(DType::BF16, &[1, 11008])?;
+//! println!("{}", Device::best()?.explain(&Gemm::new(x.clone(), w, y).into())?);
+//!
+//! // What does not fit is said before anything runs.
+//! let wrong: Op = Gemm::new(x.clone(), Dense::spec(DType::BF16, &[128, 32])?, x).into();
+//! let error = wrong.validate().unwrap_err().to_string();
+//! assert!(error.contains("inner sizes 4096 and 128 differ"), "{error}");
+//! # Ok::<(), ferrocerium::Error>(())
+//! ```
 
 mod activation;
 mod arg_reduce;

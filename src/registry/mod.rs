@@ -4,6 +4,20 @@
 //! name; [`select`](KernelRegistry::select) picks one for an operation, in this order: forced by
 //! the caller > forced by `FERROCERIUM_KERNEL` > declared cost > order of registration. Never one
 //! that does not support the operation. Every decision can be printed ([`Explanation`]).
+//!
+//! ```
+//! use ferrocerium::{Device, op::OpKind};
+//!
+//! let device = Device::cpu();
+//! for kernel in device.registry().list() {
+//!     println!("{:24} {:12} {}", kernel.name, kernel.op.name(), kernel.summary);
+//! }
+//! // Out of the way, for all who use this device, and back.
+//! device.registry().disable("cpu.gemm")?;
+//! assert_eq!(device.registry().kernels(OpKind::Gemm).len(), 2);
+//! device.registry().enable("cpu.gemm")?;
+//! # Ok::<(), ferrocerium::Error>(())
+//! ```
 
 mod explain;
 mod indices;

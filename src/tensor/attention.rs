@@ -119,6 +119,20 @@ impl<const R: usize> AttentionBuilder<R> {
 
     /// Keys and values are blocks `[num_blocks, block_size, kv_heads, ..]`; row `b` of the table
     /// names those of sequence `b` in order, of which the first `lens[b]` keys are there.
+    ///
+    /// ```
+    /// use ferrocerium::{Device, Tensor, bf16};
+    /// let device = Device::cpu();
+    /// let (heads, kv_heads, d, block) = (4, 2, 16, 8);
+    /// // A cache of 6 blocks; two sequences, of 11 and 3 keys, decode a token each.
+    /// let cache = Tensor::full(&device, [6, block, kv_heads, d], bf16::ONE)?;
+    /// let table = Tensor::from_host(&device, [2, 2], &[5, 1, 2, 0])?;
+    /// let lens = Tensor::from_vec(&device, vec![11, 3])?;
+    /// let q = Tensor::full(&device, [2, 1, heads, d], bf16::ONE)?;
+    /// let out: Tensor<bf16, 4> = q.attention(&cache, &cache).causal().paged(&table, &lens).run()?;
+    /// assert_eq!(out.shape(), [2, 1, heads, d]);
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
     pub fn paged<I: IndexElement, J: IndexElement>(
         self,
         block_table: &Tensor<I, 2>,
@@ -132,6 +146,18 @@ impl<const R: usize> AttentionBuilder<R> {
 
     /// Queries, keys and values are packed, one sequence after the other: sequence `b` has
     /// queries `cu_q[b]..cu_q[b + 1]` and keys `cu_k[b]..cu_k[b + 1]`.
+    ///
+    /// ```
+    /// use ferrocerium::{Device, Tensor};
+    /// let device = Device::cpu();
+    /// // Sequences of 2 and 3 tokens, each attending to itself.
+    /// let x = Tensor::from_fn(&device, [5, 1, 4], |[i, _, j]| (i * 4 + j) as f32)?;
+    /// let cu = Tensor::from_vec(&device, vec![0, 2, 5])?;
+    /// let out: Tensor<f32, 3> = x.attention(&x, &x).causal().varlen(&cu, &cu).run()?;
+    /// let first = |row| -> ferrocerium::Result<f32> { Ok(out.host()?[[row, 0, 0]]) };
+    /// assert_eq!((first(0)?, first(2)?), (0.0, 8.0));        // each sees itself only
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
     pub fn varlen<I: IndexElement, J: IndexElement>(
         self,
         cu_q: &Tensor<I, 1>,
@@ -207,6 +233,17 @@ macro_rules! run_with_lse {
         impl AttentionBuilder<$rank> {
             /// Computes the result, and the logarithm of each row's denominator: what it takes to
             /// combine attentions to separate sets of keys.
+            ///
+            /// ```
+            /// use ferrocerium::{Device, Tensor};
+            /// let device = Device::cpu();
+            /// let q = Tensor::<f32, 4>::zeros(&device, [1, 1, 1, 8])?;
+            /// let kv = Tensor::<f32, 4>::zeros(&device, [1, 4, 1, 8])?;
+            /// let (out, lse) = q.attention(&kv, &kv).run_with_lse::<f32>()?;
+            /// assert_eq!(out.shape(), [1, 1, 1, 8]);
+            /// assert!((lse.host()?[[0, 0, 0]] - 4f32.ln()).abs() < 1e-6);
+            /// # Ok::<(), ferrocerium::Error>(())
+            /// ```
             ///
             /// # Errors
             /// Those of [`AttentionBuilder::run`].

@@ -185,14 +185,22 @@ impl TinyModel {
         config
     }
 
+    /// The safetensors file, with another tensor of that many bytes before the weights.
+    pub fn safetensors(&self, before: usize) -> Vec<u8> {
+        let (weights, other) = (self.weights(), vec![0; before]);
+        let shape = [before];
+        let other = ("another", "U8", &shape[..], &other[..]);
+        let f32s = |w: &'_ Weight| -> Vec<u8> { bytemuck::cast_slice(&w.values).to_vec() };
+        let bytes: Vec<Vec<u8>> = weights.iter().map(f32s).collect();
+        let ours = weights.iter().zip(&bytes).map(|(w, b)| (&*w.name, "F32", &*w.shape, &**b));
+        let tensors: Vec<safetensors_file::Tensor<'_>> =
+            (before > 0).then_some(other).into_iter().chain(ours).collect();
+        safetensors_file::file(&tensors)
+    }
+
     /// Fills a folder as the Hugging Face hub has them.
     pub fn write_folder(&self, folder: &Folder) {
-        let weights = self.weights();
-        let tensors: Vec<safetensors_file::Tensor<'_>> = weights
-            .iter()
-            .map(|w| (&*w.name, "F32", &*w.shape, bytemuck::cast_slice(&w.values)))
-            .collect();
-        folder.write("model.safetensors", safetensors_file::file(&tensors));
+        folder.write("model.safetensors", self.safetensors(0));
         folder.write("config.json", self.config().to_string());
         folder.write("tokenizer.json", tokenizer_json());
         folder.write("tokenizer_config.json", json!({"chat_template": TEMPLATE}).to_string());

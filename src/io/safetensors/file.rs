@@ -50,7 +50,9 @@ impl SafeTensors {
             if !single.is_file() {
                 return Err(Error::file(
                     path,
-                    format!("a folder with neither {SINGLE_NAME} nor {INDEX_NAME}"),
+                    format!(
+                        "a folder with neither {SINGLE_NAME} nor {INDEX_NAME}; pass a GGUF file by its own path"
+                    ),
                 ));
             }
             Self::open_files(path, vec![single])
