@@ -257,7 +257,7 @@ impl Machine {
     /// Memory that counts as never written.
     ///
     /// # Errors
-    /// A size of 0 or over 2^40.
+    /// A size of 0 or over 2^40, or more than the host has.
     pub fn alloc(&mut self, bytes: u64) -> Result<DevicePtr> {
         self.alloc_named(bytes, "an allocation")
     }
@@ -265,12 +265,18 @@ impl Machine {
     /// Memory with a name that reports show.
     ///
     /// # Errors
-    /// A size of 0 or over 2^40.
+    /// A size of 0 or over 2^40, or more than the host has.
     pub fn alloc_named(&mut self, bytes: u64, name: &str) -> Result<DevicePtr> {
         if bytes == 0 || bytes > 1 << 40 {
             return Err(Error::Launch(format!("an allocation of {bytes} bytes is not possible")));
         }
-        Ok(DevicePtr(self.memory.allocate(bytes, 1, name)))
+        self.allocate(bytes, 1, name).map(DevicePtr)
+    }
+
+    fn allocate(&mut self, bytes: u64, align: u64, name: &str) -> Result<u64> {
+        let refused =
+            || Error::Launch(format!("the host has no memory for {bytes} bytes of {name}"));
+        self.memory.allocate(bytes, align, name).ok_or_else(refused)
     }
 
     /// Memory with these contents.
@@ -356,7 +362,7 @@ impl Machine {
             matches!(v.space, VarSpace::Global | VarSpace::Const) && v.bytes > 0
         };
         for v in module.raw.variables.iter().filter(own) {
-            let at = self.memory.allocate(v.bytes, u64::from(v.align), &v.name);
+            let at = self.allocate(v.bytes, u64::from(v.align), &v.name)?;
             symbols.insert(v.name.clone(), at);
         }
         for v in module.raw.variables.iter().filter(own) {

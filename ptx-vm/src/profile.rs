@@ -64,8 +64,10 @@ impl Profile {
             _ => 8,
         };
         for part in all.chunks(lanes) {
-            let mut words: Vec<u64> =
-                part.iter().flat_map(|a| a / 4..(a + u64::from(bytes)).div_ceil(4)).collect();
+            let mut words: Vec<u64> = part
+                .iter()
+                .flat_map(|a| a / 4..a.saturating_add(u64::from(bytes)).div_ceil(4))
+                .collect();
             words.sort_unstable();
             words.dedup();
             let mut banks = [0u64; 32];
@@ -81,7 +83,7 @@ impl Profile {
         let c = self.lines.entry(line).or_default();
         c.global_requests += 1;
         let mut sectors: Vec<u64> =
-            addresses.flat_map(|a| a / 32..=(a + u64::from(bytes) - 1) / 32).collect();
+            addresses.flat_map(|a| a / 32..=a.saturating_add(u64::from(bytes) - 1) / 32).collect();
         sectors.sort_unstable();
         sectors.dedup();
         c.global_sectors += sectors.len() as u64;

@@ -155,7 +155,7 @@ impl Warp {
                         let data = m.unswizzle(base, &data);
                         m.scatter(&at, &data, |a, part| {
                             for (i, b) in part.iter().enumerate() {
-                                let to = Place::Device(a + i as u64);
+                                let to = Place::Device(a).plus(i as u64);
                                 self.set(env, to, 1, u64::from(*b), lane, true)?;
                             }
                             Ok(())
@@ -180,7 +180,7 @@ impl Warp {
         lane: usize,
     ) -> Result<(), FaultKind> {
         for (i, b) in out.iter_mut().enumerate() {
-            *b = self.get(env, Place::Device(address + i as u64), 1, lane, true)? as u8;
+            *b = self.get(env, Place::Device(address).plus(i as u64), 1, lane, true)? as u8;
         }
         Ok(())
     }

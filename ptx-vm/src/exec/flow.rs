@@ -6,6 +6,8 @@ use super::warp::{Frame, Group, Raise, Saved, State, Step, Warp};
 use crate::error::FaultKind;
 use crate::lower::ops::{AT_RETURN, BarKind, Inst, Op};
 
+/// Digits after the point that `printf` shows.
+const MAX_DIGITS: usize = 64;
 /// Calls nest at most this deep.
 const MAX_DEPTH: u32 = 1024;
 /// Local memory of a thread, frames of all callers included: the limit of every target.
@@ -241,6 +243,12 @@ impl Warp {
     /// `printf`'s formatting of what device code passes: integers, floats, pointers.
     fn format(&self, lane: usize, format: &str, mut at: u64) -> String {
         let mut out = String::new();
+        // The next argument, aligned to its size, which is a power of two.
+        let take = |at: &mut u64, size: u64| {
+            let start = at.wrapping_add(size - 1) & !(size - 1);
+            *at = start.wrapping_add(size);
+            self.local_word(lane, start)
+        };
         let mut rest = format.chars().peekable();
         while let Some(c) = rest.next() {
             if c != '%' {
@@ -262,9 +270,7 @@ impl Warp {
                     }
                     'd' | 'i' | 'u' | 'x' | 'X' | 'c' => {
                         let size = if long { 8 } else { 4 };
-                        at = at.div_ceil(size) * size;
-                        let v = self.local_word(lane, at);
-                        at += size;
+                        let v = take(&mut at, size);
                         let v32 = v as u32;
                         out += &match (c, long) {
                             ('d' | 'i', false) => (v32 as i32).to_string(),
@@ -277,10 +283,10 @@ impl Warp {
                         };
                     }
                     'f' | 'g' | 'e' => {
-                        at = at.div_ceil(8) * 8;
-                        let v = f64::from_bits(self.local_word(lane, at));
-                        at += 8;
-                        let digits = precision.split('.').nth(1).and_then(|p| p.parse().ok());
+                        let v = f64::from_bits(take(&mut at, 8));
+                        let digits: Option<usize> =
+                            precision.split('.').nth(1).and_then(|p| p.parse().ok());
+                        let digits = digits.map(|d| d.min(MAX_DIGITS));
                         out += &match c {
                             'f' => format!("{v:.*}", digits.unwrap_or(6)),
                             'e' => format!("{v:e}"),
@@ -288,9 +294,7 @@ impl Warp {
                         };
                     }
                     'p' => {
-                        at = at.div_ceil(8) * 8;
-                        out += &format!("{:#x}", self.local_word(lane, at));
-                        at += 8;
+                        out += &format!("{:#x}", take(&mut at, 8));
                     }
                     other => {
                         out.push('%');
@@ -401,7 +405,7 @@ impl Env<'_> {
                 Ok(0) | Err(_) => break,
                 Ok(b) => bytes.push(b as u8),
             }
-            address += 1;
+            address = address.wrapping_add(1);
         }
         String::from_utf8_lossy(&bytes).into_owned()
     }

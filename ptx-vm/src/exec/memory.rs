@@ -47,22 +47,23 @@ impl DeviceMemory {
         DeviceMemory { allocations: Vec::new(), next: GLOBAL_BASE, locks }
     }
 
-    /// A new allocation; its bytes count as never written.
-    pub fn allocate(&mut self, bytes: u64, align: u64, name: &str) -> u64 {
+    /// A new allocation; its bytes count as never written. `None` if the host has no memory
+    /// for it.
+    pub fn allocate(&mut self, bytes: u64, align: u64, name: &str) -> Option<u64> {
         let align = align.max(ALLOCATION_ALIGN);
         let base = self.next.div_ceil(align) * align;
-        let words = bytes.div_ceil(4) as usize;
-        self.next = base + bytes + GUARD_BYTES;
+        let words = usize::try_from(bytes.div_ceil(4)).ok()?;
         self.allocations.push(Allocation {
             base,
             bytes,
-            words: (0..words).map(|_| AtomicU32::new(0)).collect(),
-            written: (0..words).map(|_| AtomicU8::new(0)).collect(),
+            words: zeroed(words)?,
+            written: zeroed(words)?,
             read_only: false,
             freed: false,
             name: name.to_string(),
         });
-        base
+        self.next = base + bytes + GUARD_BYTES;
+        Some(base)
     }
 
     /// Forbids writes by kernels; false where no allocation in use starts there.
@@ -237,6 +238,13 @@ impl DeviceMemory {
         Ok((start..start + bytes as usize)
             .all(|i| a.written[i / 4].load(Relaxed) >> (i % 4) & 1 == 1))
     }
+}
+
+fn zeroed<T: Default>(n: usize) -> Option<Vec<T>> {
+    let mut out = Vec::new();
+    out.try_reserve_exact(n).ok()?;
+    out.resize_with(n, T::default);
+    Some(out)
 }
 
 fn written_mask(offset: usize, bytes: u32) -> u8 {

@@ -10,8 +10,12 @@ use crate::error::{Error, Result};
 use crate::parse::ast::{Loc, RawFunction, RawInst, RawModule, Stmt, Ty, VarSpace, Variable};
 use crate::target::Target;
 
-/// Frames and parameter blocks larger than this are refused.
-const MAX_FRAME_BYTES: u64 = 1 << 20;
+/// Frames larger than a thread's local memory are refused.
+const MAX_FRAME_BYTES: u64 = crate::exec::flow::MAX_STACK;
+/// The largest parameter block of a kernel.
+const MAX_PARAM_BYTES: u64 = 32_764;
+/// Branch targets of a function's tables, in all.
+const MAX_TARGETS: usize = 1 << 20;
 /// Bytes of an unused gap after each frame variable, so that overruns are seen.
 const FRAME_GAP: u64 = 16;
 
@@ -141,18 +145,16 @@ fn lower_function<'a>(ctx: &'a ModuleCtx<'a>, raw: &RawFunction) -> Result<Funct
         sink: None,
         pred_sink: None,
     };
-    let too_large = |line| Error::Parse {
-        line,
-        message: format!("variables of `{}` exceed {MAX_FRAME_BYTES} bytes", raw.name),
-    };
     if raw.entry {
         let mut at = 0u64;
         for p in &raw.params {
             at = align_up(at, u64::from(p.align));
             let (offset, bytes) = (at as u32, p.bytes as u32);
             at += p.bytes;
-            if at > MAX_FRAME_BYTES {
-                return Err(too_large(p.line));
+            if at > MAX_PARAM_BYTES {
+                let message =
+                    format!("parameters of `{}` exceed {MAX_PARAM_BYTES} bytes", raw.name);
+                return Err(Error::Parse { line: p.line, message });
             }
             b.function.params.push(Param { name: p.name.clone(), offset, bytes });
             b.declare(p.name.clone(), Symbol::KernelParam { offset }, p.line)?;
@@ -424,6 +426,11 @@ impl<'a> Builder<'a> {
         span: std::ops::Range<usize>,
     ) {
         self.function.insts.push(Inst { guard, op, line, loc, span, meet: NOWHERE });
+    }
+
+    /// Whether so many more branch targets are too many.
+    pub fn too_many_targets(&self, more: usize) -> bool {
+        self.patches.len().saturating_add(more) > MAX_TARGETS
     }
 
     /// Notes a label to resolve once all labels are known.

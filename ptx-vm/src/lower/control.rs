@@ -78,6 +78,9 @@ impl Decoder<'_, '_> {
         let Some(Symbol::Targets(labels)) = self.b.lookup(&table).map(|(_, s)| s.clone()) else {
             return Err(self.error(format!("`{table}` is no list of branch targets")));
         };
+        if self.b.too_many_targets(labels.len()) {
+            return Err(self.error("the function's branch tables have too many targets"));
+        }
         for (i, label) in labels.iter().enumerate() {
             self.b.patch(i, label, self.raw.line);
         }

@@ -223,5 +223,7 @@ pub(crate) struct RawModule {
     pub target: String,
     pub files: Vec<(u32, String)>,
     pub variables: Vec<Variable>,
+    /// Of all variables.
+    pub bytes: u64,
     pub functions: Vec<RawFunction>,
 }

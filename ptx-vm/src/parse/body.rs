@@ -6,6 +6,9 @@ use super::lexer::Tok;
 use super::module::{signed_offset, variables};
 use crate::error::Result;
 
+/// Scopes nest at most this deep: every name is looked for in all of them.
+const MAX_SCOPES: u32 = 64;
+
 /// A numbered range of registers is at most this long.
 const MAX_REGISTERS: u32 = 1 << 17;
 
@@ -18,6 +21,9 @@ pub(super) fn body(c: &mut Cursor<'_>) -> Result<Vec<Stmt>> {
     loop {
         match c.peek() {
             Tok::Punct('{') => {
+                if depth >= MAX_SCOPES {
+                    return c.fail(format!("scopes are nested deeper than {MAX_SCOPES}"));
+                }
                 c.bump();
                 depth += 1;
                 out.push(Stmt::Open);

@@ -9,6 +9,9 @@ use crate::error::{Error, Result};
 /// tables beyond this are not what kernels hold.
 const MAX_VARIABLE_BYTES: u64 = 1 << 28;
 
+/// All variables of a module together.
+const MAX_MODULE_BYTES: u64 = 1 << 30;
+
 /// Reads a module.
 pub(crate) fn parse_module(text: &str) -> Result<RawModule> {
     let mut c = Cursor::new(text)?;
@@ -17,6 +20,7 @@ pub(crate) fn parse_module(text: &str) -> Result<RawModule> {
         target: String::new(),
         files: Vec::new(),
         variables: Vec::new(),
+        bytes: 0,
         functions: Vec::new(),
     };
     loop {
@@ -130,7 +134,15 @@ fn declaration(c: &mut Cursor<'_>, module: &mut RawModule) -> Result<()> {
                 _ => VarSpace::Shared,
             };
             let read = variables(c, space, external)?;
+            let more = read.iter().map(|v| v.bytes).fold(0, u64::saturating_add);
             module.variables.extend(read);
+            module.bytes = module.bytes.saturating_add(more);
+            if module.bytes > MAX_MODULE_BYTES {
+                return c.fail(format!(
+                    "the module's variables take over {MAX_MODULE_BYTES} bytes; allocate such \
+                     memory from the host"
+                ));
+            }
         }
         _ => return Err(c.unexpected("`.entry`, `.func`, `.global`, `.const` or `.shared`")),
     }

@@ -9,5 +9,6 @@ mod float;
 mod half;
 mod harness;
 mod integer;
+mod malformed;
 mod memory;
 mod warp;
