@@ -137,12 +137,13 @@ pub struct LaunchConfig {
     pub profile: bool,
     /// Host threads that run blocks; 0 takes as many as there are processors.
     pub host_threads: usize,
-    /// Warp instructions that one block may run.
+    /// Warp instructions that one block may run before it counts as endless.
     pub max_instructions: u64,
 }
 
 impl LaunchConfig {
-    /// A launch with checks on and everything else at its default.
+    /// A launch with checks on, no profile, no dynamic shared memory, as many host threads as
+    /// there are processors, and a limit of 10^10 warp instructions a block.
     pub fn new(grid: impl Into<Dim>, block: impl Into<Dim>) -> LaunchConfig {
         LaunchConfig {
             grid: grid.into().0,
@@ -343,7 +344,11 @@ impl Machine {
         }
     }
 
-    /// The address of a module's variable, once the module was launched or loaded.
+    /// The address of a module's variable, which gets its memory and initial value now if no
+    /// launch gave it before.
+    ///
+    /// # Errors
+    /// A name that is no variable of the module, or no memory for its variables.
     pub fn symbol(&mut self, module: &Module, name: &str) -> Result<DevicePtr> {
         self.load(module)?;
         let found = self.symbols.get(&module.id).and_then(|s| s.get(name));
@@ -491,7 +496,10 @@ fn run_grid(image: &Image<'_>) -> Result<Report> {
             }
         });
     }
-    let (report, fault) = result.into_inner().unwrap_or_else(|e| e.into_inner());
+    let (mut report, fault) = result.into_inner().unwrap_or_else(|e| e.into_inner());
+    if let Some(p) = &mut report.profile {
+        p.name(image.text);
+    }
     match fault {
         Some((_, e)) => Err(e),
         None => Ok(report),

@@ -58,3 +58,8 @@ pub use numeric::product::Arithmetic;
 pub use profile::{LineCount, Profile};
 pub use target::Target;
 pub use tensor_map::{Swizzle, TENSOR_MAP_BYTES, TensorMap};
+
+/// The README's code, as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,6 +1,7 @@
 //! What a kernel did, counted.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// Counts of one PTX line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -9,7 +10,8 @@ pub struct LineCount {
     pub warps: u64,
     /// Lanes that took part, over all times.
     pub lanes: u64,
-    /// Shared-memory requests (a warp's access, or eight rows of `ldmatrix`).
+    /// Shared-memory requests: a warp's access of up to 4 bytes a lane, half a warp's of 8, a
+    /// quarter's of 16, or eight rows of a matrix move.
     pub shared_requests: u64,
     /// Passes over the banks that these took; one per request is the best.
     pub shared_passes: u64,
@@ -19,31 +21,55 @@ pub struct LineCount {
     pub global_sectors: u64,
 }
 
-/// What a launch did, if asked for by `LaunchConfig::profile`.
+/// What a launch did, if asked for by [`LaunchConfig::profile`](crate::LaunchConfig::profile).
+///
+/// These are counts, not times: they tell how well a kernel uses the issue slots, the banks
+/// of shared memory and the sectors of global memory, which is what stays true on every GPU.
+///
+/// Banks: 32 of 4 bytes; lanes that touch different words of one bank take passes one after
+/// the other, the same word is read once for all. Sectors: the 32-byte pieces that a warp's
+/// access touches; 32 lanes that read 4 bytes each side by side touch 4, the fewest possible.
+///
+/// ```
+/// # use ptx_vm::{LaunchConfig, Machine, Module};
+/// # let ptx = ".version 8.0\n.target sm_80\n.address_size 64\n.visible .entry column(\
+/// #   .param .u64 p)\n{ .reg .b64 %d<4>; .reg .b32 %r<3>;\n ld.param.u64 %d1, [p];\n\
+/// #   mov.u32 %r1, %tid.x;\n mad.wide.u32 %d2, %r1, 128, %d1;\n\
+/// #   ld.global.u32 %r2, [%d2];\n ret;\n}";
+/// # let module = Module::from_ptx(ptx)?;
+/// # let mut machine = Machine::new();
+/// # let matrix = machine.upload(&[0; 4096])?;
+/// // A warp that reads a column of 32 × 32 words: every lane has a sector of its own.
+/// let config = LaunchConfig::new(1, 32).profile(true);
+/// let report = machine.launch(&module, "column", &config, &[matrix.into()])?;
+/// let profile = report.profile.expect("asked for");
+/// assert_eq!(profile.sectors_per_request(), 32.0);
+/// println!("{profile}");
+/// # Ok::<(), ptx_vm::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Profile {
     /// By PTX line.
     pub lines: BTreeMap<u32, LineCount>,
-    /// Matrix multiplications.
+    /// Matrix multiplications (`mma`, `wgmma`), one for each warp that takes part.
     pub mma: u64,
     names: Vec<String>,
 }
 
+/// The instruction that a line of PTX starts with, past labels, braces and guards.
+fn instruction(line: &str) -> &str {
+    let words = line.split([' ', '\t', ';']).filter(|w| !w.is_empty());
+    let mut rest = words.skip_while(|w| w.ends_with(':') || matches!(*w, "{" | "}"));
+    match rest.next() {
+        Some(w) if w.starts_with('@') => rest.next().unwrap_or(""),
+        w => w.unwrap_or(""),
+    }
+}
+
 impl Profile {
-    pub(crate) fn new(text: &str) -> Profile {
-        let names = text
-            .lines()
-            .map(|l| {
-                let l = l.trim().trim_start_matches('{').trim();
-                let l = if l.starts_with('@') {
-                    l.split_once(char::is_whitespace).map_or("", |x| x.1.trim_start())
-                } else {
-                    l
-                };
-                l.split([' ', '\t', ';']).next().unwrap_or("").to_string()
-            })
-            .collect();
-        Profile { names, ..Profile::default() }
+    /// Learns the instructions' names.
+    pub(crate) fn name(&mut self, text: &str) {
+        self.names = text.lines().map(|l| instruction(l).to_string()).collect();
     }
 
     pub(crate) fn count(&mut self, line: u32, mask: u32) {
@@ -91,9 +117,6 @@ impl Profile {
 
     pub(crate) fn add(&mut self, other: &Profile) {
         self.mma += other.mma;
-        if self.names.is_empty() {
-            self.names.clone_from(&other.names);
-        }
         for (line, n) in &other.lines {
             let c = self.lines.entry(*line).or_default();
             c.warps += n.warps;
@@ -109,8 +132,7 @@ impl Profile {
     pub fn histogram(&self) -> Vec<(String, u64)> {
         let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
         for (line, n) in &self.lines {
-            let name = self.names.get(*line as usize - 1).map_or("?", String::as_str);
-            *counts.entry(name).or_default() += n.warps;
+            *counts.entry(self.name_of(*line)).or_default() += n.warps;
         }
         let mut out: Vec<_> = counts.into_iter().map(|(n, c)| (n.to_string(), c)).collect();
         out.sort_by_key(|x| std::cmp::Reverse(x.1));
@@ -143,5 +165,69 @@ impl Profile {
             .values()
             .fold((0, 0), |(r, s), l| (r + l.global_requests, s + l.global_sectors));
         s as f64 / r.max(1) as f64
+    }
+}
+
+/// Instructions shown of the histogram, and lines of each list of offenders.
+const SHOWN: usize = 16;
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = self.instructions();
+        let lanes: u64 = self.lines.values().map(|l| l.lanes).sum();
+        writeln!(f, "{all} warp instructions, {:.1} lanes each", lanes as f64 / all.max(1) as f64)?;
+        let histogram = self.histogram();
+        for (name, count) in histogram.iter().take(SHOWN) {
+            let share = 100.0 * *count as f64 / all.max(1) as f64;
+            writeln!(f, "{count:>12} {share:>5.1} %  {name}")?;
+        }
+        if histogram.len() > SHOWN {
+            let rest: u64 = histogram[SHOWN..].iter().map(|x| x.1).sum();
+            writeln!(f, "{rest:>12}          {} others", histogram.len() - SHOWN)?;
+        }
+        writeln!(
+            f,
+            "matrix multiplications: {}, {:.3} per issue slot",
+            self.mma,
+            self.mma_per_issue()
+        )?;
+        let shared: u64 = self.lines.values().map(|l| l.shared_requests).sum();
+        if shared > 0 {
+            let passes = self.shared_passes_per_request();
+            writeln!(f, "shared memory: {shared} requests, {passes:.2} passes each (1 is best)")?;
+            let by = |l: &LineCount| (l.shared_passes, l.shared_requests);
+            self.worst(f, "passes", &|l| by(l).0 > by(l).1, &by)?;
+        }
+        let global: u64 = self.lines.values().map(|l| l.global_requests).sum();
+        if global > 0 {
+            let sectors = self.sectors_per_request();
+            writeln!(f, "global memory: {global} requests, {sectors:.2} sectors each")?;
+            let by = |l: &LineCount| (l.global_sectors, l.global_requests);
+            self.worst(f, "sectors", &|l| l.global_requests > 0, &by)?;
+        }
+        Ok(())
+    }
+}
+
+impl Profile {
+    /// The lines with the most of something per request.
+    fn worst(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        what: &str,
+        shown: &dyn Fn(&LineCount) -> bool,
+        by: &dyn Fn(&LineCount) -> (u64, u64),
+    ) -> fmt::Result {
+        let ratio = |l: &LineCount| by(l).0 as f64 / by(l).1.max(1) as f64;
+        let mut lines: Vec<_> = self.lines.iter().filter(|(_, l)| shown(l)).collect();
+        lines.sort_by(|a, b| ratio(b.1).total_cmp(&ratio(a.1)));
+        for (line, l) in lines.into_iter().take(SHOWN) {
+            writeln!(f, "{:>12.2} {what} at PTX line {line}: {}", ratio(l), self.name_of(*line))?;
+        }
+        Ok(())
+    }
+
+    fn name_of(&self, line: u32) -> &str {
+        (line as usize).checked_sub(1).and_then(|i| self.names.get(i)).map_or("?", String::as_str)
     }
 }

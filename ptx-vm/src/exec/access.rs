@@ -223,7 +223,7 @@ impl Warp {
         Ok(())
     }
 
-    fn profile_access(
+    pub(super) fn profile_access(
         &self,
         env: &mut Env<'_>,
         space: Space,
@@ -364,6 +364,7 @@ impl Warp {
             None => 0,
         };
         self.profile_access(env, src_space, &from, bytes, mask);
+        self.profile_access(env, Space::Shared, &to, bytes, mask);
         env.progress += 1;
         for lane in (0..32).filter(|l| mask >> l & 1 == 1) {
             let raise = Raise::at(lane);

@@ -29,6 +29,7 @@ impl Warp {
             self.need(*r, mask)?;
         }
         let bytes = ty.bytes();
+        self.profile_access(env, space, &addresses, bytes * b.len() as u32, mask);
         env.progress += 1;
         for lane in (0..32).filter(|l| mask >> l & 1 == 1) {
             let place = Place::of(space, addresses[lane]);
@@ -76,6 +77,7 @@ impl Warp {
         for r in b.iter().chain(c.iter().flatten()) {
             self.need(*r, mask)?;
         }
+        self.profile_access(env, space, &addresses, 16, mask);
         env.progress += 1;
         for lane in (0..32).filter(|l| mask >> l & 1 == 1) {
             let place = Place::of(space, addresses[lane]);

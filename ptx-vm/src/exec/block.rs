@@ -112,7 +112,7 @@ impl<'a> Block<'a> {
             progress: 0,
             polled: None,
             line: 0,
-            profile: image.config.profile.then(|| Profile::new(image.text)),
+            profile: image.config.profile.then(Profile::default),
             output: Vec::new(),
         };
         Block { env, warps }

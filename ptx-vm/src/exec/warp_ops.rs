@@ -294,6 +294,11 @@ impl Warp {
     ) -> Step {
         let givers = ((1u64 << (8 * s.len())) - 1) as u32;
         let addresses = self.addresses(addr, mask & givers, 0)?;
+        if let Some(p) = &mut env.profile {
+            for rows in addresses.chunks(8).take(s.len()) {
+                p.shared(env.line, rows.iter().copied(), 16);
+            }
+        }
         env.progress += 1;
         for (m, &slot) in s.iter().enumerate() {
             let v = *self.read(slot, mask)?;

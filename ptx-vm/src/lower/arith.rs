@@ -544,7 +544,7 @@ impl Decoder<'_, '_> {
         let kinds = ["finite", "infinite", "number", "notanumber", "normal", "subnormal"];
         let f = self.mods.one_of(&kinds).and_then(|op| compare::test(op, ty == Ty::F64));
         let (Some(f), Ty::F32 | Ty::F64) = (f, ty) else {
-            return Err(self.error("there is no such test"));
+            return Err(self.error(format!("a test of f32 or f64 is one of {}", kinds.join(", "))));
         };
         self.finish(2)?;
         let operand = self.operand(0)?;

@@ -219,7 +219,12 @@ impl Decoder<'_, '_> {
                 let kind = BarKind::Red { op, input, value, pred };
                 self.emit(Op::Bar { kind, id, count, aligned });
             }
-            _ => return Err(self.error("there is no such barrier")),
+            _ => {
+                return Err(self.error(
+                    "there is no such barrier: `.sync`, `.arrive` and `.red` with `.popc`, `.and` or \
+                     `.or` are known",
+                ));
+            }
         }
         Ok(())
     }

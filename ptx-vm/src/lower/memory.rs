@@ -217,7 +217,13 @@ impl Decoder<'_, '_> {
                 && lanes as u32 * ty.bytes() <= 16
                 && (minmax || op == AtomOp::Add);
         if !legal || !vector_ok || ty.bits() < 16 || (minmax && float && lanes == 1) {
-            return Err(self.error("there is no such atomic"));
+            return Err(self.error(format!(
+                "there is no atomic `{}` on {ty:?}: add takes u32, s32, u64, f16, bf16, their \
+                 pairs, f32 and f64; min and max integers; and, or, xor and exch b32 and b64; cas \
+                 b16 to b128; inc and dec u32; vectors are of floats in global memory, at most 16 \
+                 bytes",
+                format!("{op:?}").to_lowercase()
+            )));
         }
         if lanes > 1 {
             self.require(self.b.ctx.target.at_least(90), "sm_90 or newer")?;

@@ -142,7 +142,12 @@ impl Decoder<'_, '_> {
             (Some("xor"), Ty::B32) => ReduxOp::Xor,
             (Some("min"), Ty::F32) => ReduxOp::MinF { abs, nan },
             (Some("max"), Ty::F32) => ReduxOp::MaxF { abs, nan },
-            _ => return Err(self.error("there is no such reduction")),
+            _ => {
+                return Err(self.error(
+                    "there is no such reduction: add takes u32 and s32; min and max these and f32; \
+                     and, or and xor b32",
+                ));
+            }
         };
         if ty == Ty::F32 {
             let t = self.b.ctx.target;

@@ -128,7 +128,15 @@ fn every_accepted_form_of_arithmetic_has_a_row() {
         }
     };
     let mut seen = BTreeSet::new();
-    for r in &rows {
+    // Of the thousands of comparisons, those with one of each kind of operator.
+    let representative = |form: &str| {
+        let (opcode, _, rest) = key(form);
+        !opcode.starts_with("set")
+            || rest
+                .iter()
+                .all(|m| ["eq", "lt", "lo", "equ", "num", "and", "ftz"].contains(&m.as_str()))
+    };
+    for r in rows.iter().filter(|r| representative(&r.form)) {
         if !seen.insert((r.form.clone(), r.ins.len())) {
             continue;
         }
