@@ -3,6 +3,7 @@
 //! `test` and `chat` are the two commands of the README; the others are what those two and CI
 //! are made of. A failure is one line on standard error and a non-zero exit code.
 
+mod arm;
 mod cache;
 mod cargo;
 mod chat;
@@ -42,6 +43,9 @@ enum Command {
         /// Fetch nothing: tests that need a model not yet in the cache are reported as ignored
         #[arg(long)]
         offline: bool,
+        /// Run the library's tests for another machine: `aarch64`, by qemu where this is none
+        #[arg(long)]
+        target: Option<String>,
         /// Arguments for `cargo test`, such as `--test layers`
         #[arg(allow_hyphen_values = true)]
         args: Vec<OsString>,
@@ -64,15 +68,18 @@ enum Command {
     Model,
     /// Fetch NVIDIA's run-time compiler (NVRTC 13.0) and its headers, and print their folder
     Cuda,
+    /// Install what `test --target aarch64` needs, on Debian
+    Arm,
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Checkpoint { folder, gib, shards } => checkpoint::write(&folder, gib, shards),
         Command::Chat { args } => chat::run(args),
-        Command::Test { full, offline, args, binary_args } => {
-            test::run(&test::Options { full, offline, args, binary_args })
+        Command::Test { full, offline, target, args, binary_args } => {
+            test::run(&test::Options { full, offline, target, args, binary_args })
         }
+        Command::Arm => arm::set_up().map(|()| ExitCode::SUCCESS),
         Command::Cuda => cuda::fetch().map(|path| {
             println!("{}", path.display());
             ExitCode::SUCCESS

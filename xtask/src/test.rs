@@ -10,9 +10,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 
-use crate::{cargo, model};
+use crate::{arm, cargo, model};
 
 /// What to run.
 pub struct Options {
@@ -20,6 +20,8 @@ pub struct Options {
     pub full: bool,
     /// Leave out what needs a model that is not in the cache.
     pub offline: bool,
+    /// Another machine to compile for, instead of this one.
+    pub target: Option<String>,
     /// For `cargo test`.
     pub args: Vec<OsString>,
     /// For the test binaries.
@@ -28,7 +30,35 @@ pub struct Options {
 
 /// Runs the tests and prints the runner's summaries and their sum.
 pub fn run(options: &Options) -> Result<ExitCode> {
-    let model_tests = model_tests()?;
+    match options.target.as_deref() {
+        None => run_here(options),
+        Some(name) if arm::is_target(name) && cfg!(target_arch = "aarch64") => run_here(options),
+        Some(name) if arm::is_target(name) => run_on_arm(options),
+        Some(name) => bail!("there is no way to run tests for `{name}` here; aarch64 is known"),
+    }
+}
+
+fn run_on_arm(options: &Options) -> Result<ExitCode> {
+    arm::set_up()?;
+    let (mut total, mut success) = (Total::default(), true);
+    for processor in arm::PROCESSORS {
+        println!("\n-- aarch64, {processor}");
+        let mut command = arm::command(processor)?;
+        if options.args.is_empty() {
+            command.arg("--no-fail-fast");
+            for name in arm::tests(processor, test_targets()?) {
+                command.args(["--test", &name]);
+            }
+        }
+        success &= total.run(options.complete(command))?;
+    }
+    println!("\ntotal: {total}");
+    Ok(if success { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run_here(options: &Options) -> Result<ExitCode> {
+    let model_tests: Vec<String> =
+        test_targets()?.into_iter().filter(|name| name.starts_with("model")).collect();
     let model = if options.offline || (model_tests.is_empty() && !options.full) {
         model::cached()
     } else {
@@ -43,12 +73,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     if options.args.is_empty() {
         command.arg("--no-fail-fast");
     }
-    command.args(&options.args).arg("--");
-    if options.full {
-        command.arg("--include-ignored");
-    }
-    command.args(&options.binary_args);
-    let mut success = total.run(with_model(command, model.as_ref()))?;
+    let mut success = total.run(with_model(options.complete(command), model.as_ref()))?;
 
     if options.args.is_empty() && !options.full && !model_tests.is_empty() && model.is_some() {
         let mut command = cargo::command("test");
@@ -75,8 +100,20 @@ fn with_model(mut command: Command, model: Option<&PathBuf>) -> Command {
     command
 }
 
-/// The names of the test targets that need the model.
-fn model_tests() -> Result<Vec<String>> {
+impl Options {
+    /// The command with the arguments for it and for the test binaries.
+    fn complete(&self, mut command: Command) -> Command {
+        command.args(&self.args).arg("--");
+        if self.full {
+            command.arg("--include-ignored");
+        }
+        command.args(&self.binary_args);
+        command
+    }
+}
+
+/// The names of the root package's test targets: files, and folders with a `main.rs`.
+fn test_targets() -> Result<Vec<String>> {
     let folder = cargo::workspace().join("tests");
     let entries = match folder.read_dir() {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -84,9 +121,12 @@ fn model_tests() -> Result<Vec<String>> {
     };
     let mut names: Vec<String> = entries
         .filter_map(|entry| {
-            let name = entry.ok()?.file_name().into_string().ok()?;
-            let stem = name.strip_suffix(".rs")?;
-            stem.starts_with("model").then(|| stem.to_owned())
+            let entry = entry.ok()?;
+            let name = entry.file_name().into_string().ok()?;
+            match name.strip_suffix(".rs") {
+                Some(stem) => Some(stem.to_owned()),
+                None => entry.path().join("main.rs").is_file().then_some(name),
+            }
         })
         .collect();
     names.sort();
