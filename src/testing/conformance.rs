@@ -18,14 +18,22 @@ use super::report::{Config, Failure, KernelReport, Report};
 use crate::Device;
 use crate::error::{Error, Result};
 use crate::format::{QuantizeOptions, Quantizer};
-use crate::op::Op;
+use crate::op::{Op, OpKind};
 use crate::registry::{KernelInfo, Numerics, Request};
 
 /// What outputs hold before a second run: far from anything that a result would be.
 const OTHER_POISON: u8 = 0x2B;
 
 /// Cases drawn for each that has to run: kernels pass on those that they do not support.
-const DRAWN: u32 = 12;
+const DRAWN: u32 = 24;
+
+/// How many times as many cases an operation needs that is many in one, all of them cheap.
+fn breadth(op: OpKind) -> u32 {
+    match op {
+        OpKind::Elementwise | OpKind::Convert => 2,
+        _ => 1,
+    }
+}
 
 /// Steps of making a failing case smaller.
 const SHRINKING: u32 = 200;
@@ -73,9 +81,10 @@ impl Suite {
 
     fn run(self, config: &Config) -> KernelReport {
         let strategy = op_cases(self.info.op);
+        let cases = config.cases.saturating_mul(breadth(self.info.op));
         let mut failure = None;
-        for i in 0..config.cases.saturating_mul(DRAWN) {
-            if self.cases.get() >= config.cases {
+        for i in 0..cases.saturating_mul(DRAWN) {
+            if self.cases.get() >= cases {
                 break;
             }
             failure = self.run_one(&strategy, config.seed.wrapping_add(u64::from(i)));

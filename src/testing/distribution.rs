@@ -18,7 +18,7 @@ pub enum Distribution {
     Subnormal,
     /// 0 and −0.
     Zeros,
-    /// Normal, with an inf or a NaN now and then.
+    /// Normal, with infinities, NaN or both among them: a few, or as many.
     NonFinite,
 }
 
@@ -39,9 +39,9 @@ impl Distribution {
         prop::sample::select(&Self::ALL[..Self::ALL.len() - 1])
     }
 
-    /// All of them.
+    /// All of them, a fourth not finite: those cases differ most.
     pub fn any() -> impl Strategy<Value = Distribution> {
-        prop::sample::select(&Self::ALL[..])
+        prop_oneof![3 => Self::finite(), 1 => Just(Distribution::NonFinite)]
     }
 
     /// This, or normal where it is not finite.
@@ -54,6 +54,7 @@ impl Distribution {
     pub fn values(self, n: usize, seed: u64) -> Vec<f64> {
         let mut random = Random(seed);
         let constant = random.normal();
+        let (strange, share) = Self::strange(&mut random);
         (0..n)
             .map(|i| match self {
                 Distribution::Normal => random.normal(),
@@ -65,14 +66,31 @@ impl Distribution {
                 }
                 Distribution::Subnormal => random.normal() * f64::from(f32::MIN_POSITIVE) / 8.0,
                 Distribution::Zeros => 0.0f64.copysign(random.normal()),
-                Distribution::NonFinite => match random.uniform() {
-                    x if x < 0.01 => f64::NAN,
-                    x if x < 0.02 => f64::INFINITY,
-                    x if x < 0.03 => f64::NEG_INFINITY,
-                    _ => random.normal(),
-                },
+                Distribution::NonFinite if random.uniform() < share => {
+                    strange[random.below(strange.len())]
+                }
+                Distribution::NonFinite => random.normal(),
             })
             .collect()
+    }
+
+    /// Values that are no numbers, and how many of them to mix in.
+    fn strange(random: &mut Random) -> (&'static [f64], f64) {
+        const NAN: f64 = f64::NAN;
+        const INFINITY: f64 = f64::INFINITY;
+        let strange: &[f64] = match random.below(5) {
+            0 => &[NAN],
+            1 => &[INFINITY, -INFINITY],
+            // What masks are made of.
+            2 => &[-INFINITY],
+            _ => &[NAN, INFINITY, -INFINITY],
+        };
+        let share = match random.below(3) {
+            0 => 0.05,
+            1 => 0.2,
+            _ => 0.7,
+        };
+        (strange, share)
     }
 }
 

@@ -61,7 +61,7 @@ mod report;
 pub use conformance::conformance;
 pub use distribution::Distribution;
 pub use expected::{Expected, expected};
-pub use operand::{FLOATS, INDICES, Kind, Layout, Source, shapes, sizes};
+pub use operand::{FLOATS, INDICES, Kind, Layout, Source, floats, shapes, sizes};
 pub use ops::arg_reduce::{ArgReduceCase, arg_reduce_cases};
 pub use ops::attention::{AttentionCase, KvCase, attention_cases};
 pub use ops::convert::{ConvertCase, convert_cases};

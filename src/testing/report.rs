@@ -5,7 +5,8 @@ use std::fmt;
 /// How much is run.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Cases that each kernel has to run.
+    /// Cases that each kernel has to run; twice as many of conversions and elementwise functions,
+    /// which are many in one.
     pub cases: u32,
     /// The seed of the first case; each further one has the next seed. So a failing seed, as the
     /// first, repeats its case at once.
@@ -16,14 +17,14 @@ pub struct Config {
 const SEED_VARIABLE: &str = "FERROCERIUM_SEED";
 
 impl Default for Config {
-    /// 256 cases a kernel, from `FERROCERIUM_SEED`, or else from a seed that is new each time.
+    /// 1024 cases a kernel, from `FERROCERIUM_SEED`, or else from a seed that is new each time.
     fn default() -> Self {
         let given = std::env::var(SEED_VARIABLE).ok().and_then(|text| text.parse().ok());
         let fresh = || {
             let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
             time.map_or(0, |t| t.as_nanos() as u64)
         };
-        Config { cases: 256, seed: given.unwrap_or_else(fresh) }
+        Config { cases: 1024, seed: given.unwrap_or_else(fresh) }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::num::DType;
 use crate::op::{Gather, Op};
 use crate::testing::expected::{Expected, in_own_type};
-use crate::testing::operand::{FLOATS, INDICES, Kind, Layout, Source, integers, shapes};
+use crate::testing::operand::{INDICES, Kind, Layout, Source, floats, integers, shapes};
 
 /// A gather.
 #[derive(Clone, Debug)]
@@ -39,7 +39,7 @@ pub fn gather_cases() -> impl Strategy<Value = GatherCase> {
     let axis = prop_oneof![2 => rows, 1 => any_axis];
     let integer = prop::sample::select(vec![DType::I64, DType::I32, DType::U8]);
     let table = prop_oneof![8 => Kind::any(), 1 => integer.prop_map(Kind::Plain)];
-    let float = prop::sample::select(&FLOATS[..]);
+    let float = floats();
     let out = prop_oneof![2 => Just(None), 1 => Just(Some(DType::F32)), 1 => float.prop_map(Some)];
     let indices = prop::sample::select(&INDICES[..]);
     let picks = prop_oneof![3 => (0usize..20).prop_map(|n| vec![n]), 1 => prop::collection::vec(0usize..4, 0..3)];

@@ -46,17 +46,17 @@ pub fn gemm_cases() -> impl Strategy<Value = GemmCase> {
     let batch = prop::collection::vec(prop_oneof![1 => Just(0usize), 8 => 1usize..4], 0..3);
     let square = prop::bool::weighted(0.1);
     let shape = (batch, sizes(), sizes(), sizes(), square);
-    let kinds = (Kind::any(), Kind::any(), Target::any());
+    let kinds = (factors(), results());
     let layout = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.2));
     let factor = || prop::sample::select(vec![1.0f32, -0.5, 2.0, 0.0]);
     let beta = prop::sample::select(vec![0.0f32, 0.0, 1.0, -0.25]);
-    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
-    let epilogue = (flags, prop::sample::select(&Activation::ALL[..]));
+    let any_epilogue = (any::<[bool; 3]>(), prop::sample::select(&Activation::ALL[..]));
+    let epilogue = prop_oneof![1 => Just(([false; 3], Activation::Identity)), 2 => any_epilogue];
     let values = (Layout::each(), Source::any());
     (shape, kinds, layout, (factor(), beta), epilogue, values).prop_map(
-        |(shape, (a, b, d), (t, b_shared, a_shared), (alpha, beta), epilogue, values)| {
+        |(shape, ((a, b), d), (t, b_shared, a_shared), (alpha, beta), epilogue, values)| {
             let (batch, m, n, k, square) = shape;
-            let ((c_shared, bias, residual), activation) = epilogue;
+            let ([c_shared, bias, residual], activation) = epilogue;
             GemmCase {
                 batch,
                 m,
@@ -79,6 +79,23 @@ pub fn gemm_cases() -> impl Strategy<Value = GemmCase> {
             }
         },
     )
+}
+
+/// Factors of the same kind, activations beside weights of any kind, and any two.
+pub(super) fn factors() -> impl Strategy<Value = (Kind, Kind)> {
+    let activations = prop::sample::select(vec![DType::F32, DType::BF16, DType::F16]);
+    prop_oneof![
+        1 => Kind::any().prop_map(|kind| (kind, kind)),
+        1 => (activations.prop_map(Kind::Plain), Kind::any()),
+        1 => (Kind::any(), Kind::any()),
+    ]
+}
+
+/// Results, f32 and bf16 most often.
+pub(super) fn results() -> impl Strategy<Value = Target> {
+    let usual = prop::sample::select(vec![DType::F32, DType::BF16]);
+    let usual = usual.prop_map(|dtype| Target { kind: Kind::Plain(dtype), quantizer: None });
+    prop_oneof![1 => usual, 2 => Target::any()]
 }
 
 impl BuildOp for GemmCase {

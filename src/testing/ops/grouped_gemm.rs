@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::gemm::Products;
+use super::gemm::{Products, factors, results};
 use super::{BuildOp, Target};
 use crate::Device;
 use crate::error::Result;
@@ -39,13 +39,13 @@ pub struct GroupedGemmCase {
 pub fn grouped_gemm_cases() -> impl Strategy<Value = GroupedGemmCase> {
     let rows = prop_oneof![2 => Just(0usize), 2 => Just(1), 3 => 2usize..6, 1 => 15usize..40];
     let shape = (prop::collection::vec(rows, 0..5), sizes(), sizes());
-    let kinds = (Kind::any(), Kind::any(), Target::any(), any::<bool>());
+    let kinds = (factors(), results(), any::<bool>());
     let alpha = prop::sample::select(vec![1.0f32, -0.5]);
     let offsets = prop::sample::select(&INDICES[..]);
     let activation = prop::sample::select(&Activation::ALL[..]);
     let epilogue = (any::<bool>(), any::<bool>(), activation);
     (shape, kinds, offsets, alpha, epilogue, (Layout::each(), Source::any())).prop_map(
-        |((rows, n, k), (a, b, d, t), offsets, alpha, epilogue, (layouts, source))| {
+        |((rows, n, k), ((a, b), d, t), offsets, alpha, epilogue, (layouts, source))| {
             GroupedGemmCase {
                 rows,
                 n,

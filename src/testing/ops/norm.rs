@@ -10,7 +10,7 @@ use crate::op::{Norm, NormKind, Op, Operand};
 use crate::testing::bounds::{TINY_F32, U_F32, gamma, round};
 use crate::testing::expected::{Expected, decoded, in_f64, values_opt};
 use crate::testing::functions::{Approx, Precision};
-use crate::testing::operand::{FLOATS, Kind, Layout, Source, shapes};
+use crate::testing::operand::{Kind, Layout, Source, floats, shapes};
 
 /// A norm.
 #[derive(Clone, Debug)]
@@ -33,7 +33,7 @@ pub struct NormCase {
 
 /// Norms of both kinds, with every operand that may be left out.
 pub fn norm_cases() -> impl Strategy<Value = NormCase> {
-    let float = || prop::sample::select(&FLOATS[..]);
+    let float = || floats();
     let kind = prop::sample::select(vec![NormKind::Rms, NormKind::Layer]);
     let given = || prop::option::of(float());
     let operands = (Kind::any(), given(), given(), given(), given(), Target::any());

@@ -10,7 +10,7 @@ use crate::op::{Op, Reduce, Reduction};
 use crate::testing::bounds::{TINY_F32, U_F32, gamma};
 use crate::testing::expected::{Expected, broadcast_positions, decoded, in_f64};
 use crate::testing::functions::{Approx, Precision};
-use crate::testing::operand::{FLOATS, Kind, Layout, Source, shapes};
+use crate::testing::operand::{Kind, Layout, Source, floats, shapes};
 
 /// A reduction.
 #[derive(Clone, Debug)]
@@ -36,7 +36,7 @@ pub fn reduce_cases() -> impl Strategy<Value = ReduceCase> {
         let n = all.len();
         (Just(dims), prop::sample::subsequence(all, 0..=n).prop_shuffle())
     });
-    let out = prop::sample::select(&FLOATS[..]);
+    let out = floats();
     let kinds = (Kind::any(), out);
     (function, axes, any::<bool>(), kinds, Layout::each(), Source::any()).prop_map(
         |(function, (dims, axes), keep, (x, out), layouts, source)| ReduceCase {

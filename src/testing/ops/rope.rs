@@ -10,7 +10,7 @@ use crate::op::{Op, Positions, Rope, RopeFrequencies, RopeScaling, RopeStyle};
 use crate::testing::bounds::{TINY_F32, U_F32, gamma};
 use crate::testing::expected::{Expected, broadcast_positions, decoded, in_f64, values};
 use crate::testing::functions::{Approx, ELEMENTARY, Precision};
-use crate::testing::operand::{FLOATS, INDICES, Kind, Layout, Source, integers};
+use crate::testing::operand::{INDICES, Kind, Layout, Source, floats, integers};
 
 /// A rotation.
 #[derive(Clone, Debug)]
@@ -48,7 +48,7 @@ pub fn rope_cases() -> impl Strategy<Value = RopeCase> {
     );
     let start = prop_oneof![2 => Just(0usize), 2 => 1usize..100, 1 => 1000usize..130_000];
     let given = prop::option::of((prop::sample::select(&INDICES[..]), any::<bool>()));
-    let kinds = (Kind::any(), prop::sample::select(&FLOATS[..]));
+    let kinds = (Kind::any(), floats());
     ((leading, d), kinds, style, frequencies, (start, given), Layout::each(), Source::any())
         .prop_map(
             |((leading, d), (x, out), style, frequencies, (start, given), layouts, source)| {

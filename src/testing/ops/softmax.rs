@@ -10,7 +10,7 @@ use crate::op::{Op, Softmax};
 use crate::testing::bounds::{TINY_F32, U_F32, gamma};
 use crate::testing::expected::{Expected, decoded, in_f64};
 use crate::testing::functions::{Approx, ELEMENTARY, Precision};
-use crate::testing::operand::{FLOATS, Kind, Layout, Source, shapes};
+use crate::testing::operand::{Kind, Layout, Source, floats, shapes};
 
 /// A softmax.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ pub struct SoftmaxCase {
 
 /// Softmax and its logarithm.
 pub fn softmax_cases() -> impl Strategy<Value = SoftmaxCase> {
-    let out = prop::sample::select(&FLOATS[..]);
+    let out = floats();
     let scale = prop::sample::select(vec![1.0f32, 0.125, -2.0, 100.0, 0.0]);
     (shapes(4), Kind::any(), out, scale, any::<bool>(), Layout::each(), Source::any()).prop_map(
         |(dims, x, out, scale, log, layouts, source)| SoftmaxCase {

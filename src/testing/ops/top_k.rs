@@ -10,7 +10,7 @@ use crate::num::DType;
 use crate::op::{Op, TopK};
 use crate::testing::expected::{Expected, decoded, in_own_type};
 use crate::testing::functions::Precision;
-use crate::testing::operand::{FLOATS, INDICES, Kind, Layout, Source, shapes};
+use crate::testing::operand::{INDICES, Kind, Layout, Source, floats, shapes};
 
 /// A search for the largest elements.
 #[derive(Clone, Debug)]
@@ -32,7 +32,7 @@ pub fn top_k_cases() -> impl Strategy<Value = TopKCase> {
         let n = dims.last().copied().unwrap_or(0);
         (Just(dims), prop_oneof![1 => Just(n), 1 => 0..=n.min(1), 3 => 0..=n])
     });
-    let types = (prop::sample::select(&FLOATS[..]), prop::sample::select(&INDICES[..]));
+    let types = (floats(), prop::sample::select(&INDICES[..]));
     (k, Kind::any(), types, Layout::each(), Source::any()).prop_map(
         |((dims, k), x, (values, indices), layouts, source)| TopKCase {
             dims,
