@@ -8,6 +8,7 @@ use proptest::test_runner::{
     Config as RunnerConfig, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner,
 };
 
+use super::alone::Alone;
 use super::blocks::all_finite;
 use super::distribution::Random;
 use super::expected::{Expected, expected};
@@ -18,7 +19,7 @@ use super::report::{Config, Failure, KernelReport, Report};
 use crate::Device;
 use crate::error::{Error, Result};
 use crate::format::{QuantizeOptions, Quantizer};
-use crate::op::{Op, OpKind};
+use crate::op::{Op, OpKind, Operand};
 use crate::registry::{KernelInfo, Numerics, Request};
 
 /// What outputs hold before a second run: far from anything that a result would be.
@@ -43,7 +44,8 @@ const SHRINKING: u32 = 200;
 ///
 /// Outputs and the memory around them are poisoned before each run, and only the outputs may be
 /// changed. A kernel that calls itself deterministic runs twice, over different poison, and must
-/// give the same bits. Where the data make the reference refuse, so must the kernel.
+/// give the same bits; one that calls itself batch-invariant also runs a row by itself, which must
+/// have the bits that it has in the batch. Where the data make the reference refuse, so must the kernel.
 pub fn conformance(
     device: &Device,
     filter: impl Fn(&KernelInfo) -> bool,
@@ -169,7 +171,29 @@ impl Suite {
         if second != first {
             return Err("two runs gave different bits, or left something unwritten".to_owned());
         }
+        if self.info.batch_invariant {
+            self.check_alone(op, &outputs, &first)?;
+        }
         Ok(())
+    }
+
+    /// Runs a part of the batch by itself, which must give the bits that it has in the whole.
+    fn check_alone(
+        &self,
+        op: &Op,
+        outputs: &[&mut Operand],
+        whole: &[Parts],
+    ) -> Result<(), String> {
+        let Some(alone) = Alone::of(op).map_err(|e| e.to_string())? else { return Ok(()) };
+        let supported = self.device.explain(&alone.op).map_err(|e| e.to_string())?;
+        if supported.chosen().is_none() {
+            return Ok(());
+        }
+        let parts = self.try_launch(&alone.op, POISON)?.map_err(|e| e.to_string())?;
+        if alone.agrees(outputs, whole, &parts) {
+            return Ok(());
+        }
+        Err(format!("a row gave other bits by itself, by {}", alone.op))
     }
 
     fn must_refuse(&self, op: &Op, why: &str) -> Result<(), String> {

@@ -47,6 +47,7 @@
 //! For tests of another shape, [`op_cases`] and the strategies of its parts make operations, and
 //! [`expected`] says what they must give.
 
+mod alone;
 mod blocks;
 pub mod bounds;
 mod conformance;

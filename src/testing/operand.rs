@@ -171,9 +171,9 @@ impl Source {
         Self::of(Distribution::any())
     }
 
-    /// Finite values.
-    pub fn finite() -> impl Strategy<Value = Source> {
-        Self::of(Distribution::finite())
+    /// Any values, a half of them not finite.
+    pub fn often_non_finite() -> impl Strategy<Value = Source> {
+        Self::of(prop_oneof![Distribution::any(), Just(Distribution::NonFinite)])
     }
 
     fn of(distribution: impl Strategy<Value = Distribution>) -> impl Strategy<Value = Source> {

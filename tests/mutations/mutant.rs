@@ -8,6 +8,9 @@ use ferrocerium::op::{Convert, Dense, Op, OpKind, Operand};
 use ferrocerium::registry::{Cost, Kernel, KernelInfo, Launch, Unsupported};
 use ferrocerium::{DType, Device, Result};
 
+/// Changes something of an operation, or of what comes out of one.
+type Change<T> = Arc<dyn Fn(&Op, &mut T) + Send + Sync>;
+
 /// What a mutant does wrong.
 #[derive(Clone)]
 pub enum Fault {
@@ -16,9 +19,9 @@ pub enum Fault {
     /// It runs another operation.
     Op(Arc<dyn Fn(&mut Op) + Send + Sync>),
     /// It changes the values of its last output, where that is plain, before they are rounded.
-    Values(Arc<dyn Fn(&Op, &mut Vec<f64>) + Send + Sync>),
+    Values(Change<Vec<f64>>),
     /// It changes the bytes of its outputs: of each the elements, or codes, scales and tensor scale.
-    Bytes(Arc<dyn Fn(&Op, &mut [Vec<u8>]) + Send + Sync>),
+    Bytes(Change<Vec<Vec<u8>>>),
 }
 
 impl Fault {
@@ -30,7 +33,7 @@ impl Fault {
         Fault::Values(Arc::new(change))
     }
 
-    pub fn bytes(change: impl Fn(&Op, &mut [Vec<u8>]) + Send + Sync + 'static) -> Self {
+    pub fn bytes(change: impl Fn(&Op, &mut Vec<Vec<u8>>) + Send + Sync + 'static) -> Self {
         Fault::Bytes(Arc::new(change))
     }
 }

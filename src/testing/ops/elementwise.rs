@@ -75,7 +75,7 @@ pub fn elementwise_cases() -> impl Strategy<Value = ElementwiseCase> {
     let lacks = prop_oneof![3 => Just(0usize), 1 => 1usize..4];
     let sharing = (shared(), shared(), lacks);
     let kinds = (Kind::any(), Kind::any(), Target::any());
-    (function, shapes(4), kinds, sharing, Layout::each(), Source::any()).prop_map(
+    (function, shapes(4), kinds, sharing, Layout::each(), Source::often_non_finite()).prop_map(
         |(function, dims, (a, b, out), (a_shared, b_shared, b_lacks), layouts, source)| {
             // Where both have size 1 there is nothing to broadcast to.
             let b_shared = b_shared & !a_shared;
