@@ -6,6 +6,10 @@ typedef unsigned short u16;
 typedef unsigned int u32;
 typedef long long i64;
 
+#ifndef INFINITY
+#define INFINITY __int_as_float(0x7F800000)
+#endif
+
 // Element types, by the numbers that the host gives them.
 enum DType { F32 = 0, BF16 = 1, F16 = 2, E4M3 = 3, E5M2 = 4 };
 

@@ -4,6 +4,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::gpu::Call;
+use crate::caps::{Caps, Isa};
 use crate::error::{Error, Result};
 use crate::memory::Access;
 use crate::num::DType;
@@ -69,6 +70,17 @@ impl Matrix {
         Matrix { words: codes.has_rows(1, 1, 4).into(), ..codes }
     }
 
+    /// An operand that may be left out.
+    pub fn bind_opt(
+        call: &mut Call<'_, '_>,
+        arg: &'static str,
+        operand: Option<&Operand>,
+        access: Access,
+        dims: &[usize],
+    ) -> Result<Self> {
+        operand.map_or(Ok(Matrix::default()), |o| Matrix::bind(call, arg, o, access, dims))
+    }
+
     /// The same matrix with rows and columns swapped.
     pub fn transposed(self) -> Self {
         Matrix { row: self.col, col: self.row, ..self }
@@ -84,7 +96,7 @@ impl Matrix {
 }
 
 /// The number of an element type in `numbers.cuh`; types that f32 does not hold have none.
-fn code(dtype: DType) -> i32 {
+pub(super) fn code(dtype: DType) -> i32 {
     match dtype {
         DType::F32 => 0,
         DType::BF16 => 1,
@@ -117,6 +129,28 @@ pub(super) fn sizes_fit(sizes: &[usize]) -> Result<(), Unsupported> {
     match sizes.iter().find(|&&size| size > LARGEST) {
         None => Ok(()),
         Some(size) => Err(Unsupported(format!("counts to {LARGEST}, not to {size}"))),
+    }
+}
+
+/// Refuses an input that is not plain elements that f32 holds.
+pub(super) fn require_readable(operand: &Operand) -> Result<(), Unsupported> {
+    if operand.dtype().is_some_and(DType::fits_f32) {
+        return Ok(());
+    }
+    Err(Unsupported(format!("reads plain elements that f32 holds, not {operand}")))
+}
+
+/// Refuses an output that one rounding from f32 does not make.
+pub(super) fn require_writable(operand: &Operand, caps: &Caps) -> Result<(), Unsupported> {
+    match operand.dtype() {
+        None => Err(Unsupported(format!("does not quantise to {operand}"))),
+        Some(dtype) if !dtype.fits_f32() => {
+            Err(Unsupported(format!("computes in f32, which does not fill {operand}")))
+        }
+        Some(DType::F8E4M3 | DType::F8E5M2) if !caps.has(Isa::ConvertFp8) => {
+            Err(Unsupported(format!("{} has no conversion to {operand}", caps.target)))
+        }
+        Some(_) => Ok(()),
     }
 }
 

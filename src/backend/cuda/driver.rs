@@ -30,6 +30,9 @@ pub(super) trait Session<'a> {
     /// as the bytes are, up to 256.
     fn read(&mut self, bytes: &'a [u8], label: &str) -> Result<u64, String>;
 
+    /// Bytes that kernels read and that the session keeps, likewise.
+    fn keep(&mut self, bytes: Vec<u8>, label: &str) -> Result<u64, String>;
+
     /// Bytes that kernels write, likewise.
     fn write(&mut self, bytes: &'a mut [u8], label: &str) -> Result<u64, String>;
 

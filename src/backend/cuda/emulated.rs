@@ -121,16 +121,25 @@ impl EmulatedSession<'_, '_> {
         self.machine.write(start, bytes).map_err(error)?;
         Ok((base, start))
     }
-}
 
-impl<'a> Session<'a> for EmulatedSession<'_, 'a> {
-    fn read(&mut self, bytes: &'a [u8], label: &str) -> Result<u64, String> {
+    /// Bytes that kernels may not write.
+    fn place_input(&mut self, bytes: &[u8], label: &str) -> Result<u64, String> {
         if bytes.is_empty() {
             return Ok(0);
         }
         let (base, start) = self.place(bytes, label)?;
         self.machine.protect(base).map_err(|e| e.to_string())?;
         Ok(start.address())
+    }
+}
+
+impl<'a> Session<'a> for EmulatedSession<'_, 'a> {
+    fn read(&mut self, bytes: &'a [u8], label: &str) -> Result<u64, String> {
+        self.place_input(bytes, label)
+    }
+
+    fn keep(&mut self, bytes: Vec<u8>, label: &str) -> Result<u64, String> {
+        self.place_input(&bytes, label)
     }
 
     fn write(&mut self, bytes: &'a mut [u8], label: &str) -> Result<u64, String> {

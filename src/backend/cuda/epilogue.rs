@@ -2,12 +2,11 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::args::{Matrix, activation_code};
+use super::args::{Matrix, activation_code, require_readable, require_writable};
 use super::gpu::Call;
-use crate::caps::{Caps, Isa};
+use crate::caps::Caps;
 use crate::error::Result;
 use crate::memory::Access;
-use crate::num::DType;
 use crate::op::{Gemm, Operand};
 use crate::registry::Unsupported;
 
@@ -29,23 +28,8 @@ impl Epilogue {
     /// Whether the kernels have the epilogue of this operation.
     pub fn supports(op: &Gemm, caps: &Caps) -> Result<(), Unsupported> {
         let added = [op.c.as_ref(), op.epilogue.bias.as_ref(), op.epilogue.residual.as_ref()];
-        for operand in added.into_iter().flatten() {
-            if !operand.dtype().is_some_and(DType::fits_f32) {
-                return Err(Unsupported(format!(
-                    "adds plain elements that f32 holds, not {operand}"
-                )));
-            }
-        }
-        match op.d.dtype() {
-            None => Err(Unsupported(format!("does not quantise to {}", op.d))),
-            Some(dtype) if !dtype.fits_f32() => {
-                Err(Unsupported(format!("computes in f32, which does not fill {dtype}")))
-            }
-            Some(DType::F8E4M3 | DType::F8E5M2) if !caps.has(Isa::ConvertFp8) => {
-                Err(Unsupported(format!("{} has no conversion to {}", caps.target, op.d)))
-            }
-            Some(_) => Ok(()),
-        }
+        added.into_iter().flatten().try_for_each(require_readable)?;
+        require_writable(&op.d, caps)
     }
 
     /// The operands of an operation, for kernels to see.
@@ -55,9 +39,8 @@ impl Epilogue {
         if let Some(last) = wide.last_mut() {
             *last = n;
         }
-        let mut read = |arg, operand: Option<&Operand>, dims: &[usize]| match operand {
-            Some(operand) => Matrix::bind(call, arg, operand, Access::Read, dims),
-            None => Ok(Matrix::default()),
+        let mut read = |arg, operand: Option<&Operand>, dims: &[usize]| {
+            Matrix::bind_opt(call, arg, operand, Access::Read, dims)
         };
         // With beta = 0, C is not read: it may hold anything.
         let c = op.c.as_ref().filter(|_| op.beta != 0.0);

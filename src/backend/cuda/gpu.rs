@@ -12,12 +12,13 @@ use crate::memory::Region;
 use crate::registry::Launch;
 
 /// What kernel sources can include.
-const HEADERS: [(&str, &str); 6] = [
+const HEADERS: [(&str, &str); 7] = [
     ("epilogue.cuh", include_str!("../../../kernels/include/epilogue.cuh")),
     ("load.cuh", include_str!("../../../kernels/include/load.cuh")),
     ("mma.cuh", include_str!("../../../kernels/include/mma.cuh")),
     ("numbers.cuh", include_str!("../../../kernels/include/numbers.cuh")),
     ("ptx.cuh", include_str!("../../../kernels/include/ptx.cuh")),
+    ("rows.cuh", include_str!("../../../kernels/include/rows.cuh")),
     ("scales.cuh", include_str!("../../../kernels/include/scales.cuh")),
 ];
 
@@ -129,6 +130,13 @@ impl Call<'_, '_> {
     pub fn input(&mut self, region: &Region) -> Result<u64> {
         let bytes = self.launch.read(region)?;
         let address = self.session.read(bytes, region.buffer().label());
+        address.map_err(|problem| Error::kernel(self.kernel, problem))
+    }
+
+    /// The address that kernels read values at that only this call knows; 0 for none.
+    pub fn constants<T: bytemuck::NoUninit>(&mut self, values: &[T], label: &str) -> Result<u64> {
+        // Words, so that they are as aligned as 64-bit numbers.
+        let address = self.session.keep(bytemuck::cast_slice(values).to_vec(), label);
         address.map_err(|problem| Error::kernel(self.kernel, problem))
     }
 

@@ -17,13 +17,17 @@
 //! [`Device::emulated`]: crate::Device::emulated
 
 mod args;
+mod attention;
 mod cache;
 mod driver;
 mod emulated;
 mod epilogue;
 mod gemm;
 mod gpu;
+mod norm;
 mod nvrtc;
+mod rows;
+mod softmax;
 mod source;
 
 use std::sync::Arc;
@@ -35,14 +39,20 @@ pub use nvrtc::NVRTC_VARIABLE;
 
 use crate::caps::Caps;
 use crate::registry::Kernel;
+use rows::Registered;
 
 /// Every GPU kernel, for one GPU.
 pub fn kernels(gpu: &Arc<Gpu>) -> impl Iterator<Item = Arc<dyn Kernel>> {
     let gemm = gemm::Family::ALL.map(|family| gemm::GemmKernel::new(family, gpu.clone()));
-    gemm.into_iter().map(|kernel| Arc::new(kernel) as Arc<dyn Kernel>)
+    let gemm = gemm.into_iter().map(|kernel| Arc::new(kernel) as Arc<dyn Kernel>);
+    let attention = attention::AttentionKernel::new(gpu.clone());
+    let rows = [norm::NORM, softmax::SOFTMAX].map(|kernel| Registered::new(kernel, gpu.clone()));
+    let rows = rows.into_iter().map(|kernel| Arc::new(kernel) as Arc<dyn Kernel>);
+    gemm.chain([Arc::new(attention) as Arc<dyn Kernel>]).chain(rows)
 }
 
 /// Every program that these kernels can ask for on such a machine, for compiling ahead.
 pub fn programs(caps: &Caps) -> Vec<Program> {
-    gemm::programs(caps)
+    let rows = vec![norm::program(), softmax::program()];
+    [gemm::programs(caps), attention::programs(), rows].concat()
 }

@@ -37,6 +37,17 @@ impl Sequence {
         }
     }
 
+    /// Its keys as runs of consecutive rows: the first row of each run, and how many keys every
+    /// run but the last has.
+    pub fn key_runs(&self) -> (Vec<usize>, usize) {
+        match &self.keys {
+            KeyRows::From(first) => (vec![*first], usize::MAX),
+            KeyRows::Blocks { blocks, size } => {
+                (blocks.iter().map(|block| block * size).collect(), *size)
+            }
+        }
+    }
+
     /// The position of query `i` among the keys: the last query stands at the last key.
     pub fn position(&self, i: usize) -> i64 {
         i as i64 + self.kv_len as i64 - self.queries.len() as i64
