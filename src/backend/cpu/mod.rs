@@ -1,10 +1,20 @@
 //! The CPU kernels that are written to be fast.
 
+mod arg_reduce;
 mod attention;
+mod convert;
+mod elementwise;
 mod gather;
 mod gemm;
+mod line_kernel;
+mod lines;
+mod norm;
+mod reduce;
+mod rope;
 mod rows;
 mod simd;
+mod softmax;
+mod top_k;
 
 use std::sync::Arc;
 
@@ -21,7 +31,9 @@ pub fn kernels() -> impl Iterator<Item = Arc<dyn Kernel>> {
         Arc::new(gather::GatherKernel::new()),
         Arc::new(attention::AttentionKernel::new()),
     ];
-    kernels.into_iter()
+    let lines = line_kernel::LineKernel::OPS.into_iter();
+    let lines = lines.map(|op| Arc::new(line_kernel::LineKernel::new(op)) as Arc<dyn Kernel>);
+    kernels.into_iter().chain(lines)
 }
 
 impl Device {

@@ -180,7 +180,7 @@ impl ScaledRows<'_> {
 }
 
 /// Row-major strides of some sizes.
-fn row_major(dims: &[usize]) -> Vec<usize> {
+pub(super) fn row_major(dims: &[usize]) -> Vec<usize> {
     let mut strides = vec![1; dims.len()];
     for axis in (1..dims.len()).rev() {
         strides[axis - 1] = strides[axis] * dims[axis];

@@ -6,12 +6,26 @@
 //! how many rows or threads there are; levels with fused multiply-add give the same bits as each
 //! other.
 
+mod fold;
+mod map;
+mod math;
+mod narrow;
+mod online;
+mod outer;
+mod per_level;
 mod portable;
+mod rotate;
 mod tile;
 mod widen;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub use fold::{accumulate, gather, join, normalize, position, softmax, squares};
+pub use map::{binary, unary};
+pub use narrow::narrow;
+pub use online::{Gathered, Score, divide, join_values, online, scale};
+pub use outer::{COLUMNS, products, transpose};
+pub use rotate::{rotate, sin_cos};
 pub use widen::{decode_e2m1, widen};
 
 use crate::caps::Isa;
@@ -88,6 +102,14 @@ fn present(isa: Isa) -> bool {
 /// The levels that this machine has.
 pub fn detect() -> Vec<Isa> {
     [Isa::Avx2Fma, Isa::Avx512, Isa::Neon].into_iter().filter(|&isa| present(isa)).collect()
+}
+
+/// Every level that this machine can run.
+#[cfg(test)]
+fn levels() -> Vec<Level> {
+    let mut levels = vec![Level::Portable, Level::of(&[Isa::Avx2Fma]), Level::of(&detect())];
+    levels.dedup();
+    levels
 }
 
 /// `out[i · out_stride + j] = a[i] · b[j]` over the first `k` elements of each row.

@@ -1,0 +1,141 @@
+//! Keys and values of a block, as the products want them.
+
+use std::ops::Range;
+
+use super::BLOCK;
+use crate::backend::cpu::lines::{Lines, Piece};
+use crate::backend::cpu::reduce::reordered;
+use crate::backend::cpu::simd::{self, COLUMNS, Level, Rows};
+use crate::error::Result;
+use crate::op::{Operand, Reduction, Sequence};
+use crate::registry::Launch;
+
+/// The rows of `k` or `v`, by key and head.
+pub(super) struct KeyLines<'a> {
+    lines: Lines<'a>,
+    heads: usize,
+    /// Keys of a row of the batch, or of a page.
+    rows: usize,
+    /// Whether the heads of a key follow each other, as in a block format.
+    heads_inside: bool,
+    pub(super) n: usize,
+}
+
+impl<'a> KeyLines<'a> {
+    /// An operand `[.., rows, heads, n]`.
+    pub(super) fn new(launch: &Launch<'a>, operand: &Operand) -> Result<Self> {
+        let rank = operand.dims().len();
+        let mut axes: Vec<usize> = (0..rank).collect();
+        axes.swap(rank - 3, rank - 2);
+        let heads_inside = operand.as_scaled().is_some();
+        let (dims, by_head) = (operand.dims(), reordered(operand, &axes)?);
+        Ok(KeyLines {
+            lines: Lines::new(launch, &by_head, &by_head.dims())?,
+            heads: dims[rank - 2],
+            rows: dims[rank - 3],
+            heads_inside,
+            n: dims[rank - 1],
+        })
+    }
+
+    fn line(&self, key_row: usize, head: usize) -> usize {
+        match self.heads_inside {
+            true => key_row * self.heads + head,
+            false => (key_row / self.rows * self.heads + head) * self.rows + key_row % self.rows,
+        }
+    }
+
+    /// The rows of some keys where they lie, one after the other.
+    fn in_place(&self, sequence: &Sequence, keys: &Range<usize>, head: usize) -> Option<Rows<'_>> {
+        if self.heads_inside {
+            return None;
+        }
+        let first = sequence.key_row(keys.start);
+        let in_a_row = keys.clone().all(|j| sequence.key_row(j) == first + (j - keys.start));
+        let len = if in_a_row { keys.len() } else { return None };
+        self.lines.in_place(self.line(first, head), len, self.n)
+    }
+
+    /// Decodes the rows of some keys to rows `stride` apart.
+    fn decode(
+        &self,
+        sequence: &Sequence,
+        keys: &Range<usize>,
+        head: usize,
+        dst: &mut [f32],
+        stride: usize,
+    ) -> Result<()> {
+        for (j, dst) in keys.clone().zip(dst.chunks_mut(stride.max(1))) {
+            let line = self.line(sequence.key_row(j), head);
+            self.lines.read(&Piece { line, cols: 0..self.n }, &mut dst[..self.n])?;
+        }
+        Ok(())
+    }
+}
+
+/// Memory for a block's keys, as columns, and values, as rows.
+pub(super) struct Block {
+    rows: Vec<f32>,
+    columns: Vec<f32>,
+    values: Vec<f32>,
+}
+
+impl Block {
+    pub(super) fn new(d: usize, d_v: usize) -> Self {
+        Block {
+            rows: vec![0.0; BLOCK * d],
+            columns: vec![0.0; BLOCK * d],
+            values: vec![0.0; BLOCK * d_v.next_multiple_of(COLUMNS)],
+        }
+    }
+
+    /// The keys' columns, [`BLOCK`] apart; those behind the last key, up to a multiple of
+    /// [`COLUMNS`], are 0.
+    pub(super) fn keys(
+        &mut self,
+        level: Level,
+        k: &KeyLines<'_>,
+        sequence: &Sequence,
+        keys: &Range<usize>,
+        head: usize,
+    ) -> Result<Rows<'_>> {
+        let rows = match k.in_place(sequence, keys, head) {
+            Some(rows) => rows,
+            None => {
+                k.decode(sequence, keys, head, &mut self.rows, k.n)?;
+                Rows { data: &self.rows, stride: k.n, len: keys.len() }
+            }
+        };
+        simd::transpose(level, rows, k.n, &mut self.columns, BLOCK);
+        let padded = keys.len().next_multiple_of(COLUMNS);
+        if padded != keys.len() {
+            self.columns.chunks_mut(BLOCK).for_each(|row| row[keys.len()..padded].fill(0.0));
+        }
+        Ok(Rows { data: &self.columns, stride: BLOCK, len: k.n })
+    }
+
+    /// The values' rows, padded to a multiple of [`COLUMNS`].
+    pub(super) fn values<'b>(
+        &'b mut self,
+        v: &'b KeyLines<'_>,
+        sequence: &Sequence,
+        keys: &Range<usize>,
+        head: usize,
+    ) -> Result<Rows<'b>> {
+        if v.n.is_multiple_of(COLUMNS)
+            && let Some(rows) = v.in_place(sequence, keys, head)
+        {
+            return Ok(rows);
+        }
+        let stride = v.n.next_multiple_of(COLUMNS);
+        v.decode(sequence, keys, head, &mut self.values, stride)?;
+        Ok(Rows { data: &self.values, stride, len: keys.len() })
+    }
+}
+
+/// Whether all of the first `n` elements of some rows are finite.
+pub(super) fn finite(level: Level, rows: Rows<'_>, n: usize) -> bool {
+    let row = |i: usize| &rows.data[i * rows.stride..][..n];
+    let largest = |i: usize| simd::gather(level, Reduction::AbsMax, row(i));
+    (0..rows.len).all(|i| largest(i).is_finite())
+}

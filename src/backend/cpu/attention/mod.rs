@@ -1,0 +1,242 @@
+//! Attention, block by block of keys, with the softmax kept up to date on the way.
+//!
+//! ```text
+//! each task, ROWS queries that share a key head:
+//!     each chunk of CHUNK keys, gathered by itself and then joined to the chunks before it:
+//!         each block of BLOCK keys: decode them once, keys as columns
+//!             scores = queries · keys                     rows × BLOCK, a matrix product
+//!             row by row: scale, softcap, bias, mask; e^(s − largest so far)
+//!             values = values · factor + weights · values rows × d_v, a matrix product
+//! ```
+//!
+//! Blocks and chunks lie at fixed keys, and each output is one chain of sums over them, so that a
+//! query's result depends neither on other queries nor on threads; where there are few tasks, the
+//! chunks of one are tasks of their own.
+
+mod keys;
+mod task;
+
+use std::ops::Range;
+
+use super::lines::{Lines, Writing, vector, write_lines};
+use super::rows::fits_f32;
+use super::simd::Level;
+use crate::caps::Caps;
+use crate::error::{Error, Result};
+use crate::op::{Attention, Op, OpKind};
+use crate::registry::{Cost, Kernel, KernelInfo, Launch, Unsupported};
+use keys::KeyLines;
+use task::{Inputs, State, Task};
+
+/// Keys that are scored at once: with 64 elements each, keys and values fill the first-level
+/// cache.
+const BLOCK: usize = 64;
+
+/// Keys that are gathered by themselves: what long contexts are split into for threads.
+const CHUNK: usize = 512;
+
+/// Rows of queries that a task scores at once: enough to decode keys rarely, few enough that
+/// queries, scores and values stay in the second-level cache.
+const ROWS: usize = 192;
+
+/// Products below which handing work to other threads costs more than it saves.
+const SEQUENTIAL: usize = 1 << 17;
+
+/// `cpu.attention`
+pub(super) struct AttentionKernel(KernelInfo);
+
+impl AttentionKernel {
+    pub(super) fn new() -> Self {
+        let summary = "blocks of keys, softmax on the way, f32; chunks of 512 keys joined in order";
+        AttentionKernel(KernelInfo::new("cpu.attention", OpKind::Attention, summary))
+    }
+}
+
+impl Kernel for AttentionKernel {
+    fn info(&self) -> &KernelInfo {
+        &self.0
+    }
+
+    fn supports(&self, op: &Op, _caps: &Caps) -> Result<(), Unsupported> {
+        let Op::Attention(op) = op else { return Err(Unsupported::because("not attention")) };
+        let inputs = [&op.q, &op.k, &op.v].into_iter();
+        for operand in inputs.chain(&op.sinks).chain(&op.alibi).chain([&op.out]).chain(&op.lse) {
+            if operand.dtype().is_some_and(|dtype| !fits_f32(dtype)) {
+                let reason = format!("computes in f32, which does not hold {operand}");
+                return Err(Unsupported(reason));
+            }
+        }
+        for operand in [&op.q, &op.out].into_iter().chain(&op.lse) {
+            if operand.as_scaled().is_some() {
+                return Err(Unsupported(format!("takes blocks as keys and values, not {operand}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn cost(&self, op: &Op, caps: &Caps) -> Cost {
+        const PRODUCTS_PER_SECOND: f64 = 20e9;
+        Cost { seconds: op.work() / PRODUCTS_PER_SECOND / caps.units as f64 }
+    }
+
+    fn launch(&self, launch: &Launch<'_>) -> Result<()> {
+        match launch.op {
+            Op::Attention(op) => attention(op, launch),
+            _ => Err(Error::kernel(&self.0.name, "not attention")),
+        }
+    }
+}
+
+fn attention(op: &Attention, launch: &Launch<'_>) -> Result<()> {
+    let sizes = op.sizes()?;
+    if sizes.heads == 0 || sizes.kv_heads == 0 {
+        return Ok(());
+    }
+    let inputs = Inputs {
+        op,
+        level: Level::of(&launch.caps.isa),
+        sequences: op.sequences(|operand| launch.read_indices(operand))?,
+        q: Lines::new(launch, &op.q, &op.q.dims())?,
+        k: KeyLines::new(launch, &op.k)?,
+        v: KeyLines::new(launch, &op.v)?,
+        sinks: vector(launch, op.sinks.as_ref())?,
+        slopes: vector(launch, op.alibi.as_ref())?,
+        heads: sizes.heads,
+        group: sizes.heads / sizes.kv_heads,
+        d: sizes.d,
+        d_v: sizes.d_v,
+    };
+    let plan = Plan::new(&inputs, sizes.kv_heads, launch.workers.threads());
+    let states = plan.run(&inputs, launch)?;
+    store(op, launch, &inputs, &plan, &states)
+}
+
+/// Queries of one sequence, and where the states of their key heads are among all.
+struct Tile {
+    sequence: usize,
+    queries: Range<usize>,
+    first: usize,
+}
+
+/// How the work is cut.
+struct Plan {
+    tiles: Vec<Tile>,
+    /// The tile of each row of `q`, and the query's place in it.
+    places: Vec<(usize, usize)>,
+    kv_heads: usize,
+    /// Whether each chunk of keys is a task of its own.
+    split: bool,
+    /// Multiply-adds, at most.
+    products: usize,
+}
+
+impl Plan {
+    fn new(inputs: &Inputs<'_>, kv_heads: usize, threads: usize) -> Self {
+        let per_tile = (ROWS / inputs.group).max(1);
+        let (mut tiles, mut places, mut products, mut longest) = (Vec::new(), Vec::new(), 0, 0);
+        for (index, sequence) in inputs.sequences.iter().enumerate() {
+            let queries = sequence.queries.len();
+            longest = sequence.kv_len.max(longest);
+            let work = queries.saturating_mul(sequence.kv_len) * inputs.heads;
+            products += work.saturating_mul(inputs.d + inputs.d_v);
+            for start in (0..queries).step_by(per_tile) {
+                let queries = start..(start + per_tile).min(queries);
+                places.extend((0..queries.len()).map(|i| (tiles.len(), i)));
+                let first = tiles.len() * kv_heads;
+                tiles.push(Tile { sequence: index, queries, first });
+            }
+        }
+        // A few tasks a thread, so that they end together.
+        const TASKS: usize = 4;
+        let split = threads > 1 && longest > CHUNK && tiles.len() * kv_heads < TASKS * threads;
+        Plan { tiles, places, kv_heads, split, products }
+    }
+
+    /// What every tile and key head gathers of all its keys, divided by the sums.
+    fn run(&self, inputs: &Inputs<'_>, launch: &Launch<'_>) -> Result<Vec<State>> {
+        let mut tasks = Vec::new();
+        for tile in &self.tiles {
+            let seen = inputs.seen(&inputs.sequences[tile.sequence], &tile.queries);
+            let chunks = seen.start / CHUNK..seen.end.div_ceil(CHUNK).max(1);
+            for kv_head in 0..self.kv_heads {
+                let task = |chunks: Range<usize>| Task {
+                    sequence: tile.sequence,
+                    kv_head,
+                    queries: tile.queries.clone(),
+                    chunks,
+                    result: Ok(State::empty(0, 0)),
+                };
+                match self.split {
+                    false => tasks.push(task(chunks.clone())),
+                    true => tasks.extend(chunks.clone().map(|chunk| task(chunk..chunk + 1))),
+                }
+            }
+        }
+        let run = |_: usize, tasks: &mut [Task]| {
+            for task in tasks {
+                let rows = task.queries.len();
+                let state = match self.split {
+                    false => inputs.start(task.kv_head, rows),
+                    true => State::empty(rows * inputs.group, inputs.d_v),
+                };
+                task.result = inputs.run(task, state).map(|mut state| {
+                    if !self.split {
+                        state.finish(inputs.level);
+                    }
+                    state
+                });
+            }
+        };
+        match self.products < SEQUENTIAL {
+            true => run(0, &mut tasks),
+            false => launch.workers.chunks_mut(&mut tasks, 1, run),
+        }
+        if !self.split {
+            return tasks.into_iter().map(|task| task.result).collect();
+        }
+        let mut states: Vec<State> = Vec::with_capacity(self.tiles.len() * self.kv_heads);
+        let mut last = None;
+        for task in tasks {
+            let place = (task.sequence, task.queries.start, task.kv_head);
+            if last != Some(place) {
+                states.push(inputs.start(task.kv_head, task.queries.len()));
+                last = Some(place);
+            }
+            let later = task.result?;
+            if let Some(state) = states.last_mut() {
+                state.join(inputs.level, &later);
+            }
+        }
+        states.iter_mut().for_each(|state| state.finish(inputs.level));
+        Ok(states)
+    }
+}
+
+/// Writes the results: a line for each query and head, and of log-sums for each query.
+fn store(
+    op: &Attention,
+    launch: &Launch<'_>,
+    inputs: &Inputs<'_>,
+    plan: &Plan,
+    states: &[State],
+) -> Result<()> {
+    let (heads, group) = (inputs.heads, inputs.group);
+    let find = |query: usize, head: usize| {
+        let (tile, i) = plan.places[query];
+        (&states[plan.tiles[tile].first + head / group], i * group + head % group)
+    };
+    let writing = Writing { cost: 1, ..Writing::default() };
+    write_lines(launch, &op.out, writing, |piece, out, _| {
+        let (state, row) = find(piece.line / heads, piece.line % heads);
+        out.copy_from_slice(&state.values[row * state.stride..][..out.len()]);
+        Ok(())
+    })?;
+    let Some(lse) = &op.lse else { return Ok(()) };
+    write_lines(launch, lse, writing, |piece, out, _| {
+        for (head, out) in out.iter_mut().enumerate() {
+            let (state, row) = find(piece.line, head);
+            *out = state.gathered[row].log_sum();
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,371 @@
+//! Matrix products as sums of outer products: `C += A·B` with B's rows contiguous along n.
+//!
+//! Each output is one chain of multiply-adds along k, whatever the tile, so that a row's result
+//! does not depend on how many rows there are.
+
+use super::{Level, Rows};
+
+/// B's rows, and C's, are padded to a multiple of this many columns.
+pub const COLUMNS: usize = 16;
+
+/// f32 values in a register or a few.
+trait Vector: Copy {
+    const WIDTH: usize;
+
+    fn splat(x: f32) -> Self;
+
+    /// # Safety
+    /// `from` is valid for reading `WIDTH` values.
+    unsafe fn load(from: *const f32) -> Self;
+
+    /// # Safety
+    /// `to` is valid for writing `WIDTH` values.
+    unsafe fn store(self, to: *mut f32);
+
+    /// `self + a · b`, fused where the level has that.
+    fn add_product(self, a: Self, b: Self) -> Self;
+}
+
+impl Vector for [f32; COLUMNS] {
+    const WIDTH: usize = COLUMNS;
+
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        [x; COLUMNS]
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller's promise; unaligned, as slices of f32 may be.
+        unsafe { from.cast::<Self>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { to.cast::<Self>().write_unaligned(self) }
+    }
+
+    #[inline(always)]
+    fn add_product(self, a: Self, b: Self) -> Self {
+        const FUSED: bool = super::per_level::BASELINE_FUSED;
+        std::array::from_fn(|i| super::math::mul_add::<FUSED>(a[i], b[i], self[i]))
+    }
+}
+
+/// C and how it is written.
+#[derive(Clone, Copy)]
+struct Out {
+    to: *mut f32,
+    stride: usize,
+    add: bool,
+}
+
+/// `MR × (NV · WIDTH)` outputs in registers.
+///
+/// # Safety
+/// `a` is valid for `MR` rows of `k` values at its stride, `b` for `k` rows of `NV · WIDTH` values
+/// at its own, `out` for `MR` such rows.
+#[inline(always)]
+unsafe fn tile<V: Vector, const MR: usize, const NV: usize>(
+    (a, a_stride): (*const f32, usize),
+    (b, b_stride): (*const f32, usize),
+    k: usize,
+    out: Out,
+) {
+    let place = |i: usize, j: usize| out.to.wrapping_add(i * out.stride + j * V::WIDTH);
+    let mut sums = [[V::splat(0.0); NV]; MR];
+    if out.add {
+        for (i, sums) in sums.iter_mut().enumerate() {
+            for (j, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: vector j of row i of the outputs.
+                *sum = unsafe { V::load(place(i, j)) };
+            }
+        }
+    }
+    for l in 0..k {
+        let mut row = [V::splat(0.0); NV];
+        for (j, row) in row.iter_mut().enumerate() {
+            // SAFETY: vector j of row l < k of `b`.
+            *row = unsafe { V::load(b.add(l * b_stride + j * V::WIDTH)) };
+        }
+        for (i, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: element l of row i < MR of `a`.
+            let x = V::splat(unsafe { *a.add(i * a_stride + l) });
+            for (sum, row) in sums.iter_mut().zip(row) {
+                *sum = sum.add_product(x, row);
+            }
+        }
+    }
+    for (i, sums) in sums.iter().enumerate() {
+        for (j, sum) in sums.iter().enumerate() {
+            // SAFETY: vector j of row i of the outputs.
+            unsafe { sum.store(place(i, j)) };
+        }
+    }
+}
+
+/// All rows against `NV` vectors of columns.
+///
+/// # Safety
+/// As [`tile`], for all rows of `a`.
+#[inline(always)]
+unsafe fn columns<V: Vector, const NV: usize>(
+    a: Rows<'_>,
+    b: (*const f32, usize),
+    k: usize,
+    out: Out,
+) {
+    /// Rows of a tile: with four vectors of columns 24 sums and 5 more, of 32 registers.
+    const MR: usize = 6;
+    let mut i = 0;
+    while i < a.len {
+        // SAFETY: rows i.. of `a` and of the outputs, as many as are left of them.
+        unsafe {
+            let rows = (a.data.as_ptr().add(i * a.stride), a.stride);
+            let out = Out { to: out.to.add(i * out.stride), ..out };
+            match a.len - i {
+                1 => tile::<V, 1, NV>(rows, b, k, out),
+                2 => tile::<V, 2, NV>(rows, b, k, out),
+                3 => tile::<V, 3, NV>(rows, b, k, out),
+                4 => tile::<V, 4, NV>(rows, b, k, out),
+                5 => tile::<V, 5, NV>(rows, b, k, out),
+                _ => tile::<V, MR, NV>(rows, b, k, out),
+            }
+        }
+        i += MR;
+    }
+}
+
+/// All rows against all columns, `NV` vectors at a time, then single ones.
+///
+/// # Safety
+/// The slices hold what [`products`] asserts.
+#[inline(always)]
+unsafe fn all<V: Vector, const NV: usize>(a: Rows<'_>, b: Rows<'_>, n: usize, out: Out) {
+    let mut j = 0;
+    while j < n {
+        let wide = j + NV * V::WIDTH <= n;
+        // SAFETY: columns j.. of `b` and of the outputs, inside their n.
+        unsafe {
+            let b_part = (b.data.as_ptr().add(j), b.stride);
+            let out = Out { to: out.to.add(j), ..out };
+            match wide {
+                true => columns::<V, NV>(a, b_part, b.len, out),
+                false => columns::<V, 1>(a, b_part, b.len, out),
+            }
+        }
+        j += if wide { NV * V::WIDTH } else { V::WIDTH };
+    }
+}
+
+/// `C = A·B`, or `C += A·B` with `add`: A's rows have as many elements as B has rows, and `n`
+/// columns of B are used, a multiple of [`COLUMNS`].
+///
+/// # Panics
+/// When a row reaches past its slice.
+pub fn products(
+    level: Level,
+    a: Rows<'_>,
+    b: Rows<'_>,
+    n: usize,
+    out: &mut [f32],
+    out_stride: usize,
+    add: bool,
+) {
+    assert!(n.is_multiple_of(COLUMNS), "columns are padded");
+    assert!(a.holds(b.len) && b.holds(n), "rows lie inside their slices");
+    let reach = a.len.checked_sub(1).map_or(0, |last| last * out_stride + n);
+    assert!(reach <= out.len(), "outputs lie inside their slice");
+    let out = Out { to: out.as_mut_ptr(), stride: out_stride, add };
+    match level {
+        // SAFETY: the assertions above.
+        Level::Portable => unsafe { all::<[f32; COLUMNS], 1>(a, b, n, out) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: `Level::of` gives this level only where it was detected; the assertions above.
+        Level::Avx2 => unsafe { x86::products_avx2(a, b, n, out) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Level::Avx512 => unsafe { x86::products_avx512(a, b, n, out) },
+    }
+}
+
+/// Turns rows into columns: element `(i, l)` of `src` goes to `(l, i)` of `dst`, whose rows are
+/// `dst_stride` apart, for `l` below `k`.
+///
+/// # Panics
+/// When a row reaches past its slice.
+pub fn transpose(level: Level, src: Rows<'_>, k: usize, dst: &mut [f32], dst_stride: usize) {
+    assert!(src.holds(k) && dst_stride >= src.len, "rows lie inside their slices");
+    let reach = k.checked_sub(1).map_or(0, |last| last * dst_stride + src.len);
+    assert!(reach <= dst.len(), "columns lie inside their slice");
+    let (rows, columns) = match level {
+        Level::Portable => (0, 0),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: both other levels have AVX; the assertions above.
+        _ => unsafe { x86::transpose(src, k, dst, dst_stride) },
+    };
+    for i in 0..src.len {
+        let first = if i < rows { columns } else { 0 };
+        for l in first..k {
+            dst[l * dst_stride + i] = src.data[i * src.stride + l];
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{Out, Rows, Vector, all};
+
+    #[derive(Clone, Copy)]
+    struct Avx2(__m256);
+
+    #[derive(Clone, Copy)]
+    struct Avx512(__m512);
+
+    macro_rules! vector {
+        ($t:ident, $width:literal, $splat:ident, $load:ident, $store:ident, $fma:ident) => {
+            impl Vector for $t {
+                const WIDTH: usize = $width;
+
+                #[inline(always)]
+                fn splat(x: f32) -> Self {
+                    // SAFETY: values of this type are made only at this level.
+                    $t(unsafe { $splat(x) })
+                }
+
+                #[inline(always)]
+                unsafe fn load(from: *const f32) -> Self {
+                    // SAFETY: the caller's promise; the level is this one.
+                    $t(unsafe { $load(from) })
+                }
+
+                #[inline(always)]
+                unsafe fn store(self, to: *mut f32) {
+                    // SAFETY: the caller's promise; the level is this one.
+                    unsafe { $store(to, self.0) }
+                }
+
+                #[inline(always)]
+                fn add_product(self, a: Self, b: Self) -> Self {
+                    // SAFETY: values of this type are made only at this level.
+                    $t(unsafe { $fma(a.0, b.0, self.0) })
+                }
+            }
+        };
+    }
+
+    vector!(Avx2, 8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps);
+    vector!(Avx512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps);
+
+    /// # Safety
+    /// AVX2 and FMA, and what [`all`] asks for. Two vectors of columns: 12 sums and 3 more.
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) unsafe fn products_avx2(a: Rows<'_>, b: Rows<'_>, n: usize, out: Out) {
+        // SAFETY: the caller's promise.
+        unsafe { all::<Avx2, 2>(a, b, n, out) }
+    }
+
+    /// # Safety
+    /// AVX-512 F, and what [`all`] asks for.
+    #[target_feature(enable = "avx512f,avx2,fma")]
+    pub(super) unsafe fn products_avx512(a: Rows<'_>, b: Rows<'_>, n: usize, out: Out) {
+        // SAFETY: the caller's promise.
+        unsafe { all::<Avx512, 4>(a, b, n, out) }
+    }
+
+    /// Blocks of 8 × 8; gives how many rows and columns of them that was.
+    ///
+    /// # Safety
+    /// AVX, and what [`super::transpose`] asserts.
+    #[target_feature(enable = "avx")]
+    pub(super) unsafe fn transpose(
+        src: Rows<'_>,
+        k: usize,
+        dst: &mut [f32],
+        dst_stride: usize,
+    ) -> (usize, usize) {
+        let (rows, columns) = (src.len / 8 * 8, k / 8 * 8);
+        for i in (0..rows).step_by(8) {
+            for l in (0..columns).step_by(8) {
+                let mut r = [_mm256_setzero_ps(); 8];
+                for (row, r) in r.iter_mut().enumerate() {
+                    // SAFETY: eight values of row i + row of `src`.
+                    *r = unsafe {
+                        _mm256_loadu_ps(src.data.as_ptr().add((i + row) * src.stride + l))
+                    };
+                }
+                let pairs: [__m256; 8] = std::array::from_fn(|p| {
+                    let (a, b) = (r[p / 2 * 2], r[p / 2 * 2 + 1]);
+                    if p % 2 == 0 { _mm256_unpacklo_ps(a, b) } else { _mm256_unpackhi_ps(a, b) }
+                });
+                let quads: [__m256; 8] = std::array::from_fn(|q| {
+                    let (a, b) = (pairs[q / 4 * 4 + q % 4 / 2], pairs[q / 4 * 4 + q % 4 / 2 + 2]);
+                    match q % 2 {
+                        0 => _mm256_shuffle_ps::<0b01_00_01_00>(a, b),
+                        _ => _mm256_shuffle_ps::<0b11_10_11_10>(a, b),
+                    }
+                });
+                for column in 0..8 {
+                    let (a, b) = (quads[column % 4], quads[column % 4 + 4]);
+                    let whole = match column / 4 {
+                        0 => _mm256_permute2f128_ps::<0x20>(a, b),
+                        _ => _mm256_permute2f128_ps::<0x31>(a, b),
+                    };
+                    // SAFETY: eight values of row l + column of `dst`.
+                    unsafe {
+                        let to = dst.as_mut_ptr().add((l + column) * dst_stride + i);
+                        _mm256_storeu_ps(to, whole);
+                    }
+                }
+            }
+        }
+        (rows, columns)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::simd::levels;
+
+    fn values(n: usize, salt: usize) -> Vec<f32> {
+        (0..n).map(|i| ((i * 37 + salt * 11) % 101) as f32 * 0.25 - 12.0).collect()
+    }
+
+    #[test]
+    fn products_are_sums_in_order_at_every_level() {
+        // Small integers over 4: every sum is exact, whatever its order.
+        for (m, k, n) in [(1, 5, 16), (6, 64, 64), (7, 3, 80), (13, 0, 32), (0, 4, 16)] {
+            let (a, b) = (values(m * (k + 2) + 2, 1), values(k * (n + 1), 2));
+            for (level, add) in levels().into_iter().flat_map(|l| [(l, false), (l, true)]) {
+                let mut out = vec![0.5; m * (n + 3)];
+                let a_rows = Rows { data: &a, stride: k + 2, len: m };
+                let b_rows = Rows { data: &b, stride: n + 1, len: k };
+                products(level, a_rows, b_rows, n, &mut out, n + 3, add);
+                for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+                    let start = if add { 0.5 } else { 0.0 };
+                    let term = |l: usize| a[i * (k + 2) + l] * b[l * (n + 1) + j];
+                    let wanted = (0..k).fold(start, |sum, l| sum + term(l));
+                    assert_eq!(out[i * (n + 3) + j], wanted, "{level:?} {m} {k} {n} [{i}, {j}]");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn transposing_moves_every_element() {
+        for (rows, k) in [(64, 64), (5, 9), (17, 20), (8, 0), (0, 8)] {
+            let src = values(rows * (k + 1), 3);
+            for level in levels() {
+                let mut dst = vec![f32::NAN; k * 70];
+                transpose(level, Rows { data: &src, stride: k + 1, len: rows }, k, &mut dst, 70);
+                for (i, l) in (0..rows).flat_map(|i| (0..k).map(move |l| (i, l))) {
+                    assert_eq!(dst[l * 70 + i], src[i * (k + 1) + l], "{level:?} {rows} {k}");
+                }
+            }
+        }
+    }
+}
