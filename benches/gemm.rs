@@ -8,7 +8,7 @@ mod common;
 
 use std::time::Instant;
 
-use common::{Limits, RUNS, middle};
+use common::{Limits, RUNS, middle, random};
 
 use ferrocerium::format::Nvfp4;
 use ferrocerium::tensor::MatOperand;
@@ -157,20 +157,4 @@ fn pair(a: &Tensor<f32, 2>, b: &impl MatOperand<2>, w: &Tensor<f32, 2>) -> (f64,
     }
     assert!(!out.to_vec().expect("host").iter().any(|x| x.is_nan()), "an output was not written");
     (middle(ours), middle(peers))
-}
-
-/// Normal values, the same in every run.
-fn random<const R: usize>(device: &Device, shape: [usize; R]) -> Tensor<f32, R> {
-    let mut state = 0x9E37_79B9_7F4A_7C15u64;
-    let mut uniform = move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 11) as f64 / (1u64 << 53) as f64
-    };
-    let normal = |_| {
-        let (u, v) = (uniform().max(1e-300), uniform());
-        ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
-    };
-    Tensor::from_fn(device, shape, normal).expect("memory")
 }

@@ -3,10 +3,12 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use ferrocerium::{Device, Tensor};
+
 /// Runs that a median is taken of.
 pub const RUNS: usize = 7;
 
-/// What one thread can do at most.
+/// What some threads can do at most.
 pub struct Limits {
     /// Floating-point operations a second: multiply-adds between registers.
     pub flops: f64,
@@ -15,7 +17,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Measures both.
+    /// Measures both for one thread.
     pub fn measure() -> Self {
         // Beyond the largest caches of servers, which reach several hundred MB.
         let data = vec![1u64; 1 << 27];
@@ -24,6 +26,35 @@ impl Limits {
         });
         Limits { flops: peak_flops(), bytes: (data.len() * 8) as f64 / read }
     }
+
+    /// What several threads can do together, each measuring at the same time.
+    #[allow(dead_code, reason = "not every bench runs on several threads")]
+    pub fn measure_on(threads: usize) -> Self {
+        std::thread::scope(|scope| {
+            let running: Vec<_> = (0..threads).map(|_| scope.spawn(Limits::measure)).collect();
+            let limits = running.into_iter().map(|thread| thread.join().expect("it measures"));
+            limits.fold(Limits { flops: 0.0, bytes: 0.0 }, |sum, one| Limits {
+                flops: sum.flops + one.flops,
+                bytes: sum.bytes + one.bytes,
+            })
+        })
+    }
+}
+
+/// Normal values, the same in every run.
+pub fn random<const R: usize>(device: &Device, shape: [usize; R]) -> Tensor<f32, R> {
+    let mut state = 0x9E37_79B9_7F4A_7C15u64;
+    let mut uniform = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 11) as f64 / (1u64 << 53) as f64
+    };
+    let normal = |_| {
+        let (u, v) = (uniform().max(1e-300), uniform());
+        ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
+    };
+    Tensor::from_fn(device, shape, normal).expect("memory")
 }
 
 /// The median time of a few runs after a warm-up, in seconds.

@@ -1,7 +1,7 @@
 //! `dst = src`: copies of bytes, casts through f32, blocks to values and values to blocks.
 
 use super::lines::{Lines, Writing, collapse, write_lines};
-use super::rows::{batch_offsets, fits_f32, with_small_float};
+use super::rows::{batch_offsets, with_small_float};
 use crate::error::{Error, Result};
 use crate::num::{DType, F8E4M3, F8E5M2, Scalar, bf16, f16};
 use crate::op::{Convert, Dense, Operand, Scaled};
@@ -10,7 +10,7 @@ use crate::registry::{Launch, Unsupported};
 pub(super) fn supports(op: &Convert) -> Result<(), Unsupported> {
     let copy = op.src.dtype().is_some() && op.src.dtype() == op.dst.dtype();
     for operand in [&op.src, &op.dst] {
-        if operand.dtype().is_some_and(|dtype| !copy && !fits_f32(dtype)) {
+        if operand.dtype().is_some_and(|dtype| !copy && !dtype.fits_f32()) {
             return Err(Unsupported(format!("goes through f32, which does not hold {operand}")));
         }
         if operand.as_scaled().is_some_and(|scaled| scaled.transposed) {

@@ -1,6 +1,5 @@
 //! The kernels that walk over lines of f32, as registry entries.
 
-use super::rows::fits_f32;
 use super::{arg_reduce, convert, elementwise, norm, reduce, rope, softmax, top_k};
 use crate::caps::{Caps, Target};
 use crate::error::{Error, Result};
@@ -54,7 +53,7 @@ impl Kernel for LineKernel {
             return convert::supports(op);
         }
         for Use { operand, .. } in op.operands() {
-            if operand.dtype().is_some_and(|dtype| dtype.is_float() && !fits_f32(dtype)) {
+            if operand.dtype().is_some_and(|dtype| dtype.is_float() && !dtype.fits_f32()) {
                 let reason = format!("computes in f32, which does not hold {operand}");
                 return Err(Unsupported(reason));
             }

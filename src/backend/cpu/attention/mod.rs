@@ -19,7 +19,7 @@ mod task;
 use std::ops::Range;
 
 use super::lines::{Lines, Writing, vector, write_lines};
-use super::rows::fits_f32;
+
 use super::simd::Level;
 use crate::caps::Caps;
 use crate::error::{Error, Result};
@@ -61,7 +61,7 @@ impl Kernel for AttentionKernel {
         let Op::Attention(op) = op else { return Err(Unsupported::because("not attention")) };
         let inputs = [&op.q, &op.k, &op.v].into_iter();
         for operand in inputs.chain(&op.sinks).chain(&op.alibi).chain([&op.out]).chain(&op.lse) {
-            if operand.dtype().is_some_and(|dtype| !fits_f32(dtype)) {
+            if operand.dtype().is_some_and(|dtype| !dtype.fits_f32()) {
                 let reason = format!("computes in f32, which does not hold {operand}");
                 return Err(Unsupported(reason));
             }

@@ -1,0 +1,192 @@
+//! Attention in prefill and decode: `cargo bench --bench attention [-- --json]`.
+//!
+//! Medians after a warm-up, on normal random values, all cores, outputs poisoned before each run.
+//! The limits are measured in the same run: multiply-adds of registers only, and reading memory
+//! larger than any cache, both on all cores. The peer is the same attention as two matrix products
+//! by `matrixmultiply` for each head, on one thread, with the softmax left out: less work than
+//! attention is.
+
+mod common;
+
+use std::time::Instant;
+
+use common::{Limits, RUNS, middle, random};
+use ferrocerium::format::Nvfp4;
+use ferrocerium::tensor::MatOperand;
+use ferrocerium::{Device, F8E4M3, Tensor, bf16};
+use serde_json::json;
+
+fn main() {
+    let as_json = std::env::args().any(|arg| arg == "--json");
+    let device = Device::cpu();
+    let threads = device.caps().units;
+    let limits = Limits::measure_on(threads);
+    if !as_json {
+        println!("{}", device.caps());
+        println!(
+            "limits of {threads} threads: {:.1} GFLOP/s, {:.1} GB/s read\n",
+            limits.flops / 1e9,
+            limits.bytes / 1e9
+        );
+        println!(
+            "{:<34} {:<6} {:>10} {:>10} {:>9} {:>9} {:>9}",
+            "queries × keys, heads / kv, d", "kv", "ms", "GFLOP/s", "GB/s", "of limit", "vs peer"
+        );
+    }
+    let mut rows = Vec::new();
+    for case in CASES {
+        rows.push(Row::measure(&device, case, &limits));
+        if !as_json {
+            println!("{}", rows[rows.len() - 1].line());
+        }
+    }
+    if as_json {
+        let rows: Vec<_> = rows.iter().map(Row::json).collect();
+        let limits = json!({
+            "threads": threads, "flops": limits.flops, "bytes_per_s": limits.bytes
+        });
+        println!("{}", json!({"caps": device.caps().to_string(), "limits": limits, "rows": rows}));
+    }
+}
+
+/// Causal attention of the last `queries` positions.
+#[derive(Clone, Copy)]
+struct Case {
+    queries: usize,
+    keys: usize,
+    heads: usize,
+    kv_heads: usize,
+    d: usize,
+    kv: &'static str,
+}
+
+const fn case(queries: usize, keys: usize, kv: &'static str) -> Case {
+    Case { queries, keys, heads: 12, kv_heads: 4, d: 64, kv }
+}
+
+const CASES: [Case; 9] = [
+    case(512, 512, "f32"),
+    case(2048, 2048, "f32"),
+    case(2048, 2048, "bf16"),
+    Case { heads: 16, kv_heads: 4, d: 128, ..case(2048, 2048, "f32") },
+    case(1, 512, "f32"),
+    case(1, 32768, "f32"),
+    case(1, 32768, "bf16"),
+    case(1, 32768, "fp8"),
+    case(1, 32768, "nvfp4"),
+];
+
+struct Row {
+    case: Case,
+    seconds: f64,
+    peer_seconds: f64,
+    flops: f64,
+    bytes: f64,
+    floor: f64,
+}
+
+impl Row {
+    fn measure(device: &Device, case: Case, limits: &Limits) -> Self {
+        let q = random(device, [1, case.queries, case.heads, case.d]);
+        let kv_shape = [1, case.keys, case.kv_heads, case.d];
+        let (k, v) = (random(device, kv_shape), random(device, kv_shape));
+        let (times, bits) = match case.kv {
+            "bf16" => {
+                let cast = |x: &Tensor<f32, 4>| x.cast::<bf16>().expect("a cast");
+                (measure(case, &q, &cast(&k), &cast(&v), (&k, &v)), 16.0)
+            }
+            "fp8" => {
+                let cast = |x: &Tensor<f32, 4>| x.cast::<F8E4M3>().expect("a cast");
+                (measure(case, &q, &cast(&k), &cast(&v), (&k, &v)), 8.0)
+            }
+            "nvfp4" => {
+                let quantize = |x: &Tensor<f32, 4>| x.quantize::<Nvfp4>().expect("finite values");
+                (measure(case, &q, &quantize(&k), &quantize(&v), (&k, &v)), 4.5)
+            }
+            _ => (measure(case, &q, &k, &v, (&k, &v)), 32.0),
+        };
+        // Pairs of a query and a key that it sees; both products.
+        let pairs = case.queries * case.keys - case.queries * (case.queries - 1) / 2;
+        let flops = (4 * pairs * case.heads * case.d) as f64;
+        let bytes = (2 * k.len()) as f64 * bits / 8.0 + (2 * q.len() * 4) as f64;
+        let floor = (flops / limits.flops).max(bytes / limits.bytes);
+        Row { case, seconds: times.0, peer_seconds: times.1, flops, bytes, floor }
+    }
+
+    fn line(&self) -> String {
+        let Case { queries, keys, heads, kv_heads, d, kv } = self.case;
+        format!(
+            "{:<34} {:<6} {:>10.3} {:>10.1} {:>9.2} {:>8.0}% {:>8.2}×",
+            format!("{queries} × {keys}, {heads} / {kv_heads}, {d}"),
+            kv,
+            self.seconds * 1e3,
+            self.flops / self.seconds / 1e9,
+            self.bytes / self.seconds / 1e9,
+            100.0 * self.floor / self.seconds,
+            self.peer_seconds / self.seconds,
+        )
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let Case { queries, keys, heads, kv_heads, d, kv } = self.case;
+        json!({
+            "queries": queries, "keys": keys, "heads": heads, "kv_heads": kv_heads, "d": d,
+            "kv": kv, "seconds": self.seconds, "flops": self.flops / self.seconds,
+            "bytes": self.bytes, "share_of_limit": self.floor / self.seconds,
+            "peer": "matrixmultiply f32, both products, no softmax, one thread",
+            "peer_seconds": self.peer_seconds,
+        })
+    }
+}
+
+/// Our attention, and the peer's products of the same sizes, in turn.
+fn measure(
+    case: Case,
+    q: &Tensor<f32, 4>,
+    k: &impl MatOperand<4>,
+    v: &impl MatOperand<4>,
+    (k_f32, v_f32): (&Tensor<f32, 4>, &Tensor<f32, 4>),
+) -> (f64, f64) {
+    let out = Tensor::<f32, 4>::zeros(q.device(), q.shape()).expect("memory");
+    let host = |x: &Tensor<f32, 4>| x.to_vec().expect("host");
+    let (q_host, k_host, v_host) = (host(q), host(k_f32), host(v_f32));
+    let mut scores = vec![0.0f32; case.queries * case.keys];
+    let mut peer_out = vec![0.0f32; q.len()];
+    let (mut ours, mut peers) = (Vec::new(), Vec::new());
+    for run in 0..RUNS + 1 {
+        out.host_mut().expect("no guards").for_each_mut(|_, x| *x = f32::NAN);
+        let start = Instant::now();
+        q.attention(k, v).causal().run_into(&out).expect("sizes fit");
+        let mine = start.elapsed().as_secs_f64();
+        let start = Instant::now();
+        for head in 0..case.heads {
+            let kv_head = head / (case.heads / case.kv_heads);
+            let (q, k) = (&q_host[head * case.d..], &k_host[kv_head * case.d..]);
+            let (v, out) = (&v_host[kv_head * case.d..], &mut peer_out[head * case.d..]);
+            both_products(case, q, k, v, &mut scores, out);
+        }
+        let theirs = start.elapsed().as_secs_f64();
+        // The first run warms up.
+        if run > 0 {
+            ours.push(mine);
+            peers.push(theirs);
+        }
+    }
+    assert!(!out.to_vec().expect("host").iter().any(|x| x.is_nan()), "an output was not written");
+    (middle(ours), middle(peers))
+}
+
+/// `scores = q·kᵀ`, `out = scores·v`, of one head.
+fn both_products(case: Case, q: &[f32], k: &[f32], v: &[f32], scores: &mut [f32], out: &mut [f32]) {
+    let Case { queries, keys, heads, kv_heads, d, .. } = case;
+    let (row, kv_row) = ((heads * d) as isize, (kv_heads * d) as isize);
+    // SAFETY: `queries` rows of `q` and `out` and `keys` rows of `k` and `v`, each of `d` elements
+    // at its stride, and `queries · keys` scores: what the slices hold.
+    unsafe {
+        let (q, k, v) = (q.as_ptr(), k.as_ptr(), v.as_ptr());
+        let (s, o) = (scores.as_mut_ptr(), out.as_mut_ptr());
+        let n = keys as isize;
+        matrixmultiply::sgemm(queries, d, keys, 1.0, q, row, 1, k, 1, kv_row, 0.0, s, n, 1);
+        matrixmultiply::sgemm(queries, keys, d, 1.0, s, n, 1, v, kv_row, 1, 0.0, o, row, 1);
+    }
+}
