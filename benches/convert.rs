@@ -124,7 +124,8 @@ fn measure_all(device: &Device, mut row: impl FnMut(&str, f64, f64, Option<f64>)
     row("nvfp4 to bf16", 2.5625 * n, convert(x4.operand(), x16.operand()), None);
 
     row("copy f32", 8.0 * n, convert(x.operand(), out.operand()), None);
-    row("transpose f32", 8.0 * n, convert(x.t().operand(), y.operand()), None);
+    let turned = Tensor::<f32, 2>::zeros(device, [COLS, ROWS]).expect("memory");
+    row("transpose f32", 8.0 * n, convert(x.t().operand(), turned.operand()), None);
     let mut sum = |name: &str, axis: usize, len: usize| {
         let out = Tensor::<f32, 1>::zeros(device, [len]).expect("memory");
         let op = Reduce::new(Reduction::Sum, x.operand(), vec![axis], out.operand());
