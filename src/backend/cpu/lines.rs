@@ -131,6 +131,52 @@ impl<'a> Lines<'a> {
         Some(Rows { data: &data[start..start + span], stride: self.row_stride, len })
     }
 
+    /// Reads whole lines that follow each other in a matrix, to rows `stride` apart.
+    pub(super) fn read_lines(
+        &self,
+        first: usize,
+        len: usize,
+        n: usize,
+        dst: &mut [f32],
+        stride: usize,
+    ) -> Result<()> {
+        let start = self.start(first);
+        let rows = (0..len).zip(dst.chunks_mut(stride.max(1)));
+        let rows = rows.map(|(i, dst)| (start + i * self.row_stride, &mut dst[..n]));
+        match &self.elements {
+            Elements::F32(data) => rows.for_each(|(at, dst)| self.read_dense(data, at, dst)),
+            Elements::Bf16(data) => rows.for_each(|(at, dst)| self.read_dense(data, at, dst)),
+            Elements::F16(data) => rows.for_each(|(at, dst)| self.read_dense(data, at, dst)),
+            Elements::F8E4M3(data) => rows.for_each(|(at, dst)| self.read_dense(data, at, dst)),
+            Elements::F8E5M2(data) => rows.for_each(|(at, dst)| self.read_dense(data, at, dst)),
+            Elements::Blocks { .. } => {
+                for (line, dst) in (first..first + len).zip(dst.chunks_mut(stride.max(1))) {
+                    self.read(&Piece { line, cols: 0..n }, &mut dst[..n])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the processor fetch lines that follow each other in a matrix.
+    pub(super) fn prefetch(&self, first: usize, len: usize, n: usize) {
+        fn fetch<E>(lines: &Lines<'_>, data: &[E], start: usize, len: usize, n: usize) {
+            for i in 0..len {
+                let at = start + i * lines.row_stride;
+                data.get(at..at + n).into_iter().for_each(simd::prefetch);
+            }
+        }
+        let start = self.start(first);
+        match &self.elements {
+            Elements::F32(data) => fetch(self, data, start, len, n),
+            Elements::Bf16(data) => fetch(self, data, start, len, n),
+            Elements::F16(data) => fetch(self, data, start, len, n),
+            Elements::F8E4M3(data) => fetch(self, data, start, len, n),
+            Elements::F8E5M2(data) => fetch(self, data, start, len, n),
+            Elements::Blocks { .. } => {}
+        }
+    }
+
     /// Those of an operand that may be left out.
     pub(super) fn new_opt(
         launch: &Launch<'a>,

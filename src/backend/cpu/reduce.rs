@@ -55,7 +55,7 @@ pub(super) fn reduce(op: &Reduce, launch: &Launch<'_>) -> Result<()> {
         });
     }
     let len = x_dims.last().copied().unwrap_or(1);
-    let stretches = if len == 0 { 0 } else { count / len };
+    let stretches = count.checked_div(len).unwrap_or(0);
     write_lines(launch, &out, writing, |piece, dst, other| {
         for (dst, col) in dst.iter_mut().zip(piece.cols.clone()) {
             let first = (piece.line * n + col) * stretches;

@@ -48,6 +48,15 @@ impl Sequence {
         }
     }
 
+    /// How many keys from `j` on, which is below `kv_len`, lie in rows that follow each other.
+    pub fn run_from(&self, j: usize) -> usize {
+        let run = match &self.keys {
+            KeyRows::From(_) => usize::MAX,
+            KeyRows::Blocks { size, .. } => size - j % size,
+        };
+        run.min(self.kv_len - j)
+    }
+
     /// The position of query `i` among the keys: the last query stands at the last key.
     pub fn position(&self, i: usize) -> i64 {
         i as i64 + self.kv_len as i64 - self.queries.len() as i64

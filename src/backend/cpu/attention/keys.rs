@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::BLOCK;
-use crate::backend::cpu::lines::{Lines, Piece};
+use crate::backend::cpu::lines::Lines;
 use crate::backend::cpu::reduce::reordered;
 use crate::backend::cpu::simd::{self, COLUMNS, Level, Rows};
 use crate::error::Result;
@@ -47,13 +47,32 @@ impl<'a> KeyLines<'a> {
 
     /// The rows of some keys where they lie, one after the other.
     fn in_place(&self, sequence: &Sequence, keys: &Range<usize>, head: usize) -> Option<Rows<'_>> {
-        if self.heads_inside {
+        if self.heads_inside || keys.is_empty() || sequence.run_from(keys.start) < keys.len() {
             return None;
         }
-        let first = sequence.key_row(keys.start);
-        let in_a_row = keys.clone().all(|j| sequence.key_row(j) == first + (j - keys.start));
-        let len = if in_a_row { keys.len() } else { return None };
-        self.lines.in_place(self.line(first, head), len, self.n)
+        let first = self.line(sequence.key_row(keys.start), head);
+        self.lines.in_place(first, keys.len(), self.n)
+    }
+
+    /// Calls `f` with the first line and the length of each stretch of keys that lie one after the
+    /// other.
+    fn stretches(
+        &self,
+        sequence: &Sequence,
+        keys: &Range<usize>,
+        head: usize,
+        mut f: impl FnMut(usize, usize) -> Result<()>,
+    ) -> Result<()> {
+        let mut j = keys.start;
+        while j < keys.end {
+            let len = match self.heads_inside {
+                true => 1,
+                false => sequence.run_from(j).min(keys.end - j),
+            };
+            f(self.line(sequence.key_row(j), head), len)?;
+            j += len;
+        }
+        Ok(())
     }
 
     /// Decodes the rows of some keys to rows `stride` apart.
@@ -62,14 +81,23 @@ impl<'a> KeyLines<'a> {
         sequence: &Sequence,
         keys: &Range<usize>,
         head: usize,
-        dst: &mut [f32],
+        mut dst: &mut [f32],
         stride: usize,
     ) -> Result<()> {
-        for (j, dst) in keys.clone().zip(dst.chunks_mut(stride.max(1))) {
-            let line = self.line(sequence.key_row(j), head);
-            self.lines.read(&Piece { line, cols: 0..self.n }, &mut dst[..self.n])?;
-        }
-        Ok(())
+        self.stretches(sequence, keys, head, |first, len| {
+            let (now, later) = std::mem::take(&mut dst).split_at_mut(len * stride);
+            dst = later;
+            self.lines.read_lines(first, len, self.n, now, stride)
+        })
+    }
+
+    /// Has the processor fetch the rows of some keys.
+    pub(super) fn prefetch(&self, sequence: &Sequence, keys: &Range<usize>, head: usize) {
+        // It can not fail: nothing is decoded.
+        let _ = self.stretches(sequence, keys, head, |first, len| {
+            self.lines.prefetch(first, len, self.n);
+            Ok(())
+        });
     }
 }
 
@@ -114,15 +142,18 @@ impl Block {
         Ok(Rows { data: &self.columns, stride: BLOCK, len: k.n })
     }
 
-    /// The values' rows, padded to a multiple of [`COLUMNS`].
+    /// The values' rows, padded to a multiple of [`COLUMNS`]; where they lie if they are read only
+    /// `once`, for rows far apart share few places of the first-level cache.
     pub(super) fn values<'b>(
         &'b mut self,
         v: &'b KeyLines<'_>,
         sequence: &Sequence,
         keys: &Range<usize>,
         head: usize,
+        once: bool,
     ) -> Result<Rows<'b>> {
-        if v.n.is_multiple_of(COLUMNS)
+        if once
+            && v.n.is_multiple_of(COLUMNS)
             && let Some(rows) = v.in_place(sequence, keys, head)
         {
             return Ok(rows);

@@ -100,8 +100,13 @@ impl Inputs<'_> {
         if !self.sinks.is_empty() {
             for (row, gathered) in state.gathered.iter_mut().enumerate() {
                 let sink = self.sinks[kv_head * self.group + row % self.group];
-                // The sum is that of `e^(sink − max)`: 0 for −inf, which is none; NaN for NaN.
-                let sum = if sink == f32::NEG_INFINITY { 0.0 } else { (sink - sink).exp() };
+                // The sum is that of `e^(sink − max)`: 1, but 0 for −inf, which is none, and NaN
+                // for +inf and NaN.
+                let sum = match sink {
+                    f32::NEG_INFINITY => 0.0,
+                    sink if sink.is_finite() => 1.0,
+                    _ => f32::NAN,
+                };
                 *gathered = Gathered { max: if sink.is_nan() { 0.0 } else { sink }, sum };
             }
         }
@@ -162,10 +167,16 @@ impl Inputs<'_> {
         // neighbours.
         let mut seeing = task.queries.clone().filter(|&query| !within(query).is_empty());
         let Some(first) = seeing.next() else { return Ok(()) };
-        let queries = first..seeing.last().unwrap_or(first) + 1;
+        let queries = first..seeing.next_back().unwrap_or(first) + 1;
         let row = |query: usize| (query - task.queries.start) * group;
         let (start, end) = (row(queries.start), row(queries.end));
 
+        // Rows that fit a tile or two: keys and values are read once, at the memory's pace.
+        const FEW: usize = 12;
+        let few = end - start <= FEW;
+        if few {
+            self.v.prefetch(sequence, &keys, task.kv_head);
+        }
         let width = keys.len().next_multiple_of(COLUMNS);
         let columns = work.block.keys(level, &self.k, sequence, &keys, task.kv_head)?;
         let data = &work.queries[start * d..end * d];
@@ -191,10 +202,14 @@ impl Inputs<'_> {
             }
         }
 
+        if few {
+            let next = keys.end..(keys.end + BLOCK).min(sequence.kv_len);
+            self.k.prefetch(sequence, &next, task.kv_head);
+        }
         if self.d_v == 0 {
             return Ok(());
         }
-        let values = work.block.values(&self.v, sequence, &keys, task.kv_head)?;
+        let values = work.block.values(&self.v, sequence, &keys, task.kv_head, few)?;
         let out = &mut work.chunk.values[start * stride..end * stride];
         let whole = |query: &usize| within(*query).len() == keys.len();
         if queries.clone().all(|query| whole(&query)) || finite(level, values, self.d_v) {

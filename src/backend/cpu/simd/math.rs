@@ -70,7 +70,7 @@ pub(super) fn tanh<const FUSED: bool>(x: f32) -> f32 {
     let square = x * x;
     let tail = polynomial::<FUSED, 5>(
         square,
-        [-5.704_988_7e-3, 2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1],
+        [-5.704_988_7e-3, 2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1],
     );
     let near = mul_add::<FUSED>(tail * square, x, x);
     let e = exp::<FUSED>(2.0 * x.abs());
@@ -103,7 +103,7 @@ pub(super) fn erf<const FUSED: bool>(x: f32) -> f32 {
             -3.883_964_4e-3,
             2.425_462_2e-2,
             -1.067_778_8e-1,
-            -6.348_466_9e-1,
+            -6.348_467e-1,
             -1.287_175_1e-1,
         ],
     );

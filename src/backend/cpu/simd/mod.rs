@@ -24,7 +24,7 @@ pub use fold::{accumulate, gather, join, normalize, position, softmax, squares};
 pub use map::{binary, unary};
 pub use narrow::narrow;
 pub use online::{Gathered, Score, divide, join_values, online, scale};
-pub use outer::{COLUMNS, products, transpose};
+pub use outer::{COLUMNS, prefetch, products, transpose};
 pub use rotate::{rotate, sin_cos};
 pub use widen::{decode_e2m1, widen};
 

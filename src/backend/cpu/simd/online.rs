@@ -63,7 +63,8 @@ per_level! {
         let shift = if max == f32::NEG_INFINITY { 0.0 } else { max };
         scores.iter_mut().for_each(|s| *s = exp::<FUSED>(*s - shift));
         let sum = lanes(scores, 0.0, |a, b| a + b, |s| *s);
-        let factor = exp::<FUSED>(so_far.max - shift);
+        // Most blocks have no larger score, and e^0 takes as long as any other power.
+        let factor = if so_far.max == shift { 1.0 } else { exp::<FUSED>(so_far.max - shift) };
         *so_far = Gathered { max, sum: so_far.sum * factor + sum };
         factor
     }

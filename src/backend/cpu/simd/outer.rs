@@ -190,6 +190,20 @@ pub fn products(
     }
 }
 
+/// Has the processor fetch what will be read soon.
+pub fn prefetch<E>(data: &[E]) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        const LINE: usize = 64;
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        for offset in (0..size_of_val(data)).step_by(LINE) {
+            // SAFETY: a hint, without effect on any state; SSE is part of the baseline.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(data.as_ptr().cast::<i8>().wrapping_add(offset)) };
+        }
+    }
+    let _ = data;
+}
+
 /// Turns rows into columns: element `(i, l)` of `src` goes to `(l, i)` of `dst`, whose rows are
 /// `dst_stride` apart, for `l` below `k`.
 ///
