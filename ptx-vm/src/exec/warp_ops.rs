@@ -2,6 +2,7 @@
 
 use super::access::Place;
 use super::block::Env;
+use super::mma::c_place;
 use super::warp::{Raise, Step, Warp};
 use crate::error::{FaultKind, Space};
 use crate::lower::ops::{Addr, Inst, MatrixForm, Op, ReduxOp, ShflMode, Slot, VoteMode};
@@ -306,9 +307,10 @@ impl Warp {
             for (l, x) in v.iter().enumerate() {
                 let bytes = (*x as u32).to_le_bytes();
                 if form == MatrixForm::M16N8B8 {
-                    // Transposed bytes: lane l holds column l/4 of rows 4(l%4) and on.
+                    // Elements lie as in an accumulator of `mma`; columns become rows.
                     for (i, b) in bytes.iter().enumerate() {
-                        out[l / 4][l % 4 * 4 + i] = *b;
+                        let (row, col) = c_place(l, i);
+                        out[col][row] = *b;
                     }
                     continue;
                 }
