@@ -73,9 +73,9 @@ __device__ void gemm(float* c, const TensorMap* a, const TensorMap* b, int m, in
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) gemm_wgmma_bf16(float* c, const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b, int m, int n, int bytes) {
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_wgmma_bf16(float* c, const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b, int m, int n, int bytes) {
     gemm<WgmmaBf16>(c, &a, &b, m, n, bytes, 2);
 }
-extern "C" __global__ void __launch_bounds__(256) gemm_wgmma_fp8(float* c, const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b, int m, int n, int bytes) {
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_wgmma_fp8(float* c, const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b, int m, int n, int bytes) {
     gemm<WgmmaFp8>(c, &a, &b, m, n, bytes, 1);
 }

@@ -2,8 +2,10 @@
 #![allow(dead_code)]
 
 pub mod exact;
+pub mod mma;
 pub mod nvrtc;
 pub mod operands;
+pub mod wgmma;
 
 use ptx_vm::{DevicePtr, Machine, Module};
 
