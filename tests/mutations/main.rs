@@ -102,3 +102,17 @@ fn wrong_gathers_are_caught() {
 fn wrong_conversions_are_caught() {
     caught(OpKind::Convert, elements::convert());
 }
+
+#[test]
+fn a_failing_seed_repeats_its_case_at_once() {
+    let device = Device::reference();
+    device.registry().register(Mutant::new(OpKind::Norm, rows::norm().swap_remove(0))).unwrap();
+    let run = |config: &Config| {
+        let report = conformance(&device, |kernel| kernel.name.starts_with("mutant."), config);
+        (report.to_string(), report.kernels[0].failure.clone().unwrap())
+    };
+    let (report, failure) = run(&Config::default());
+    assert!(report.contains(&format!("FERROCERIUM_SEED={}", failure.seed)), "{report}");
+    let (_, again) = run(&Config { cases: 1, seed: failure.seed });
+    assert_eq!((again.seed, again.case), (failure.seed, failure.case));
+}

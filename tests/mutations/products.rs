@@ -118,13 +118,17 @@ pub fn gemm() -> Vec<Named> {
         (
             "nan_scale_taken_for_a_number",
             on_blocks(|scaled| {
-                let spec = scaled.format.spec();
+                let nan: &[u8] = match scaled.format.spec().scale {
+                    DType::E8M0 => &[0xFF],
+                    DType::UE4M3 => &[0x7F],
+                    _ => &f32::NAN.to_ne_bytes(),
+                };
+                let one = unit_scale(scaled);
                 let Some(data) = &mut scaled.data else { return };
-                if spec.scale == DType::E8M0 {
-                    change_bytes(&mut data.scales, |bytes| {
-                        bytes.iter_mut().filter(|b| **b == 0xFF).for_each(|b| *b = 0xFE);
-                    });
-                }
+                change_bytes(&mut data.scales, |bytes| {
+                    let scales = bytes.chunks_mut(nan.len()).filter(|scale| *scale == nan);
+                    scales.for_each(|scale| scale.copy_from_slice(&one));
+                });
             }),
         ),
         (
