@@ -135,12 +135,19 @@ extern "C" __global__ __launch_bounds__(THREADS) void gemm(const __grid_constant
     const Columns columns(args, tile_n);
     const int slices = (args.units * UNIT + SLICE - 1) / SLICE;
 
-    auto load_stage = [&](int slice) {
+    Loader<TILE_M, A_LOAD, THREADS, Rows> load_a(a, rows, args.units);
+    Loader<TILE_N, B_LOAD, THREADS, Columns> load_b(b, columns, args.units);
+    auto fetch = [&](int slice) {
+        if (slice < slices) {
+            load_a.fetch(slice);
+            load_b.fetch(slice);
+        }
+    };
+    auto put = [&](int slice) {
         if (slice < slices) {
             u8* stage = shared + slice % STAGES * STAGE;
-            load_slice<TILE_M, A_LOAD, THREADS>(stage, a, rows, slice, args.units);
-            load_slice<TILE_N, B_LOAD, THREADS>(stage + TILE_M * SLICE, b, columns, slice,
-                                                args.units);
+            load_a.put(stage, slice);
+            load_b.put(stage + TILE_M * SLICE, slice);
             if (STEP_SCALES > 0) {
                 u32* scales = (u32*)(stage + (TILE_M + TILE_N) * SLICE);
                 load_scales<TILE_M, STEP_SCALES, THREADS>(scales, a, rows, slice);
@@ -155,12 +162,17 @@ extern "C" __global__ __launch_bounds__(THREADS) void gemm(const __grid_constant
     const int warp_m = warp % WARPS_M * WARP_M, warp_n = warp / WARPS_M * WARP_N;
     Sums sums = {};
 
-    for (int slice = 0; slice < STAGES - 1; slice++) load_stage(slice);
+    for (int slice = 0; slice < STAGES - 1; slice++) {
+        fetch(slice);
+        put(slice);
+    }
+    fetch(STAGES - 1);
     for (int slice = 0; slice < slices; slice++) {
         copy_async_wait<STAGES - 2>();
         // The slice is there for all, and all are done with the one that is replaced next.
         __syncthreads();
-        load_stage(slice + STAGES - 1);
+        put(slice + STAGES - 1);
+        fetch(slice + STAGES);
         const u8* stage = shared + slice % STAGES * STAGE;
 #if K_SCALED
         Sums part = {};

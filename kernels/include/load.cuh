@@ -65,36 +65,36 @@ __device__ inline uint4 decoded_fp4(u32 codes, float scale) {
     return make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
 }
 
+// What was read of a chunk: units, or codes and their scale.
+struct Fetched {
+    u32 words[4];
+    u8 scale;
+};
+
 // Units `first` and on of a row of `units`, zeros beyond.
-__device__ inline uint4 gathered(const u8* row, i64 col, int first, int units) {
-    u32 words[4] = {};
+__device__ inline void gather(Fetched& to, const u8* row, i64 col, int first, int units) {
 #pragma unroll
     for (int i = 0; i < CHUNK / UNIT; i++) {
         int at = first + i;
         if (at >= units) break;
         u32 unit = UNIT == 2 ? *(const u16*)(row + at * col) : *(row + at * col);
-        words[i * UNIT / 4] |= unit << i * UNIT % 4 * 8;
+        to.words[i * UNIT / 4] |= unit << i * UNIT % 4 * 8;
     }
-    return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
-// Eight FP8 codes times their scale.
-template <int LOAD>
-__device__ inline uint4 decoded_fp8(const u8* row, i64 col, int first, int k, float scale) {
-    u32 pairs[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        float x[2];
-#pragma unroll
-        for (int j = 0; j < 2; j++) {
-            int at = first + 2 * i + j;
-            u8 code = at < k ? *(row + at * col) : 0;
-            bool e5m2 = LOAD == DECODE_E5M2 || LOAD == DECODE_MXFP8_E5M2;
-            x[j] = scale * (e5m2 ? f32_of_e5m2(code) : f32_of_e4m3(code));
-        }
-        pairs[i] = packed(x[0], x[1]);
+// Eight one-byte codes likewise.
+__device__ inline void gather_codes(Fetched& to, const Matrix& matrix, const u8* row, int first,
+                                    int k) {
+    if (matrix.words && first + 8 <= k) {
+        to.words[0] = *(const u32*)(row + first);
+        to.words[1] = *(const u32*)(row + first + 4);
+        return;
     }
-    return make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        int at = first + i;
+        if (at < k) to.words[i / 4] |= (u32) * (row + at * matrix.col) << i % 4 * 8;
+    }
 }
 
 // One matrix of a batch, as it is loaded.
@@ -107,56 +107,103 @@ struct Source {
         : matrix(matrix), scales(scales), data(matrix.of_batch(batch)),
           scale_data(scales.of_batch(batch)) {}
 
-    // A chunk of elements that are decoded, from element `at` of a row on.
+    // A chunk from unit, or element that is decoded, `at` of a row on; zeros beyond the matrix.
     template <int LOAD>
-    __device__ uint4 decoded(int row, int at, int k) const {
-        const u8* codes = data + row * matrix.row;
-        if (at >= k) return make_uint4(0, 0, 0, 0);
-        if (LOAD == DECODE_E4M3 || LOAD == DECODE_E5M2)
-            return decoded_fp8<LOAD>(codes, matrix.col, at, k, 1.0f);
-        u8 code = scale_data[scales.index(row, at / (LOAD == DECODE_NVFP4 ? 16 : 32))];
-        float scale = LOAD == DECODE_NVFP4 ? f32_of_e4m3(code) : f32_of_e8m0(code);
-        if (LOAD == DECODE_MXFP8_E4M3 || LOAD == DECODE_MXFP8_E5M2)
-            return decoded_fp8<LOAD>(codes, 1, at, k, scale);
-        // Rows are padded with zero codes to whole blocks.
-        codes += at / 2;
-        u32 word = matrix.words ? *(const u32*)codes
-                                : codes[0] | codes[1] << 8 | codes[2] << 16 | (u32)codes[3] << 24;
-        return decoded_fp4(word, scale);
+    __device__ Fetched fetch(int row, int at, int units) const {
+        Fetched to = {};
+        if (row < 0 || at >= units) return to;
+        const u8* of_row = data + row * matrix.row;
+        if (LOAD == GATHER) {
+            gather(to, of_row, matrix.col, at, units);
+        } else if (LOAD == DECODE_MXFP4 || LOAD == DECODE_NVFP4) {
+            // Rows are padded with zero codes to whole blocks.
+            const u8* codes = of_row + at / 2;
+            to.words[0] = matrix.words
+                              ? *(const u32*)codes
+                              : codes[0] | codes[1] << 8 | codes[2] << 16 | (u32)codes[3] << 24;
+        } else {
+            gather_codes(to, matrix, of_row, at, units);
+        }
+        if (LOAD >= DECODE_MXFP8_E4M3)
+            to.scale = scale_data[scales.index(row, at / (LOAD == DECODE_NVFP4 ? 16 : 32))];
+        return to;
     }
 
     __device__ float factor(int row, int at) const { return scales.factor(scale_data, row, at); }
 };
 
-// Brings one slice of a tile of ROWS rows to shared memory; zeros beyond the matrix.
-template <int ROWS, int LOAD, int THREADS, typename Index>
-__device__ inline void load_slice(u8* tile, const Source& source, Index index, int slice,
-                                  int units) {
-    static_assert(ROWS * CHUNKS % THREADS == 0, "every thread has as many chunks");
+// Eight FP8 codes times their scale.
+template <bool E5M2>
+__device__ inline uint4 decoded_fp8(const u32 (&words)[4], float scale) {
+    u32 pairs[4];
 #pragma unroll
-    for (int i = 0; i < ROWS * CHUNKS / THREADS; i++) {
-        int chunk = (threadIdx.x + i * THREADS) % CHUNKS;
-        int local = (threadIdx.x + i * THREADS) / CHUNKS;
-        int row = index[local];
-        int at = slice * SLICE + chunk * CHUNK;
-        u8* to = tile + swizzled(local, chunk);
-        if (LOAD == COPY) {
+    for (int i = 0; i < 4; i++) {
+        u16 codes = (u16)(words[i / 2] >> i % 2 * 16);
+        u8 low = (u8)codes, high = (u8)(codes >> 8);
+        pairs[i] = E5M2 ? packed(scale * f32_of_e5m2(low), scale * f32_of_e5m2(high))
+                        : packed(scale * f32_of_e4m3(low), scale * f32_of_e4m3(high));
+    }
+    return make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+}
+
+// A chunk as it is multiplied.
+template <int LOAD>
+__device__ inline uint4 decoded(const Fetched& from) {
+    switch (LOAD) {
+        case DECODE_E4M3: return decoded_fp8<false>(from.words, 1.0f);
+        case DECODE_E5M2: return decoded_fp8<true>(from.words, 1.0f);
+        case DECODE_MXFP8_E4M3: return decoded_fp8<false>(from.words, f32_of_e8m0(from.scale));
+        case DECODE_MXFP8_E5M2: return decoded_fp8<true>(from.words, f32_of_e8m0(from.scale));
+        case DECODE_MXFP4: return decoded_fp4(from.words[0], f32_of_e8m0(from.scale));
+        case DECODE_NVFP4: return decoded_fp4(from.words[0], f32_of_e4m3(from.scale));
+        default: return make_uint4(from.words[0], from.words[1], from.words[2], from.words[3]);
+    }
+}
+
+// The slices of one operand's tile of ROWS rows: fetched one after the other, each put to shared
+// memory later, so that memory is waited for while the one before is multiplied.
+template <int ROWS, int LOAD, int THREADS, typename Index>
+struct Loader {
+    static constexpr int OWN = ROWS * CHUNKS / THREADS;  // chunks of a thread
+    static_assert(ROWS * CHUNKS % THREADS == 0, "every thread has as many chunks");
+
+    const Source& source;
+    const Index& index;
+    int units;
+    Fetched fetched[LOAD == COPY ? 1 : OWN];
+
+    __device__ Loader(const Source& source, const Index& index, int units)
+        : source(source), index(index), units(units) {}
+
+    __device__ static int chunk(int i) { return (threadIdx.x + i * THREADS) % CHUNKS; }
+    __device__ static int local(int i) { return (threadIdx.x + i * THREADS) / CHUNKS; }
+
+    // Reads what can not be copied.
+    __device__ void fetch(int slice) {
+        if (LOAD == COPY) return;
+#pragma unroll
+        for (int i = 0; i < OWN; i++) {
+            int at = (slice * SLICE + chunk(i) * CHUNK) / UNIT;
+            fetched[i] = source.fetch<LOAD>(index[local(i)], at, units);
+        }
+    }
+
+    // Copies a slice, or puts the one that was fetched last.
+    __device__ void put(u8* tile, int slice) const {
+#pragma unroll
+        for (int i = 0; i < OWN; i++) {
+            u8* to = tile + swizzled(local(i), chunk(i));
+            if (LOAD != COPY) {
+                *(uint4*)to = decoded<LOAD>(fetched[i]);
+                continue;
+            }
+            int row = index[local(i)], at = slice * SLICE + chunk(i) * CHUNK;
             int valid = row < 0 ? 0 : max(0, min(CHUNK, units * UNIT - at));
             const u8* from = valid ? source.data + row * source.matrix.row + at : source.data;
             copy_async_16(shared_address(to), from, valid);
-            continue;
         }
-        uint4 value = make_uint4(0, 0, 0, 0);
-        if (row >= 0) {
-            if (LOAD == GATHER)
-                value = gathered(source.data + row * source.matrix.row, source.matrix.col,
-                                 at / UNIT, units);
-            else
-                value = source.decoded<LOAD>(row, at / UNIT, units);
-        }
-        *(uint4*)to = value;
     }
-}
+};
 
 // Brings the block scales of a slice to shared memory: WORDS words a row; zeros beyond.
 template <int ROWS, int WORDS, int THREADS, typename Index>
