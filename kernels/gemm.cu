@@ -47,6 +47,12 @@ struct Columns {
         if (col >= width) return -1;
         return local / 8 % 2 ? col + width : col;
     }
+
+    // How many of the eight from `local` on there are; they are neighbours.
+    __device__ int run(int local) const {
+        int col = gated ? first + local / 16 * 8 : first + local;
+        return max(0, min(8, width - col));
+    }
 };
 
 struct Rows {
@@ -54,6 +60,7 @@ struct Rows {
     __device__ int operator[](int local) const {
         return first + local < end ? first + local : -1;
     }
+    __device__ int run(int local) const { return max(0, min(8, end - first - local)); }
 };
 
 struct Sums {
@@ -74,14 +81,24 @@ __device__ inline void multiply(Sums& sums, const u8* stage, int warp_m, int war
 #pragma unroll
         for (int i = 0; i < FRAGS_M; i++) {
             // Rows 0-7, rows 8-15, and both again for the second chunk.
-            int row = warp_m + 16 * i + lane % 16;
-            load_matrices(a[i], tile_a + swizzled(row, 2 * step + lane / 16));
+            int row = warp_m + 16 * i;
+            if (A_LOAD == COPY_ACROSS) {
+                int k = 16 * step + lane / 16 * 8 + lane % 8, eight = row / 8 + lane / 8 % 2;
+                load_transposed(a[i], tile_a + swizzled_across<TILE_M>(k, eight));
+            } else {
+                load_matrices(a[i], tile_a + swizzled(row + lane % 16, 2 * step + lane / 16));
+            }
         }
 #pragma unroll
         for (int j = 0; j < FRAGS_N / 2; j++) {
             // Columns 0-7 in both chunks, then columns 8-15.
-            int col = warp_n + 16 * j + lane / 16 * 8 + lane % 8;
-            load_matrices(b[j], tile_b + swizzled(col, 2 * step + lane / 8 % 2));
+            int col = warp_n + 16 * j + lane / 16 * 8;
+            if (B_LOAD == COPY_ACROSS) {
+                int k = 16 * step + lane / 8 % 2 * 8 + lane % 8;
+                load_transposed(b[j], tile_b + swizzled_across<TILE_N>(k, col / 8));
+            } else {
+                load_matrices(b[j], tile_b + swizzled(col + lane % 8, 2 * step + lane / 8 % 2));
+            }
         }
 #if MMA <= MMA_FP8
 #pragma unroll

@@ -24,11 +24,21 @@ enum Load {
     DECODE_MXFP8_E5M2 = 5,
     DECODE_MXFP4 = 6,
     DECODE_NVFP4 = 7,
+    // 16-bit elements that are contiguous across rows, eight of them aligned; copied, and
+    // transposed when they are read:
+    COPY_ACROSS = 8,
 };
 
 // Where a chunk of a tile's row lies: eight rows of one chunk are in different banks.
 __device__ inline u32 swizzled(int row, int chunk) {
     return row * SLICE + (chunk ^ (row & 7)) * CHUNK;
+}
+
+// Where eight rows' elements of one k lie in a tile of ROWS rows that is stored across them.
+template <int ROWS>
+__device__ inline u32 swizzled_across(int k, int eight) {
+    constexpr int EIGHTS = ROWS / 8;
+    return k * ROWS * 2 + (eight ^ (k & (EIGHTS < 8 ? EIGHTS - 1 : 7))) * CHUNK;
 }
 
 // Two numbers as the elements that are multiplied; exact for all that is decoded, but for MXFP8
@@ -170,7 +180,8 @@ struct Loader {
     const Source& source;
     const Index& index;
     int units;
-    Fetched fetched[LOAD == COPY ? 1 : OWN];
+    static constexpr bool COPIES = LOAD == COPY || LOAD == COPY_ACROSS;
+    Fetched fetched[COPIES ? 1 : OWN];
 
     __device__ Loader(const Source& source, const Index& index, int units)
         : source(source), index(index), units(units) {}
@@ -180,7 +191,7 @@ struct Loader {
 
     // Reads what can not be copied.
     __device__ void fetch(int slice) {
-        if (LOAD == COPY) return;
+        if (COPIES) return;
 #pragma unroll
         for (int i = 0; i < OWN; i++) {
             int at = (slice * SLICE + chunk(i) * CHUNK) / UNIT;
@@ -188,12 +199,28 @@ struct Loader {
         }
     }
 
+    // Copies a chunk of eight rows at one k.
+    __device__ void copy_across(u8* tile, int slice, int i) const {
+        constexpr int EIGHTS = ROWS / 8;
+        int eight = (threadIdx.x + i * THREADS) % EIGHTS;
+        int k = (threadIdx.x + i * THREADS) / EIGHTS;
+        int at = slice * SLICE / UNIT + k;
+        int valid = at < units ? index.run(8 * eight) * UNIT : 0;
+        const u8* from = source.data;
+        if (valid) from += index[8 * eight] * source.matrix.row + at * source.matrix.col;
+        copy_async_16(shared_address(tile + swizzled_across<ROWS>(k, eight)), from, valid);
+    }
+
     // Copies a slice, or puts the one that was fetched last.
     __device__ void put(u8* tile, int slice) const {
 #pragma unroll
         for (int i = 0; i < OWN; i++) {
+            if (LOAD == COPY_ACROSS) {
+                copy_across(tile, slice, i);
+                continue;
+            }
             u8* to = tile + swizzled(local(i), chunk(i));
-            if (LOAD != COPY) {
+            if (!COPIES) {
                 *(uint4*)to = decoded<LOAD>(fetched[i]);
                 continue;
             }

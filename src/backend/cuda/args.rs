@@ -86,6 +86,12 @@ impl Matrix {
         Matrix { row: self.col, col: self.row, ..self }
     }
 
+    /// Whether columns of `rows` elements of `size` bytes are contiguous and begin at multiples of
+    /// `alignment` bytes.
+    pub fn has_cols(&self, rows: usize, size: usize, alignment: i64) -> bool {
+        self.transposed().has_rows(rows, size, alignment)
+    }
+
     /// Whether rows of `cols` elements of `size` bytes are contiguous and begin at multiples of
     /// `alignment` bytes.
     pub fn has_rows(&self, cols: usize, size: usize, alignment: i64) -> bool {

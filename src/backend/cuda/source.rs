@@ -11,7 +11,7 @@ use crate::num::DType;
 use crate::op::{Operand, Scaled};
 
 /// `Scales`
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct Scales {
     address: u64,
@@ -23,6 +23,22 @@ pub(super) struct Scales {
     tiled: i32,
     words: i32,
     in_f32: i32,
+}
+
+impl Scales {
+    /// No scales.
+    const NONE: Scales = Scales {
+        address: 0,
+        tensor: 0,
+        batch: [0; BATCH_RANK],
+        // Compilers may divide by them before they ask whether there are scales.
+        rows: 1,
+        cols: 1,
+        row_scales: 1,
+        tiled: 0,
+        words: 0,
+        in_f32: 0,
+    };
 }
 
 /// A matrix and its scales, as kernels see them; no scales for plain elements.
@@ -45,7 +61,7 @@ impl Source {
         match operand {
             Operand::Dense(_) => {
                 let matrix = Matrix::bind(call, arg, operand, Access::Read, dims)?;
-                Ok(Source { matrix, scales: Scales::default() })
+                Ok(Source { matrix, scales: Scales::NONE })
             }
             Operand::Scaled(scaled) => {
                 let source = Self::bind_scaled(call, arg, scaled)?;

@@ -93,7 +93,10 @@ impl GemmKernel {
             reserved: 0,
         };
         let tile = Tile::choose(&sizes, launch.caps.units);
-        let module = self.gpu.module(&plan.program(tile, [&a.matrix, &b.matrix], units))?;
+        let pieces = if op.epilogue.activation.is_gated() { 2 } else { 1 };
+        let rows = [sizes.m, sizes.n, pieces];
+        let program = plan.program(tile, [&a.matrix, &b.matrix], rows, units);
+        let module = self.gpu.module(&program)?;
         let grid = Grid {
             blocks: tile.blocks(&sizes) as u32,
             threads: tile.threads(),

@@ -91,6 +91,7 @@ enum Way {
 /// `Load` of `load.cuh`.
 const COPY: u32 = 0;
 const GATHER: u32 = 1;
+const COPY_ACROSS: u32 = 8;
 const DECODE_E4M3: Way = Way::Decoded(2);
 const DECODE_E5M2: Way = Way::Decoded(3);
 const DECODE_MXFP8_E4M3: Way = Way::Decoded(4);
@@ -199,14 +200,28 @@ impl Plan {
         }
     }
 
-    /// The source for a tile and matrices bound, of so many units along k.
-    pub fn program(&self, tile: Tile, matrices: [&Matrix; 2], units: usize) -> Program {
-        let load = |i: usize| match self.ways[i] {
+    /// The source for a tile and matrices bound, of so many rows (`m`, and `n` in one piece or
+    /// two) and units along k.
+    pub fn program(
+        &self,
+        tile: Tile,
+        matrices: [&Matrix; 2],
+        [m, n, pieces]: [usize; 3],
+        units: usize,
+    ) -> Program {
+        let unit = self.mma.unit();
+        // Chunks across rows are eight 16-bit elements, and pieces begin with one.
+        let across = |matrix: &Matrix, rows: usize, pieces: usize| {
+            let whole = pieces == 1 || (rows / pieces).is_multiple_of(8);
+            unit == 2 && whole && matrix.has_cols(rows, unit, CHUNK)
+        };
+        let load = |i: usize, rows: usize, pieces: usize| match self.ways[i] {
             Way::Decoded(number) => number,
-            Way::AsIs if matrices[i].has_rows(units, self.mma.unit(), CHUNK) => COPY,
+            Way::AsIs if matrices[i].has_rows(units, unit, CHUNK) => COPY,
+            Way::AsIs if across(matrices[i], rows, pieces) => COPY_ACROSS,
             Way::AsIs => GATHER,
         };
-        self.source(tile, [load(0), load(1)])
+        self.source(tile, [load(0, m, 1), load(1, n, pieces)])
     }
 
     fn source(&self, tile: Tile, loads: [u32; 2]) -> Program {
@@ -237,6 +252,7 @@ impl Plan {
     /// The source for a tile, for matrices of every layout.
     pub fn programs(&self, tile: Tile) -> Vec<Program> {
         let loads = |way| match way {
+            Way::AsIs if self.mma.unit() == 2 => vec![COPY, GATHER, COPY_ACROSS],
             Way::AsIs => vec![COPY, GATHER],
             Way::Decoded(number) => vec![number],
         };
