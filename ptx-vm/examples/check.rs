@@ -38,7 +38,11 @@ fn run(args: &[String]) -> Result<String, Box<dyn std::error::Error>> {
     let text = std::fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?;
     let ptx = if file.ends_with(".cu") {
         let ptx = nvrtc::compile(&text, "compute_121a");
-        ptx.ok_or("compiling CUDA needs NVRTC: run `cargo xtask cuda`, or give a .ptx file")?
+        let ptx =
+            ptx.ok_or("compiling CUDA needs NVRTC: run `cargo xtask cuda`, or give a .ptx file")?;
+        // Reports name the file that was given, not the compiler's name for it.
+        let compiled = std::env::current_dir()?.join("kernel.cu");
+        ptx.replace(&compiled.display().to_string(), file)
     } else {
         text
     };
