@@ -5,6 +5,7 @@ use std::fmt;
 use super::decode;
 #[cfg(feature = "gguf")]
 use super::gguf::BlockType;
+use super::scratch::scratch;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::memory::{Region, SourceFile};
@@ -178,14 +179,8 @@ impl Entry {
 
     /// All values of a small tensor, by reading them from the file.
     pub(super) fn read_f32s(&self) -> Result<Vec<f32>> {
-        let (len, bytes_len) = (self.shape.iter().product(), self.region.len());
-        let (mut bytes, mut values) = (Vec::new(), Vec::new());
-        if bytes.try_reserve_exact(bytes_len).is_err() || values.try_reserve_exact(len).is_err() {
-            let problem = format!("load: no memory for the {len} values of {}", self.describe());
-            return Err(Error::device(problem));
-        }
-        bytes.resize(bytes_len, 0);
-        values.resize(len, 0.0);
+        let mut bytes = scratch(self.region.len(), 0u8)?;
+        let mut values = scratch(self.shape.iter().product(), 0.0f32)?;
         self.read_at(0, &mut bytes)?;
         self.decode_bytes(&bytes, &[1.0], &mut values)?;
         Ok(values)

@@ -19,6 +19,7 @@ pub mod gguf;
 mod loader;
 #[cfg(feature = "safetensors")]
 pub mod safetensors;
+mod scratch;
 mod weights;
 
 pub use entry::{Entry, Stored};

@@ -184,9 +184,11 @@ impl Gemm {
             require_broadcast(OP, "c", c, &wide)?;
         }
         if let Some(bias) = &self.epilogue.bias {
+            bias.require_dense_float(OP, "bias")?;
             require_dims(OP, "bias", bias, &[n])?;
         }
         if let Some(residual) = &self.epilogue.residual {
+            residual.require_dense_float(OP, "residual")?;
             require_dims(OP, "residual", residual, &expected)?;
         }
         for (arg, value) in [("alpha", self.alpha), ("beta", self.beta)] {

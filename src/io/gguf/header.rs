@@ -7,6 +7,7 @@ use super::metadata::Metadata;
 use super::reader::Reader;
 use super::tensor_info::{MAX_TENSORS, MIN_INFO_BYTES, TensorInfo};
 use crate::error::{Error, Result};
+use crate::io::scratch::grow;
 use crate::memory::SourceFile;
 
 /// Largest `general.alignment` that is accepted.
@@ -51,7 +52,7 @@ impl Header {
         let mut wanted = FIRST;
         loop {
             let have = bytes.len();
-            bytes.resize(wanted.max(2 * have).min(len), 0);
+            grow(&mut bytes, wanted.max(2 * have).min(len), 0)?;
             file.read_at(have as u64, &mut bytes[have..])?;
             let mut r = Reader::new(&bytes, len, file.path());
             match (Self::parse_from(&mut r, len, file.path()), r.wanted()) {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
-use super::decoder::{Decoder, scratch};
+use super::decoder::Decoder;
 use super::plan::Step;
 use super::run::Run;
 use super::target::layout;
@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::format::{
     BlockLayout, Format, Quantized, Quantizer, RowQuantizer, ScaleLayout, WHOLE, quantize,
 };
+use crate::io::scratch::scratch;
 use crate::memory::{SourceFile, WriteGuard};
 use crate::num::{DType, F8E4M3, F8E5M2, Scalar};
 use crate::tensor::AnyTensor;

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::format::{BlockLayout, Dequantizer, Format, ScaleLayout};
 use crate::io::Weights;
 use crate::io::entry::{Entry, Stored};
+use crate::io::scratch::scratch;
 use crate::num::Scalar;
 
 /// Reads and decodes a weight piece by piece. Scales that lie apart are held.
@@ -47,7 +48,9 @@ impl<'a> Decoder<'a> {
                 let [.., rows, k] = parts.shape[..] else {
                     return Err(Error::file(weights.path(), "a scaled weight without rows"));
                 };
-                let (format, scales) = (parts.format, weights.read_scales(parts)?);
+                let format = parts.format;
+                let mut scales = scratch(Weights::scales_bytes(parts), 0u8)?;
+                weights.read_scales(parts, &mut scales)?;
                 let tensor_scale = weights.read_tensor_scale(parts)?;
                 let kind = Kind::Scaled { format, rows, k, scales, tensor_scale };
                 Ok(Self { entry, kind, values })
@@ -127,14 +130,4 @@ fn byte_of(entry: &Entry, values: usize, at: usize) -> usize {
 
 fn range_bytes(entry: &Entry, values: usize, range: &Range<usize>) -> usize {
     byte_of(entry, values, range.end) - byte_of(entry, values, range.start)
-}
-
-/// Memory for one piece.
-pub(super) fn scratch<T: Clone>(len: usize, value: T) -> Result<Vec<T>> {
-    let mut out = Vec::new();
-    out.try_reserve_exact(len).map_err(|_| {
-        Error::device(format!("load: no memory for {len} × {} bytes", size_of::<T>()))
-    })?;
-    out.resize(len, value);
-    Ok(out)
 }

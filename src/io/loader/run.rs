@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
 
-#[cfg(feature = "gguf")]
-use super::decoder::scratch;
 use super::loaded::{LoadedWeights, Progress};
 use super::plan::{LoadPlan, Step};
 use super::target::{Held, Strategy};
@@ -13,6 +11,8 @@ use super::weight::{Source, Weight};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::format::Format;
+#[cfg(feature = "gguf")]
+use crate::io::scratch::scratch;
 use crate::io::{Entry, Weights};
 #[cfg(feature = "safetensors")]
 use crate::memory::Region;
@@ -197,12 +197,17 @@ impl Run<'_> {
             (Source::Scaled(parts), Held::Blocks(format)) => {
                 let codes = self.weights.find("load", &parts.codes.name)?;
                 let codes = Region::whole(self.read_whole(step, codes, weight.name)?);
-                let scales =
-                    self.small(&self.weights.read_scales(parts)?, weight.name, "scales")?;
+                let label = format!("{} scales", weight.name);
+                let buffer = self.device.allocate(Weights::scales_bytes(parts), label)?;
+                self.weights.read_scales(parts, &mut buffer.write()?)?;
+                let scales = Region::whole(buffer);
                 let tensor_scale = match format.spec().tensor_scale {
                     true => {
                         let scale = self.weights.read_tensor_scale(parts)?.to_ne_bytes();
-                        Some(self.small(&scale, weight.name, "tensor scale")?)
+                        let label = format!("{} tensor scale", weight.name);
+                        let buffer = self.device.allocate(scale.len(), label)?;
+                        buffer.write()?.copy_from_slice(&scale);
+                        Some(Region::whole(buffer))
                     }
                     false => None,
                 };
@@ -212,13 +217,6 @@ impl Run<'_> {
             }
             _ => Err(Error::dtype("load", "target", format!("{} is not {held}", weight.name))),
         }
-    }
-
-    #[cfg(feature = "safetensors")]
-    fn small(&self, bytes: &[u8], name: &str, part: &str) -> Result<Region> {
-        let buffer = self.device.allocate(bytes.len(), format!("{name} {part}"))?;
-        buffer.write()?.copy_from_slice(bytes);
-        Ok(Region::whole(buffer))
     }
 
     /// Memory for a weight in a block format.

@@ -7,6 +7,7 @@ use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
 use crate::error::{Error, Result};
+use crate::io::scratch::scratch;
 use crate::memory::SourceFile;
 use crate::num::DType;
 
@@ -84,7 +85,7 @@ pub fn read_header(file: &SourceFile, index: usize) -> Result<Vec<TensorInfo>> {
         file.read_at(0, &mut length)?;
     }
     let header_len = header_len(has_length.then_some(&length), file.len(), file.path())?;
-    let mut header = vec![0; header_len];
+    let mut header = scratch(header_len, 0)?;
     file.read_at(LENGTH_BYTES as u64, &mut header)?;
     let Ok(file_len) = usize::try_from(file.len()) else {
         return Err(Error::file(file.path(), "larger than can be addressed here"));

@@ -13,6 +13,7 @@ use super::entry::Entry;
 use super::gguf::Gguf;
 #[cfg(feature = "safetensors")]
 use super::safetensors::SafeTensors;
+use super::scratch::scratch;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::format::BlockFormat;
@@ -239,12 +240,7 @@ impl Weights {
     /// # Errors
     /// As [`decode`](Self::decode), but for the rank.
     pub fn to_f32(&self, name: &str) -> Result<Vec<f32>> {
-        let len = self.shape(name)?.iter().product();
-        let mut values = Vec::new();
-        values.try_reserve_exact(len).map_err(|_| {
-            Error::device(format!("to_f32: {name:?} has {len} values, more than fit in memory"))
-        })?;
-        values.resize(len, 0.0f32);
+        let mut values = scratch(self.shape(name)?.iter().product(), 0.0f32)?;
         self.decode_into(name, &mut values)?;
         Ok(values)
     }

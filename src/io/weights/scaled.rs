@@ -123,15 +123,20 @@ impl Weights {
         Ok(ScaledData { codes: codes.region.clone(), scales, tensor_scale })
     }
 
-    /// The block scales as the format wants them, read from the file.
-    pub(in crate::io) fn read_scales(&self, parts: &ScaledParts<'_>) -> Result<Vec<u8>> {
+    /// Fills `out` with the block scales as the format wants them, read from the file.
+    pub(in crate::io) fn read_scales(&self, parts: &ScaledParts<'_>, out: &mut [u8]) -> Result<()> {
         let scales = self.part(&parts.scales.name)?;
-        if parts.format.spec().scale == DType::F32 {
-            return Ok(bytemuck::cast_slice(&scales.read_f32s()?).to_vec());
+        let wanted = parts.format.spec().scale;
+        if wanted == DType::F32 && scales.stored != Stored::Elements(wanted) {
+            out.copy_from_slice(bytemuck::cast_slice(&scales.read_f32s()?));
+            return Ok(());
         }
-        let mut bytes = vec![0; scales.region.len()];
-        scales.read_at(0, &mut bytes)?;
-        Ok(bytes)
+        scales.read_at(0, out)
+    }
+
+    /// Bytes of the block scales as the format wants them.
+    pub(in crate::io) fn scales_bytes(parts: &ScaledParts<'_>) -> usize {
+        parts.scales.shape.iter().product::<usize>() * parts.format.spec().scale.size()
     }
 
     /// As [`tensor_scale`](Self::tensor_scale), read from the file.
