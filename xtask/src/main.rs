@@ -9,6 +9,7 @@ mod cargo;
 mod chat;
 mod checkpoint;
 mod cuda;
+mod fuzz;
 mod model;
 mod pip;
 mod test;
@@ -53,6 +54,15 @@ enum Command {
         #[arg(last = true)]
         binary_args: Vec<OsString>,
     },
+    /// Feed the parsers, conversions and operations mutated input
+    Fuzz {
+        /// How long, all targets together
+        #[arg(long, default_value_t = 30)]
+        seconds: u64,
+        /// Where the random choices start, to repeat a run
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Write a large model of zeros that takes no room on disk, to try loading with
     Checkpoint {
         /// Where to
@@ -74,6 +84,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Fuzz { seconds, seed } => fuzz::run(seconds, seed),
         Command::Checkpoint { folder, gib, shards } => checkpoint::write(&folder, gib, shards),
         Command::Chat { args } => chat::run(args),
         Command::Test { full, offline, target, args, binary_args } => {
