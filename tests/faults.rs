@@ -203,9 +203,9 @@ fn a_file_that_can_not_be_read_is_an_error_of_the_system() {
     let path = folder.write("short", [1, 2, 3]);
     let source = SourceFile::open(&path).unwrap();
     assert!(matches!(source.read_at(2, &mut [0; 2]), Err(Error::File { .. })));
-    assert!(matches!(source.read_at(u64::MAX - 1, &mut [0; 2]), Err(_)));
+    assert!(source.read_at(u64::MAX - 1, &mut [0; 2]).is_err());
     source.will_read(0..u64::MAX);
-    source.will_not_read(5..3);
+    source.will_not_read(3..3);
 }
 
 #[cfg(unix)]

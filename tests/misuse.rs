@@ -8,7 +8,7 @@ mod ops;
 use std::collections::BTreeMap;
 
 use ferrocerium::format::{Format, Quantizer};
-use ferrocerium::memory::{Buffer, Pool, Region};
+use ferrocerium::memory::{Access, Buffer, Pool, Region};
 use ferrocerium::op::*;
 use ferrocerium::{DType, Error};
 
@@ -177,11 +177,8 @@ impl Case {
         let good: Vec<Operand> = self.operands.iter().map(|o| o.1.clone()).collect();
         let op = (self.build)(&good);
         let arg = self.operands[index].0;
-        let found = op
-            .operands()
-            .iter()
-            .any(|u| u.name == arg && u.access == ferrocerium::memory::Access::Write);
-        found
+        let uses = op.operands();
+        uses.iter().any(|u| u.name == arg && u.access == Access::Write)
     }
 }
 
