@@ -187,15 +187,15 @@ fn work_that_is_large_enough_for_several_threads_gives_the_bits_of_one() {
     assert_eq!(run(1), run(3));
 }
 
-/// Queries, keys and values `[1, n, heads, d]` of a device.
-fn attention(device: &Device, rows: std::ops::Range<usize>) -> Vec<f32> {
-    let (heads, kv_heads, d, kv) = (6, 2, 20, 70);
+/// Causal attention of some of `n` queries of a device.
+fn attention(device: &Device, n: usize, rows: std::ops::Range<usize>) -> Vec<f32> {
+    let (heads, kv_heads, d) = (6, 2, 20);
     let f = |salt: usize| {
         move |[_, i, h, d]: [usize; 4]| ((i * 17 + h * 5 + d * 3 + salt) % 23) as f32 * 0.1 - 1.1
     };
-    let q = Tensor::from_fn(device, [1, kv, heads, d], f(1)).unwrap();
-    let k = Tensor::from_fn(device, [1, kv, kv_heads, d], f(2)).unwrap();
-    let v = Tensor::from_fn(device, [1, kv, kv_heads, d], f(3)).unwrap();
+    let q = Tensor::from_fn(device, [1, n, heads, d], f(1)).unwrap();
+    let k = Tensor::from_fn(device, [1, n, kv_heads, d], f(2)).unwrap();
+    let v = Tensor::from_fn(device, [1, n, kv_heads, d], f(3)).unwrap();
     // Causal attention aligns at the end: the last queries see as much as they do in the whole.
     let (q, keys) = (q.slice(1, rows.clone()).unwrap(), 0..rows.end);
     let (k, v) = (k.slice(1, keys.clone()).unwrap(), v.slice(1, keys).unwrap());
@@ -204,13 +204,21 @@ fn attention(device: &Device, rows: std::ops::Range<usize>) -> Vec<f32> {
 
 #[test]
 fn attention_of_a_query_does_not_depend_on_the_others_or_on_threads() {
-    let whole = attention(&device(&[Isa::Avx2Fma, Isa::Avx512], 1), 0..70);
-    assert_eq!(whole, attention(&device(&[Isa::Avx2Fma, Isa::Avx512], 3), 0..70));
-    let device = device(&[Isa::Avx2Fma, Isa::Avx512], 2);
-    let width = whole.len() / 70;
-    for row in [0, 1, 31, 32, 69] {
-        let alone = attention(&device, row..row + 1);
-        assert_eq!(alone, whole[row * width..(row + 1) * width], "query {row}");
+    // The longer one has keys in three chunks, which are tasks of their own where a query is
+    // alone.
+    for (n, some) in [(70, [0, 1, 31, 32, 69]), (1200, [0, 511, 512, 1030, 1199])] {
+        for isa in levels() {
+            let whole = attention(&device(isa, 1), n, 0..n);
+            assert_eq!(whole, attention(&device(isa, 3), n, 0..n));
+            let width = whole.len() / n;
+            for row in some {
+                for threads in [1, 2] {
+                    let alone = attention(&device(isa, threads), n, row..row + 1);
+                    let same = alone == whole[row * width..(row + 1) * width];
+                    assert!(same, "query {row} of {n}, {threads} threads, {isa:?}");
+                }
+            }
+        }
     }
 }
 
@@ -218,9 +226,31 @@ fn attention_of_a_query_does_not_depend_on_the_others_or_on_threads() {
 fn attention_agrees_with_the_reference() {
     // Scores of 20 products of at most 1.21, weights that sum to 1, values of at most 1.1: a few
     // hundred roundings of numbers near 1.
-    let fast = attention(&Device::cpu(), 0..70);
-    let exact = attention(&Device::reference(), 0..70);
-    for (fast, exact) in fast.iter().zip(&exact) {
-        assert!((fast - exact).abs() < 300.0 * f32::EPSILON, "{fast} {exact}");
+    for (n, rows) in [(70, 0..70), (1200, 1190..1200)] {
+        let exact = attention(&Device::reference(), n, rows.clone());
+        for isa in levels() {
+            let fast = attention(&device(isa, 2), n, rows.clone());
+            for (fast, exact) in fast.iter().zip(&exact) {
+                assert!((fast - exact).abs() < 300.0 * f32::EPSILON, "{fast} {exact} {isa:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_query_does_not_see_can_hold_anything() {
+    for isa in levels() {
+        let device = device(isa, 2);
+        let run = |unseen: f32| -> Vec<f32> {
+            let q = Tensor::from_fn(&device, [1, 3, 2, 8], |[_, i, h, d]| (i + h + d) as f32 * 0.1);
+            // The third key is for the third query only.
+            let k = |[_, j, _, d]: [usize; 4]| if j == 2 { unseen } else { d as f32 * 0.1 };
+            let k = Tensor::from_fn(&device, [1, 3, 1, 8], k).unwrap();
+            let out = q.unwrap().attention(&k, &k).causal().run::<f32>().unwrap();
+            out.slice(1, 0..2).unwrap().to_vec().unwrap()
+        };
+        for unseen in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert_eq!(run(0.0), run(unseen), "{unseen} at {isa:?}");
+        }
     }
 }

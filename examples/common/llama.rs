@@ -11,6 +11,7 @@
 
 use anyhow::{Context, Result, ensure};
 use ferrocerium::op::RopeFrequencies;
+use ferrocerium::tensor::GemmBuilder;
 use ferrocerium::{AnyTensor, DType, Device, Tensor, bf16, f16};
 
 use crate::common::checkpoint::Checkpoint;
@@ -54,13 +55,16 @@ impl Linear {
         Ok(Linear { weight_t: weight.t()?, bias })
     }
 
-    fn forward(&self, x: &Tensor<f32, 2>) -> Result<Tensor<f32, 2>> {
+    fn product(&self, x: &Tensor<f32, 2>) -> GemmBuilder<2> {
         let product = x.gemm(&self.weight_t);
-        let product = match &self.bias {
+        match &self.bias {
             Some(bias) => product.bias(bias),
             None => product,
-        };
-        Ok(product.run()?)
+        }
+    }
+
+    fn forward(&self, x: &Tensor<f32, 2>) -> Result<Tensor<f32, 2>> {
+        Ok(self.product(x).run()?)
     }
 
     /// `residual + x · Wᵀ`
@@ -281,12 +285,13 @@ impl Llama {
                 None => x,
             })
         };
-        let rope = |x: Tensor<f32, 4>| x.rope(&self.frequencies, rope_style, past);
-        let q = rope(norm(split(&layer.q, heads)?, &layer.q_norm)?)?;
-        let k = rope(norm(split(&layer.k, kv_heads)?, &layer.k_norm)?)?;
-        let v = split(&layer.v, kv_heads)?;
-        k_cache.slice(1, past..past + n)?.copy_from(&k)?;
-        v_cache.slice(1, past..past + n)?.copy_from(&v)?;
+        let q = norm(split(&layer.q, heads)?, &layer.q_norm)?;
+        let q = q.rope(&self.frequencies, rope_style, past)?;
+        let k = norm(split(&layer.k, kv_heads)?, &layer.k_norm)?;
+        // Keys and values are computed into their places.
+        let place = |cache: &Tensor<f32, 4>| cache.slice(1, past..past + n);
+        k.rope_into(&self.frequencies, rope_style, past, &place(k_cache)?)?;
+        layer.v.product(&normed).run_into(&place(v_cache)?.reshape([n, kv_heads * head_dim])?)?;
         let (k, v) = (k_cache.slice(1, 0..past + n)?, v_cache.slice(1, 0..past + n)?);
         let mixed = q.attention(&k, &v).causal().run::<f32>()?;
         layer.o.forward_onto(&mixed.reshape([n, heads * head_dim])?, x)

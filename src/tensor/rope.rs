@@ -34,6 +34,34 @@ impl<E: Float, const R: usize> Tensor<E, R> {
         self.rotated(frequencies, style, Positions::From(start))
     }
 
+    /// [`Tensor::rope`] into memory that is there, such as the place of new keys in a cache.
+    ///
+    /// ```
+    /// use ferrocerium::op::{RopeFrequencies, RopeScaling, RopeStyle};
+    /// use ferrocerium::{Device, Tensor};
+    /// let device = Device::cpu();
+    /// let frequencies = RopeFrequencies::new(10_000.0, 2, &RopeScaling::None)?;
+    /// let cache = Tensor::<f32, 3>::zeros(&device, [8, 1, 2])?;
+    /// let key = Tensor::from_host(&device, [1, 1, 2], &[1.0f32, 0.0])?;
+    /// key.rope_into(&frequencies, RopeStyle::HalfSplit, 5, &cache.slice(0, 5..6)?)?;
+    /// assert_eq!(cache.host()?[[5, 0, 0]], 5f32.cos());
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Tensor::rope`]; [`Error::Shape`](crate::Error::Shape) where `out` has other
+    /// sizes; [`Error::Device`](crate::Error::Device) across devices.
+    pub fn rope_into<O: Float>(
+        &self,
+        frequencies: &RopeFrequencies,
+        style: RopeStyle,
+        start: usize,
+        out: &Tensor<O, R>,
+    ) -> Result<()> {
+        require_same_device(self.device(), out.device())?;
+        self.rotate_into(frequencies, style, Positions::From(start), out)
+    }
+
     /// [`Tensor::rope`] with a position for each element of the sequence: `[.., seq]`, leading
     /// sizes 1 or left out where they are shared.
     ///
@@ -57,6 +85,17 @@ impl<E: Float, const R: usize> Tensor<E, R> {
         positions: Positions,
     ) -> Result<Self> {
         let out = Tensor::zeros(self.device(), self.shape())?;
+        self.rotate_into(frequencies, style, positions, &out)?;
+        Ok(out)
+    }
+
+    fn rotate_into<O: Float>(
+        &self,
+        frequencies: &RopeFrequencies,
+        style: RopeStyle,
+        positions: Positions,
+        out: &Tensor<O, R>,
+    ) -> Result<()> {
         let op = Rope {
             x: self.operand(),
             positions,
@@ -64,7 +103,6 @@ impl<E: Float, const R: usize> Tensor<E, R> {
             frequencies: frequencies.clone(),
             out: out.operand(),
         };
-        self.device().run(&op.into())?;
-        Ok(out)
+        self.device().run(&op.into())
     }
 }
