@@ -203,6 +203,13 @@ impl Llama {
         self.weight_bytes
     }
 
+    /// Weights of the layers' matrices: each takes a multiply-add for each token.
+    pub fn linear_weights(&self) -> usize {
+        let layers = self.layers.iter();
+        let matrices = layers.flat_map(|l| [&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down]);
+        matrices.map(|linear| linear.weight_t.shape().iter().product::<usize>()).sum()
+    }
+
     /// The model's sizes.
     pub fn config(&self) -> &Config {
         &self.config

@@ -62,6 +62,7 @@ impl Codec {
     }
 
     /// Writes the codes of `src` into `dst`, whose further bytes become zero.
+    #[inline(always)]
     pub(super) fn encode(self, src: &[f32], unit: f64, dst: &mut [u8]) {
         match self {
             Codec::E2M1 => encode_e2m1(src, unit, dst),
@@ -105,6 +106,7 @@ fn square(sum: f64, d: f64) -> f64 {
 /// `t[i]` is the least f32 that gets a code above `i`: `x ≥ t[i]` is "past midpoint `i`".
 ///
 /// A unit of zero makes every code zero.
+#[inline(always)]
 fn e2m1_thresholds(unit: f64) -> [f32; 7] {
     if unit == 0.0 {
         return [f32::INFINITY; 7];
@@ -118,21 +120,31 @@ fn e2m1_thresholds(unit: f64) -> [f32; 7] {
 }
 
 /// The code of a magnitude: the number of thresholds it reaches.
-#[inline]
+#[inline(always)]
 fn e2m1_magnitude(thresholds: &[f32; 7], x: f32) -> u8 {
     thresholds.iter().map(|&t| u8::from(x >= t)).sum()
 }
 
+#[inline(always)]
 fn encode_e2m1(src: &[f32], unit: f64, dst: &mut [u8]) {
     let thresholds = e2m1_thresholds(unit);
     let code = |x: f32| e2m1_magnitude(&thresholds, x.abs()) | u8::from(x.is_sign_negative()) << 3;
     let (bytes, padding) = dst.split_at_mut(src.len().div_ceil(2));
-    let mut pairs = src.chunks_exact(2);
-    for (byte, pair) in bytes.iter_mut().zip(&mut pairs) {
-        *byte = code(pair[0]) | code(pair[1]) << 4;
-    }
-    if let (Some(byte), [last]) = (bytes.last_mut(), pairs.remainder()) {
-        *byte = code(*last);
+    // Codes first, then nibbles: each step alone vectorises, both in one do not.
+    const STRETCH: usize = 64;
+    let mut codes = [0; STRETCH];
+    for (values, bytes) in src.chunks(STRETCH).zip(bytes.chunks_mut(STRETCH / 2)) {
+        let codes = &mut codes[..values.len()];
+        for (code_of, &x) in codes.iter_mut().zip(values) {
+            *code_of = code(x);
+        }
+        let (pairs, rest) = codes.as_chunks();
+        for (byte, [lo, hi]) in bytes.iter_mut().zip(pairs) {
+            *byte = lo | hi << 4;
+        }
+        if let ([last], Some(byte)) = (rest, bytes.last_mut()) {
+            *byte = *last;
+        }
     }
     padding.fill(0);
 }

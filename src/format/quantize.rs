@@ -182,6 +182,7 @@ impl RowQuantizer {
     /// # Errors
     /// [`Error::Value`] for NaN or infinity, [`Error::Shape`] for a band or slices that do not fit
     /// the layout.
+    #[inline(always)]
     pub fn quantize_band(
         &self,
         band: usize,

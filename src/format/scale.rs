@@ -22,6 +22,7 @@ pub(super) struct Block<'a> {
 
 impl<'a> Block<'a> {
     /// The block's rows, in order.
+    #[inline(always)]
     pub(super) fn rows(self) -> impl Iterator<Item = &'a [f32]> {
         self.src
             .chunks_exact(self.stride.max(1))
@@ -29,6 +30,7 @@ impl<'a> Block<'a> {
     }
 
     /// Largest magnitude, or `None` when a value is NaN or infinite.
+    #[inline(always)]
     pub(super) fn amax(self) -> Option<f32> {
         let bits = self.rows().map(max_magnitude_bits).max().unwrap_or(0);
         let amax = f32::from_bits(bits);
@@ -38,6 +40,7 @@ impl<'a> Block<'a> {
 
 /// Magnitudes compare as their bits do, and NaN above infinity above all else: one integer
 /// maximum finds amax and whether it can be trusted.
+#[inline(always)]
 pub(super) fn max_magnitude_bits(src: &[f32]) -> u32 {
     src.iter().fold(0, |max, x| max.max(x.to_bits() & !(1 << 31)))
 }

@@ -440,6 +440,7 @@ fn write_scaled(
         quantizer: writing.quantizer.unwrap_or_else(|| Quantizer::default_for(scaled.format)),
         tensor_scale: writing.tensor_scale,
     };
+    let level = Level::of(&launch.caps.isa);
     let k = layout.k();
     let whole = |line: usize| Piece { line, cols: 0..k };
     let amax = match layout.spec().tensor_scale && options.tensor_scale.is_none() {
@@ -480,7 +481,7 @@ fn write_scaled(
         for (line, values) in band.lines.clone().zip(values.chunks_mut(k.max(1))) {
             f(&whole(line), values, other)?;
         }
-        quantizer.quantize_band(band.index, values, band.codes, band.scales)
+        simd::quantize_band(level, &quantizer, band.index, values, band.codes, band.scales)
     })
 }
 

@@ -22,7 +22,7 @@ mod x86;
 
 pub use fold::{accumulate, gather, join, normalize, position, softmax, squares};
 pub use map::{binary, unary};
-pub use narrow::narrow;
+pub use narrow::{narrow, quantize_band};
 pub use online::{Gathered, Score, divide, join_values, online, scale};
 pub use outer::{COLUMNS, prefetch, products, transpose};
 pub use rotate::{rotate, sin_cos};

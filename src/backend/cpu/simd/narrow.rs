@@ -1,7 +1,9 @@
-//! f32 to narrow elements, bit for bit as [`Scalar::from_f32`] rounds.
+//! f32 to narrow elements and blocks, bit for bit as [`Scalar::from_f32`] and quantisers round.
 
 use super::Level;
 use super::per_level::per_level;
+use crate::error::Result;
+use crate::format::RowQuantizer;
 use crate::num::{DType, Scalar, f16};
 
 /// Rounds to another float type.
@@ -20,6 +22,17 @@ pub fn narrow<E: Scalar>(level: Level, src: &[f32], dst: &mut [E]) {
 }
 
 per_level! {
+    /// [`RowQuantizer::quantize_band`] compiled for the level.
+    pub fn quantize_band(
+        quantizer: &RowQuantizer,
+        band: usize,
+        src: &[f32],
+        codes: &mut [u8],
+        scales: &mut [u8],
+    ) -> Result<()> {
+        quantizer.quantize_band(band, src, codes, scales)
+    }
+
     fn narrow_each<E: Scalar>(src: &[f32], dst: &mut [E]) {
         for (dst, src) in dst.iter_mut().zip(src) {
             *dst = E::from_f32(*src);
