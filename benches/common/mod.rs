@@ -42,6 +42,7 @@ impl Limits {
 }
 
 /// Normal values, the same in every run.
+#[allow(dead_code, reason = "not every bench makes its own tensors")]
 pub fn random<const R: usize>(device: &Device, shape: [usize; R]) -> Tensor<f32, R> {
     let mut state = 0x9E37_79B9_7F4A_7C15u64;
     let mut uniform = move || {
