@@ -20,6 +20,7 @@ mod args;
 mod attention;
 mod cache;
 mod driver;
+mod elementwise;
 mod emulated;
 mod epilogue;
 mod gemm;
@@ -46,13 +47,14 @@ pub fn kernels(gpu: &Arc<Gpu>) -> impl Iterator<Item = Arc<dyn Kernel>> {
     let gemm = gemm::Family::ALL.map(|family| gemm::GemmKernel::new(family, gpu.clone()));
     let gemm = gemm.into_iter().map(|kernel| Arc::new(kernel) as Arc<dyn Kernel>);
     let attention = attention::AttentionKernel::new(gpu.clone());
-    let rows = [norm::NORM, softmax::SOFTMAX].map(|kernel| Registered::new(kernel, gpu.clone()));
+    let rows = [norm::NORM, softmax::SOFTMAX, elementwise::ELEMENTWISE];
+    let rows = rows.map(|kernel| Registered::new(kernel, gpu.clone()));
     let rows = rows.into_iter().map(|kernel| Arc::new(kernel) as Arc<dyn Kernel>);
     gemm.chain([Arc::new(attention) as Arc<dyn Kernel>]).chain(rows)
 }
 
 /// Every program that these kernels can ask for on such a machine, for compiling ahead.
 pub fn programs(caps: &Caps) -> Vec<Program> {
-    let rows = vec![norm::program(), softmax::program()];
+    let rows = vec![norm::program(), softmax::program(), elementwise::program()];
     [gemm::programs(caps), attention::programs(), rows].concat()
 }
