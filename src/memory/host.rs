@@ -25,7 +25,6 @@ impl HostBytes {
         // SAFETY: the layout's size is not zero.
         let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
         let offset = start.addr().get().wrapping_neg() % HOST_ALIGNMENT;
-        prefer_huge_pages(start, size);
         Some(HostBytes { start, layout, offset })
     }
 
@@ -34,28 +33,6 @@ impl HostBytes {
         unsafe { self.start.as_ptr().add(self.offset) }
     }
 }
-
-/// Size and alignment of a huge page on x86-64, and on aarch64 with pages of 4 KiB.
-#[cfg(target_os = "linux")]
-const HUGE_PAGE: usize = 2 << 20;
-
-/// Asks for huge pages within an allocation: touching new memory then takes a fault each 2 MiB
-/// instead of each 4 KiB, and reading it fewer misses of the TLB. Advice only.
-#[cfg(target_os = "linux")]
-fn prefer_huge_pages(start: NonNull<u8>, size: usize) {
-    let first = start.addr().get().next_multiple_of(HUGE_PAGE) - start.addr().get();
-    let len = size.saturating_sub(first) / HUGE_PAGE * HUGE_PAGE;
-    if len > 0 {
-        // SAFETY: `first + len` is at most `size`, so all of it is within the allocation, which
-        // is not shared yet; the advice changes no byte.
-        unsafe {
-            libc::madvise(start.as_ptr().add(first).cast(), len, libc::MADV_HUGEPAGE);
-        }
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn prefer_huge_pages(_: NonNull<u8>, _: usize) {}
 
 impl Drop for HostBytes {
     fn drop(&mut self) {
