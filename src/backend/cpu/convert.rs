@@ -1,5 +1,7 @@
 //! `dst = src`: copies of bytes, casts through f32, blocks to values and values to blocks.
 
+use std::sync::Mutex;
+
 use super::lines::{Lines, Writing, collapse, write_lines};
 use super::rows::{batch_offsets, with_small_float};
 use crate::error::{Error, Result};
@@ -86,16 +88,31 @@ fn dequantize<E: Scalar>(launch: &Launch<'_>, from: &Scaled, to: &Dense) -> Resu
     let (codes, scales) = (bytes.codes, bytes.scales);
     let values = crate::format::Dequantizer::new(&layout, codes, scales, bytes.tensor_scale)?;
     let out = launch.write_dense::<E>(&to.clone().into())?;
-    let starts = batch_offsets(to.dims.leading(1), to.strides.leading(1), to.dims.leading(1));
-    let stride = to.strides.last().copied().unwrap_or(1);
-    let mut line = vec![0.0; layout.k()];
     if to.dims.contains(&0) {
         return Ok(());
     }
+    let line = |index: usize, line: &mut [f64]| {
+        values.row_f64(index / layout.rows(), index % layout.rows(), 0, line)
+    };
+    let k = layout.k();
+    if to.is_contiguous() {
+        let failure = Mutex::new(None);
+        launch.workers.chunks_mut(&mut out[..layout.values_len()], k, |index, out| {
+            let mut exact = vec![0.0; k];
+            match line(index, &mut exact) {
+                Ok(()) => out.iter_mut().zip(exact).for_each(|(out, x)| *out = E::from_f64(x)),
+                Err(error) => *failure.lock().unwrap_or_else(|e| e.into_inner()) = Some(error),
+            }
+        });
+        return failure.into_inner().unwrap_or_else(|e| e.into_inner()).map_or(Ok(()), Err);
+    }
+    let starts = batch_offsets(to.dims.leading(1), to.strides.leading(1), to.dims.leading(1));
+    let stride = to.strides.last().copied().unwrap_or(1);
+    let mut exact = vec![0.0; k];
     for (index, start) in starts.into_iter().enumerate() {
-        values.row_f64(index / layout.rows(), index % layout.rows(), 0, &mut line)?;
+        line(index, &mut exact)?;
         let places = out[start..].iter_mut().step_by(stride.max(1));
-        places.zip(&line).for_each(|(place, x)| *place = E::from_f64(*x));
+        places.zip(&exact).for_each(|(place, x)| *place = E::from_f64(*x));
     }
     Ok(())
 }
