@@ -29,6 +29,11 @@ fn size() -> impl Strategy<Value = usize> {
     prop_oneof![0usize..6, Just(15), Just(16), Just(17), Just(24), Just(25), 40usize..80]
 }
 
+/// Sizes along k: also around interleaved groups, and of several chunks.
+fn depth() -> impl Strategy<Value = usize> {
+    prop_oneof![4 => size(), 1 => 120usize..140, 1 => 600usize..1400]
+}
+
 /// Values of very different magnitudes, zeros among them.
 fn value() -> impl Strategy<Value = f32> {
     prop_oneof![
@@ -50,7 +55,7 @@ struct Case {
 }
 
 fn cases() -> impl Strategy<Value = Case> {
-    (size(), size(), size(), weights(), any::<bool>(), prop::collection::vec(value(), 64..97))
+    (size(), size(), depth(), weights(), any::<bool>(), prop::collection::vec(value(), 64..97))
         .prop_map(|(m, n, k, weight, b_transposed, values)| {
             // Blocks run along k, so the weight is stored transposed.
             let b_transposed = b_transposed || matches!(weight, Weight::Blocks(_));

@@ -1,6 +1,8 @@
 //! Matrices as rows along k, decoded to f32 when asked for.
 
-use super::simd::{self, LANES, Level, Rows};
+use std::ops::Range;
+
+use super::simd::{self, Code, Level, Scales, Weights};
 use crate::error::{Error, Result};
 use crate::format::{Dequantizer, ScaleLayout};
 use crate::num::{DType, E8M0, F8E4M3, F8E5M2, Scalar, UE4M3, bf16, f16};
@@ -12,8 +14,26 @@ pub(super) trait RowSource: Sync {
     /// Decodes row `row` of matrix `batch`, all of its k, into the front of `dst`.
     fn decode(&self, batch: usize, row: usize, dst: &mut [f32]) -> Result<()>;
 
-    /// Rows that can be used in place: f32, contiguous along k, k a multiple of [`LANES`].
-    fn in_place(&self, _batch: usize, _first: usize, _len: usize) -> Option<Rows<'_>> {
+    /// Decodes elements `first ..` of a row into `dst`.
+    fn part(&self, batch: usize, row: usize, first: usize, dst: &mut [f32]) -> Result<()>;
+
+    /// Decodes the elements `part` of some rows of matrix `batch` to rows `stride` apart.
+    fn panel(
+        &self,
+        batch: usize,
+        rows: Range<usize>,
+        part: Range<usize>,
+        dst: &mut [f32],
+        stride: usize,
+    ) -> Result<()> {
+        for (row, dst) in rows.zip(dst.chunks_mut(stride)) {
+            self.part(batch, row, part.start, &mut dst[..part.len()])?;
+        }
+        Ok(())
+    }
+
+    /// The rows of matrix `batch` as they are stored, where kernels can read them so.
+    fn weights(&self, _batch: usize) -> Option<Weights<'_>> {
         None
     }
 }
@@ -81,6 +101,7 @@ struct DenseRows<'a, E> {
     starts: Vec<usize>,
     row_stride: usize,
     k_stride: usize,
+    rows: usize,
     k: usize,
 }
 
@@ -100,6 +121,7 @@ impl<'a, E> DenseRows<'a, E> {
             starts: batch_offsets(dense.dims.leading(2), dense.strides.leading(2), batch_dims),
             row_stride: dense.strides[row_axis],
             k_stride: dense.strides[k_axis],
+            rows: dense.dims[row_axis],
             k: dense.dims[k_axis],
         }
     }
@@ -107,10 +129,16 @@ impl<'a, E> DenseRows<'a, E> {
 
 impl<E: Scalar> RowSource for DenseRows<'_, E> {
     fn decode(&self, batch: usize, row: usize, dst: &mut [f32]) -> Result<()> {
-        let start = self.starts[batch] + row * self.row_stride;
-        let dst = &mut dst[..self.k];
+        self.part(batch, row, 0, &mut dst[..self.k])
+    }
+
+    fn part(&self, batch: usize, row: usize, first: usize, dst: &mut [f32]) -> Result<()> {
+        if dst.is_empty() {
+            return Ok(());
+        }
+        let start = self.starts[batch] + row * self.row_stride + first * self.k_stride;
         if self.k_stride == 1 {
-            simd::widen(self.level, &self.data[start..start + self.k], dst);
+            simd::widen(self.level, &self.data[start..start + dst.len()], dst);
         } else {
             for (l, x) in dst.iter_mut().enumerate() {
                 *x = self.data[start + l * self.k_stride].to_f32();
@@ -119,18 +147,41 @@ impl<E: Scalar> RowSource for DenseRows<'_, E> {
         Ok(())
     }
 
-    fn in_place(&self, batch: usize, first: usize, len: usize) -> Option<Rows<'_>> {
-        if self.k_stride != 1 || !self.k.is_multiple_of(LANES) || self.k == 0 {
+    fn panel(
+        &self,
+        batch: usize,
+        rows: Range<usize>,
+        part: Range<usize>,
+        dst: &mut [f32],
+        stride: usize,
+    ) -> Result<()> {
+        if self.row_stride != 1 {
+            for (row, dst) in rows.zip(dst.chunks_mut(stride)) {
+                self.part(batch, row, part.start, &mut dst[..part.len()])?;
+            }
+            return Ok(());
+        }
+        // Along the rows, as they lie in memory.
+        let start = self.starts[batch] + rows.start;
+        for l in part.clone() {
+            let elements = &self.data[start + l * self.k_stride..][..rows.len()];
+            for (j, x) in elements.iter().enumerate() {
+                dst[j * stride + l - part.start] = x.to_f32();
+            }
+        }
+        Ok(())
+    }
+
+    fn weights(&self, batch: usize) -> Option<Weights<'_>> {
+        if self.k_stride != 1 {
             return None;
         }
-        // The type is f32 exactly where this cast is one to itself.
-        if E::DTYPE != DType::F32 {
-            return None;
-        }
-        let data = bytemuck::try_cast_slice(self.data).ok()?;
-        let start = self.starts[batch] + first * self.row_stride;
-        let span = len.checked_sub(1)? * self.row_stride + self.k;
-        Some(Rows { data: &data[start..start + span], stride: self.row_stride, len })
+        let (code, size) = match E::DTYPE {
+            dtype @ (DType::F8E4M3 | DType::F8E5M2) => (Code::Fp8(dtype), 1),
+            dtype => (Code::Plain(dtype), dtype.size()),
+        };
+        let bytes = bytemuck::cast_slice(self.data.get(*self.starts.get(batch)?..)?);
+        Weights::new(code, bytes, self.row_stride * size, (self.rows, self.k), None)
     }
 }
 
@@ -155,6 +206,34 @@ impl RowSource for ScaledRows<'_> {
         let (block, g) = (layout.spec().block_k, self.bytes.tensor_scale);
         simd::decode_e2m1(self.level, codes, &scales, block, g, &mut dst[..k]);
         Ok(())
+    }
+
+    fn part(&self, batch: usize, row: usize, first: usize, dst: &mut [f32]) -> Result<()> {
+        self.values.row(self.matrices[batch], row, first, dst)
+    }
+
+    fn weights(&self, batch: usize) -> Option<Weights<'_>> {
+        let (layout, matrix) = (self.values.layout(), *self.matrices.get(batch)?);
+        let spec = layout.spec();
+        if layout.scale_layout() != ScaleLayout::RowMajor || layout.rows() == 0 {
+            return None;
+        }
+        let code = match (spec.code, spec.scale) {
+            (DType::E2M1x2, DType::UE4M3) => Code::Nvfp4,
+            (DType::E2M1x2, DType::E8M0) => Code::Mxfp4,
+            (code, _) => Code::Fp8(code),
+        };
+        let scales = Scales {
+            bytes: &self.bytes.scales[layout.scale_index(matrix, 0, 0) * spec.scale.size()..],
+            dtype: spec.scale,
+            columns: layout.scale_cols(),
+            block_rows: spec.block_rows,
+            block_k: spec.block_k,
+            factor: self.bytes.tensor_scale,
+        };
+        let codes = &self.bytes.codes[layout.row_offset(matrix, 0)..];
+        let sizes = (layout.rows(), layout.k());
+        Weights::new(code, codes, layout.row_bytes(), sizes, Some(scales))
     }
 }
 

@@ -1,10 +1,11 @@
 //! Register tiles of dot products, per instruction-set level.
 //!
 //! The one idea that all CPU matrix products rest on: an output is the dot product of two rows
-//! that are contiguous along k, kept as [`LANES`] partial sums by `k mod LANES` and added up at
-//! the end by halves. That order is the same for every tile shape, so a result does not depend on
-//! how many rows or threads there are; levels with fused multiply-add give the same bits as each
-//! other.
+//! that are contiguous along k, kept as [`LANES`] partial sums by lane and added up at the end by
+//! halves, in chunks along k ([`chunk`]) whose sums are added in order. That order follows from k
+//! and the way the right-hand rows are stored, and is the same for every tile shape, so a result
+//! does not depend on how many rows or threads there are; levels with fused multiply-add give the
+//! same bits as each other.
 
 mod fold;
 mod map;
@@ -16,6 +17,8 @@ mod per_level;
 mod portable;
 mod rotate;
 mod tile;
+mod unpack;
+mod weights;
 mod widen;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -26,7 +29,10 @@ pub use narrow::{narrow, quantize_band};
 pub use online::{Gathered, Score, divide, join_values, online, scale};
 pub use outer::{COLUMNS, prefetch, products, transpose};
 pub use rotate::{rotate, sin_cos};
+pub use weights::{CHUNK, Code, GROUP, STREAM_ROWS, Scales, Weights, chunk, stream, unpack};
 pub use widen::{decode_e2m1, widen};
+
+use tile::Out;
 
 use crate::caps::Isa;
 
@@ -113,29 +119,79 @@ fn levels() -> Vec<Level> {
 }
 
 /// `out[i · out_stride + j] = a[i] · b[j]` over the first `k` elements of each row.
+/// `out[i · out_stride + j] = a[i] · b[j]` over the first `k` elements of each row, in one chunk.
 ///
 /// # Panics
 /// When `k` is not a multiple of [`LANES`], or a row or output reaches past its slice.
 pub fn dots(level: Level, a: Rows<'_>, b: Rows<'_>, k: usize, out: &mut [f32], out_stride: usize) {
+    tiles(level, a, b, k, out, out_stride, false);
+}
+
+/// As [`dots`], added to what is in `out`.
+///
+/// # Panics
+/// As [`dots`].
+pub fn add_dots(
+    level: Level,
+    a: Rows<'_>,
+    b: Rows<'_>,
+    k: usize,
+    out: &mut [f32],
+    out_stride: usize,
+) {
+    tiles(level, a, b, k, out, out_stride, true);
+}
+
+fn tiles(
+    level: Level,
+    a: Rows<'_>,
+    b: Rows<'_>,
+    k: usize,
+    out: &mut [f32],
+    out_stride: usize,
+    add: bool,
+) {
     assert!(k.is_multiple_of(LANES), "rows are padded to whole vectors");
     assert!(a.holds(k) && b.holds(k), "rows lie inside their slices");
     assert!(
         a.len == 0 || b.len == 0 || (a.len - 1) * out_stride + b.len <= out.len(),
         "outputs lie inside their slice"
     );
-    match level {
-        Level::Portable => portable::dots(a, b, k, out, out_stride),
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => {
-            // SAFETY: `Level::of` gives this level only where AVX2 and FMA were detected; the
-            // assertions above keep every access inside its slice.
-            unsafe { x86::dots_avx2(a, b, k, out, out_stride) }
-        }
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => {
-            // SAFETY: `Level::of` gives this level only where AVX-512 F was detected; the
-            // assertions above keep every access inside its slice.
-            unsafe { x86::dots_avx512(a, b, k, out, out_stride) }
+    let out = Out { to: out.as_mut_ptr(), stride: out_stride, add };
+    // SAFETY: `Level::of` gives a level only where its instructions were detected; the assertions
+    // above keep every access inside its slice.
+    unsafe {
+        match level {
+            Level::Portable => portable_dots(a, b, k, out),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => avx2_dots(a, b, k, out),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => avx512_dots(a, b, k, out),
         }
     }
+}
+
+/// # Safety
+/// The slices hold what [`tile::dots`] asks for.
+unsafe fn portable_dots(a: Rows<'_>, b: Rows<'_>, k: usize, out: Out) {
+    // SAFETY: the caller's promise.
+    unsafe { tile::dots::<portable::Four, 2, 4>(a, b, k, out) }
+}
+
+/// # Safety
+/// The machine has the level, and the slices hold what [`tile::dots`] asks for.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn avx2_dots(a: Rows<'_>, b: Rows<'_>, k: usize, out: Out) {
+    // SAFETY: the caller's promises. 3 × 4 tiles take 12 of 16 registers for sums.
+    unsafe { tile::dots::<x86::Avx2, 3, 4>(a, b, k, out) }
+}
+
+/// # Safety
+/// The machine has the level, and the slices hold what [`tile::dots`] asks for.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+unsafe fn avx512_dots(a: Rows<'_>, b: Rows<'_>, k: usize, out: Out) {
+    // SAFETY: the caller's promises. 4 × 6 tiles take 24 of 32 registers for sums.
+    unsafe { tile::dots::<x86::Avx512, 4, 6>(a, b, k, out) }
 }

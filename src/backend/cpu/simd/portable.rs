@@ -1,41 +1,48 @@
-//! Tiles without instructions beyond the architecture's baseline.
+//! Lanes without instructions beyond the architecture's baseline.
 
-use super::tile::{self, Vector};
-use super::{LANES, Rows};
+use super::LANES;
+use super::tile::{Lanes, SUMS};
 
-impl Vector for [f32; LANES] {
+/// Four lanes, which compilers turn into one register.
+#[derive(Clone, Copy)]
+pub(super) struct Four(pub(super) [f32; 4]);
+
+impl Lanes for Four {
+    const WIDTH: usize = 4;
+
     #[inline(always)]
     fn zero() -> Self {
-        [0.0; LANES]
+        Four([0.0; 4])
     }
 
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
         // SAFETY: the caller's promise; unaligned, as slices of f32 may be.
-        unsafe { from.cast::<Self>().read_unaligned() }
+        Four(unsafe { from.cast::<[f32; 4]>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { to.cast::<[f32; 4]>().write_unaligned(self.0) }
     }
 
     #[inline(always)]
     fn add_product(self, a: Self, b: Self) -> Self {
         // Not fused: without the instruction that is a slow library call.
-        std::array::from_fn(|i| self[i] + a[i] * b[i])
+        Four(std::array::from_fn(|i| self.0[i] + a.0[i] * b.0[i]))
     }
 
     #[inline(always)]
-    fn sum(self) -> f32 {
-        let mut lanes = self;
-        let mut half = LANES / 2;
-        while half > 0 {
-            for i in 0..half {
-                lanes[i] += lanes[i + half];
+    unsafe fn sums(lanes: *const f32, to: *mut f32) {
+        for i in 0..SUMS {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let quarter = |q: usize| Self::load(lanes.add(i * LANES + q * 4));
+                let (a, b, c, d) = (quarter(0).0, quarter(1).0, quarter(2).0, quarter(3).0);
+                let four = |i: usize| (a[i] + c[i]) + (b[i] + d[i]);
+                *to.add(i) = (four(0) + four(2)) + (four(1) + four(3));
             }
-            half /= 2;
         }
-        lanes[0]
     }
-}
-
-pub(super) fn dots(a: Rows<'_>, b: Rows<'_>, k: usize, out: &mut [f32], out_stride: usize) {
-    // SAFETY: `super::dots` has checked the slices against the sizes.
-    unsafe { tile::dots::<[f32; LANES], 2, 2>(a, b, k, out, out_stride) }
 }

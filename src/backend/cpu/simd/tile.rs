@@ -1,71 +1,205 @@
-//! Tiles of dot products over any vector type of [`LANES`] lanes.
+//! Tiles of dot products over any vector type and any storage of the right-hand rows.
+//!
+//! A dot product is [`LANES`] partial sums, each a chain of fused multiply-adds along k, added up
+//! at the end by halves: lane i to lane i + 8, then + 4, + 2, + 1. Registers narrower than that
+//! take several passes over the same rows, so every width gives the same bits.
 
+use std::mem::MaybeUninit;
+
+use super::unpack::{F32, Unpack};
 use super::{LANES, Rows};
 
-/// [`LANES`] f32 values in registers.
-pub(super) trait Vector: Copy {
+/// f32 values in one register.
+pub(super) trait Lanes: Copy {
+    /// How many: a divisor of [`LANES`], at least a quarter of it.
+    const WIDTH: usize;
+
     fn zero() -> Self;
 
     /// # Safety
-    /// `from` is valid for reading [`LANES`] values.
+    /// `from` is valid for reading `WIDTH` values.
     unsafe fn load(from: *const f32) -> Self;
+
+    /// # Safety
+    /// `to` is valid for writing `WIDTH` values.
+    unsafe fn store(self, to: *mut f32);
+
+    /// Asks for the cache line at an address, which need not be valid.
+    fn prefetch(_address: *const u8) {}
 
     /// `self + a · b`, fused where the level has that.
     fn add_product(self, a: Self, b: Self) -> Self;
 
-    /// The lanes added up by halves: lane i to lane i + 8, then + 4, + 2, + 1.
-    fn sum(self) -> f32;
+    /// Adds up the lanes of [`SUMS`] dot products by halves.
+    ///
+    /// # Safety
+    /// `lanes` is valid for reading `SUMS · LANES` values, `to` for writing `SUMS`.
+    unsafe fn sums(lanes: *const f32, to: *mut f32);
 }
 
-/// One tile: `MR × NR` dot products in registers.
+/// Dot products whose lanes are added up together.
+pub(super) const SUMS: usize = 8;
+
+/// Most outputs of a tile.
+const MOST: usize = 24;
+
+/// Where a stretch of a stored row begins.
+#[derive(Clone, Copy)]
+pub(super) struct Stored {
+    pub(super) codes: *const u8,
+    pub(super) scales: *const u8,
+}
+
+/// Dot products to be written, or added to what is there.
+#[derive(Clone, Copy)]
+pub(super) struct Out {
+    pub(super) to: *mut f32,
+    pub(super) stride: usize,
+    pub(super) add: bool,
+}
+
+/// Group `at` of the rows: up to eight vectors each.
 ///
 /// # Safety
-/// `a` and `b` are valid for `MR` and `NR` rows of `k` elements at their strides, `out` for the
-/// `MR × NR` outputs at its stride.
+/// `a` is valid for `MR` rows of a group at its stride, each of `b` for groups up to `at`.
+/// What is `ahead` bytes further on is fetched, if it is there.
+// Loops count, and arrays stay where they are: iterators over arrays of registers go through
+// memory.
+#[allow(clippy::needless_range_loop)]
 #[inline(always)]
-unsafe fn tile<V: Vector, const MR: usize, const NR: usize>(
+unsafe fn group<V: Lanes, U: Unpack<V>, const MR: usize, const NR: usize>(
+    sums: &mut [[V; NR]; MR],
     (a, a_stride): (*const f32, usize),
-    (b, b_stride): (*const f32, usize),
-    k: usize,
-    (out, out_stride): (*mut f32, usize),
+    b: &[Stored; NR],
+    at: usize,
+    (factor, ahead): (f32, usize),
+    pass: usize,
 ) {
-    let mut sums = [[V::zero(); NR]; MR];
-    let mut l = 0;
-    while l < k {
-        let mut columns = [V::zero(); NR];
-        for (j, column) in columns.iter_mut().enumerate() {
-            // SAFETY: row j < NR of `b`, elements l..l + LANES of its k.
-            *column = unsafe { V::load(b.add(j * b_stride + l)) };
+    let (codes, scales) = (at * U::CODE_BYTES, at * U::SCALE_BYTES);
+    macro_rules! load {
+        ($j:expr) => {
+            // SAFETY: the caller's promise of a group for each row of `b`.
+            unsafe { U::load(b[$j].codes.add(codes), b[$j].scales.add(scales), factor, pass) }
+        };
+    }
+    if ahead > 0 {
+        for b in b {
+            V::prefetch(b.codes.wrapping_add(codes + ahead));
         }
-        for (i, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: row i < MR of `a`, elements l..l + LANES of its k.
-            let row = unsafe { V::load(a.add(i * a_stride + l)) };
-            for (sum, column) in sums.iter_mut().zip(columns) {
-                *sum = sum.add_product(row, column);
+    }
+    let mut raw = [load!(0); NR];
+    for j in 1..NR {
+        raw[j] = load!(j);
+    }
+    // Written out, for the step is an immediate operand of shifts.
+    macro_rules! steps {
+        ($($step:literal)*) => {$(
+            if $step < U::STEPS {
+                let mut rows = [V::zero(); MR];
+                for i in 0..MR {
+                    let at = i * a_stride + $step * LANES + pass * V::WIDTH;
+                    // SAFETY: row i < MR, vector `$step` of the group.
+                    rows[i] = unsafe { V::load(a.add(at)) };
+                }
+                for j in 0..NR {
+                    // SAFETY: the level is present, by the caller's promise.
+                    let column = unsafe { U::value::<$step>(raw[j]) };
+                    for i in 0..MR {
+                        sums[i][j] = sums[i][j].add_product(rows[i], column);
+                    }
+                }
+            }
+        )*};
+    }
+    steps!(0 1 2 3 4 5 6 7);
+}
+
+/// `MR × NR` dot products over `k` elements.
+///
+/// # Safety
+/// `a` is valid for `MR` rows of `k` elements rounded up to whole groups, at its stride; `b` for
+/// `k` elements each with their scales; `out` for `MR × NR` outputs.
+#[inline(always)]
+pub(super) unsafe fn tile<V: Lanes, U: Unpack<V>, const MR: usize, const NR: usize>(
+    (a, a_stride): (*const f32, usize),
+    b: [Stored; NR],
+    k: usize,
+    (factor, ahead): (f32, usize),
+    out: Out,
+) {
+    const { assert!(MR * NR <= MOST, "room for the lanes") };
+    let elements = LANES * U::STEPS;
+    let (whole, rest) = (k / elements, k % elements);
+    // What is left of each row, padded with zeros to a group.
+    let mut padded = [([0u8; 64], [0u8; 8]); NR];
+    let mut tails = b;
+    if rest > 0 {
+        for (padded, b) in padded.iter_mut().zip(&mut tails) {
+            // SAFETY: the elements after the last whole group, and no more than a group's bytes.
+            unsafe {
+                let from = b.codes.add(whole * U::CODE_BYTES);
+                from.copy_to_nonoverlapping(padded.0.as_mut_ptr(), U::code_bytes(rest));
+                let from = b.scales.add(whole * U::SCALE_BYTES);
+                from.copy_to_nonoverlapping(padded.1.as_mut_ptr(), U::scale_bytes(rest));
+            }
+            *b = Stored { codes: padded.0.as_ptr(), scales: padded.1.as_ptr() };
+        }
+    }
+    let mut lanes = MaybeUninit::<[f32; MOST * LANES]>::uninit();
+    let lanes = lanes.as_mut_ptr().cast::<f32>();
+    for pass in 0..LANES / V::WIDTH {
+        let mut sums = [[V::zero(); NR]; MR];
+        for g in 0..whole {
+            // SAFETY: group g of each row.
+            unsafe {
+                let a = (a.add(g * elements), a_stride);
+                group::<V, U, MR, NR>(&mut sums, a, &b, g, (factor, ahead), pass);
             }
         }
-        l += LANES;
+        if rest > 0 {
+            // SAFETY: `a` is padded to whole groups, tails are groups.
+            unsafe {
+                let a = (a.add(whole * elements), a_stride);
+                group::<V, U, MR, NR>(&mut sums, a, &tails, 0, (factor, 0), pass);
+            }
+        }
+        for (i, sums) in sums.iter().enumerate() {
+            for (j, sum) in sums.iter().enumerate() {
+                let at = (i * NR + j) * LANES + pass * V::WIDTH;
+                // SAFETY: the lanes of this pass of an output of the tile.
+                unsafe { sum.store(lanes.add(at)) };
+            }
+        }
     }
-    for (i, sums) in sums.iter().enumerate() {
-        for (j, sum) in sums.iter().enumerate() {
-            // SAFETY: output (i, j) of the tile.
-            unsafe { *out.add(i * out_stride + j) = sum.sum() };
+    let mut values = [0.0f32; MOST];
+    for (first, values) in (0..MR * NR).step_by(SUMS).zip(values.chunks_exact_mut(SUMS)) {
+        // SAFETY: there is room for lanes of a multiple of `SUMS` outputs. Of those that are no
+        // outputs nothing was written and nothing is used.
+        unsafe { V::sums(lanes.add(first * LANES), values.as_mut_ptr()) };
+    }
+    for i in 0..MR {
+        for j in 0..NR {
+            let value = values[i * NR + j];
+            // SAFETY: output (i, j), by the caller's promise.
+            unsafe {
+                let to = out.to.add(i * out.stride + j);
+                *to = if out.add { *to + value } else { value };
+            }
         }
     }
 }
 
-/// All dot products in tiles of `MR × NR`, the rest in smaller ones.
+/// All dot products of f32 rows in tiles of `MR × NR`, the rest in smaller ones.
 ///
 /// # Safety
 /// `a` and `b` hold `k` elements in each row, `k` a multiple of [`LANES`], and `out` has a place
 /// for each output.
 #[inline(always)]
-pub(super) unsafe fn dots<V: Vector, const MR: usize, const NR: usize>(
+pub(super) unsafe fn dots<V: Lanes, const MR: usize, const NR: usize>(
     a: Rows<'_>,
     b: Rows<'_>,
     k: usize,
-    out: &mut [f32],
-    out_stride: usize,
+    out: Out,
 ) {
     let mut j = 0;
     while j < b.len {
@@ -77,13 +211,22 @@ pub(super) unsafe fn dots<V: Vector, const MR: usize, const NR: usize>(
             // promise and the tests above.
             unsafe {
                 let a = (a.data.as_ptr().add(i * a.stride), a.stride);
-                let b = (b.data.as_ptr().add(j * b.stride), b.stride);
-                let out = (out.as_mut_ptr().add(i * out_stride + j), out_stride);
+                let row = |j: usize| Stored {
+                    codes: b.data.as_ptr().add(j * b.stride).cast(),
+                    scales: b.data.as_ptr().cast(),
+                };
+                let out = Out { to: out.to.add(i * out.stride + j), ..out };
                 match (rows == MR, columns == NR) {
-                    (true, true) => tile::<V, MR, NR>(a, b, k, out),
-                    (true, false) => tile::<V, MR, 1>(a, b, k, out),
-                    (false, true) => tile::<V, 1, NR>(a, b, k, out),
-                    (false, false) => tile::<V, 1, 1>(a, b, k, out),
+                    (true, true) => {
+                        let b = std::array::from_fn(|c| row(j + c));
+                        tile::<V, F32, MR, NR>(a, b, k, (1.0, 0), out);
+                    }
+                    (true, false) => tile::<V, F32, MR, 1>(a, [row(j)], k, (1.0, 0), out),
+                    (false, true) => {
+                        let b = std::array::from_fn(|c| row(j + c));
+                        tile::<V, F32, 1, NR>(a, b, k, (1.0, 0), out);
+                    }
+                    (false, false) => tile::<V, F32, 1, 1>(a, [row(j)], k, (1.0, 0), out),
                 }
             }
             i += rows;

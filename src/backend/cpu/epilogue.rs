@@ -1,0 +1,121 @@
+//! `residual + f(alpha · t + beta · c + bias)`, a stretch of a row at a time.
+
+use super::product::{Finish, Row};
+use super::rows::{RowSource, row_source};
+use crate::error::Result;
+use crate::op::{Activation, Dense, Dims, Epilogue, Operand};
+use crate::registry::Launch;
+
+/// The operands of an epilogue.
+pub(super) struct Finisher<'a> {
+    alpha: f32,
+    beta: f32,
+    c: Option<Box<dyn RowSource + 'a>>,
+    /// One row for each matrix B, or one for all.
+    bias: Option<(Box<dyn RowSource + 'a>, bool)>,
+    activation: Activation,
+    residual: Option<Box<dyn RowSource + 'a>>,
+    n: usize,
+}
+
+impl<'a> Finisher<'a> {
+    /// The epilogue of outputs `[.., m, n]`.
+    pub(super) fn new(
+        epilogue: &Epilogue,
+        launch: &Launch<'a>,
+        (alpha, beta, c): (f32, f32, Option<&Operand>),
+        (m, n): (usize, usize),
+        batch_dims: &[usize],
+    ) -> Result<Self> {
+        let source = |operand: Option<&Operand>, rows: usize, cols: usize| {
+            let operand = operand.map(|o| as_matrix(o, rows, cols));
+            operand.map(|o| row_source(launch, &o, false, batch_dims)).transpose()
+        };
+        let wide = if epilogue.activation.is_gated() { 2 * n } else { n };
+        let bias = epilogue.bias.as_ref().map(|bias| -> Result<_> {
+            let each = bias.dims().len() > 1;
+            let bias = if each { bias.clone() } else { as_matrix(bias, 1, wide) };
+            Ok((row_source(launch, &bias, false, &[])?, each))
+        });
+        Ok(Finisher {
+            alpha,
+            beta,
+            // With beta = 0, C is not read: it may hold anything.
+            c: if beta == 0.0 { None } else { source(c, m, wide)? },
+            bias: bias.transpose()?,
+            activation: epilogue.activation,
+            residual: source(epilogue.residual.as_ref(), m, n)?,
+            n,
+        })
+    }
+}
+
+impl Finish for Finisher<'_> {
+    fn finish(&self, row: Row<'_>, other: &mut Vec<f32>) -> Result<()> {
+        let Row { block, row, columns, values } = row;
+        if self.alpha != 1.0 {
+            values.iter_mut().for_each(|x| *x *= self.alpha);
+        }
+        let width = columns.len();
+        other.resize(width, 0.0);
+        for (part, values) in values.chunks_mut(width).enumerate() {
+            let first = columns.start + part * self.n;
+            if let Some(c) = &self.c {
+                c.part(block.a, row, first, other)?;
+                values.iter_mut().zip(other.iter()).for_each(|(x, c)| *x += self.beta * c);
+            }
+            if let Some((bias, each)) = &self.bias {
+                bias.part(0, if *each { block.b } else { 0 }, first, other)?;
+                values.iter_mut().zip(other.iter()).for_each(|(x, b)| *x += b);
+            }
+        }
+        let f = self.activation.pointwise();
+        if self.activation.is_gated() {
+            let (gate, up) = values.split_at_mut(width);
+            gate.iter_mut().zip(up.iter()).for_each(|(g, u)| *g = activate(f, *g) * u);
+        } else if f != Activation::Identity {
+            values.iter_mut().for_each(|x| *x = activate(f, *x));
+        }
+        if let Some(residual) = &self.residual {
+            residual.part(block.a, row, columns.start, other)?;
+            values.iter_mut().zip(other.iter()).for_each(|(x, r)| *x += r);
+        }
+        Ok(())
+    }
+}
+
+/// A dense operand as `[.., rows, cols]`: dimensions that it lacks, or has with size 1, repeat.
+fn as_matrix(operand: &Operand, rows: usize, cols: usize) -> Operand {
+    let Operand::Dense(dense) = operand else { return operand.clone() };
+    let mut dense: Dense = dense.clone();
+    if dense.dims.len() < 2 {
+        let missing = 2 - dense.dims.len();
+        let (mut dims, mut strides) = ([1; 2], [0; 2]);
+        dims[missing..].copy_from_slice(&dense.dims);
+        strides[missing..].copy_from_slice(&dense.strides);
+        (dense.dims, dense.strides) = (Dims::from_array(dims), Dims::from_array(strides));
+    }
+    let rank = dense.dims.len();
+    for (axis, size) in [(rank - 2, rows), (rank - 1, cols)] {
+        if dense.dims[axis] == 1 {
+            dense.dims[axis] = size;
+            dense.strides[axis] = 0;
+        }
+    }
+    dense.into()
+}
+
+/// A pointwise activation in f32.
+fn activate(f: Activation, x: f32) -> f32 {
+    match f {
+        Activation::Relu if x.is_nan() => x,
+        Activation::Relu => x.max(0.0),
+        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::Gelu => 0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2)),
+        Activation::GeluTanh => {
+            const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+            0.5 * x * (1.0 + (SQRT_2_OVER_PI * (x + 0.044715 * x * x * x)).tanh())
+        }
+        Activation::Identity | Activation::SwiGlu | Activation::GeGlu => x,
+    }
+}

@@ -1,0 +1,385 @@
+//! Products of rows, cut into blocks for threads and caches: what matrix products share.
+//!
+//! ```text
+//! A's rows to f32, padded and in the order that B's storage asks for: once
+//! each block of rows × stretch of columns is one task:
+//!     few rows:   stream B's rows as stored, unpacked in registers
+//!     many rows:  chunk by chunk along k, unpack B's rows to a panel, all rows × the panel
+//!     finish each row (epilogue), and round it once to the output's type
+//! ```
+//!
+//! Both ways add up in the same order, so a row's result does not depend on the others.
+
+use std::cell::Cell;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+use std::thread::LocalKey;
+
+use super::rows::RowSource;
+use super::simd::{self, CHUNK, GROUP, LANES, Level, Rows, STREAM_ROWS};
+use crate::error::{Error, Result};
+use crate::num::Scalar;
+use crate::registry::Workers;
+
+/// Products below which handing work to another thread costs more than it saves.
+const TASK: usize = 1 << 17;
+
+/// Tasks for each thread, so that threads of different speed finish together.
+const TASKS_PER_THREAD: usize = 4;
+
+/// Bytes of A's rows that one task goes over again and again: they stay in a second-level cache.
+const BLOCK_BYTES: usize = 512 << 10;
+
+/// Bytes of B's panel, beside it.
+const PANEL_BYTES: usize = 192 << 10;
+
+/// Bytes of A in f32 that are held at a time.
+const PACKED_BYTES: usize = 16 << 20;
+
+/// A multiple of every register tile's height and width.
+const TILE: usize = 12;
+
+/// The matrices of a product.
+pub(super) struct Product<'a> {
+    pub(super) level: Level,
+    pub(super) workers: &'a Workers,
+    pub(super) a: &'a dyn RowSource,
+    /// Rows of B: the columns of the product.
+    pub(super) b: &'a dyn RowSource,
+    pub(super) k: usize,
+    /// Columns of the output.
+    pub(super) n: usize,
+    /// Rows of B for each column of the output, `n` apart: 2 where an activation is gated.
+    pub(super) parts: usize,
+}
+
+/// Rows of A that are multiplied with the same matrix B.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Block {
+    /// Which matrix of A.
+    pub(super) a: usize,
+    /// Which matrix of B.
+    pub(super) b: usize,
+    pub(super) first: usize,
+    pub(super) len: usize,
+}
+
+/// A row of products that is to be finished: its first columns hold the result afterwards.
+pub(super) struct Row<'a> {
+    pub(super) block: &'a Block,
+    /// Which row of the matrix of A.
+    pub(super) row: usize,
+    /// Which columns of the output.
+    pub(super) columns: Range<usize>,
+    /// The products of each part, one after the other.
+    pub(super) values: &'a mut [f32],
+}
+
+/// Turns a row of products into a row of results. The buffer is the callee's, kept from row to
+/// row.
+pub(super) trait Finish: Sync {
+    fn finish(&self, row: Row<'_>, other: &mut Vec<f32>) -> Result<()>;
+}
+
+struct Task<'t, E> {
+    block: Block,
+    /// Its first row among those packed.
+    packed: usize,
+    columns: Range<usize>,
+    rows: Vec<&'t mut [E]>,
+    failure: Option<Error>,
+}
+
+impl Product<'_> {
+    /// Cuts `m` rows so that a block stays in a cache beside a panel.
+    pub(super) fn block_rows(&self, m: usize) -> usize {
+        let most = BLOCK_BYTES / size_of::<f32>() / simd::chunk(self.k);
+        let blocks = m.div_ceil(most.clamp(TILE, 32 * TILE)).max(1);
+        m.div_ceil(blocks).next_multiple_of(TILE)
+    }
+
+    /// The products of blocks of rows, finished; `out` are the output's rows in the order of the
+    /// blocks.
+    pub(super) fn run<'t, E: Scalar>(
+        &self,
+        blocks: &[Block],
+        mut out: impl Iterator<Item = &'t mut [E]>,
+        finish: &dyn Finish,
+    ) -> Result<()> {
+        let row_bytes = self.row_stride() * size_of::<f32>();
+        let mut blocks = blocks;
+        while !blocks.is_empty() {
+            let mut rows = 0;
+            let fits = |block: &&Block| {
+                rows += block.len;
+                rows * row_bytes <= PACKED_BYTES
+            };
+            let count = blocks.iter().take_while(fits).count().max(1);
+            let (now, later) = blocks.split_at(count);
+            self.run_packed(now, &mut out, finish)?;
+            blocks = later;
+        }
+        Ok(())
+    }
+
+    /// From one packed row to the next: an odd number of cache lines, so that rows do not compete
+    /// for the same places of a cache.
+    fn row_stride(&self) -> usize {
+        odd_lines(self.k.next_multiple_of(GROUP))
+    }
+
+    fn run_packed<'t, E: Scalar>(
+        &self,
+        blocks: &[Block],
+        out: &mut impl Iterator<Item = &'t mut [E]>,
+        finish: &dyn Finish,
+    ) -> Result<()> {
+        let stride = self.row_stride();
+        let rows: usize = blocks.iter().map(|block| block.len).sum();
+        let mut tasks = self.tasks(blocks, out);
+        let parallel = tasks.len() > 1 && rows * self.n * self.parts * self.k >= TASK;
+        with_scratch(&PACKED, rows * stride, |packed| {
+            self.pack(blocks, packed, stride, parallel)?;
+            let run = |_: usize, tasks: &mut [Task<'_, E>]| {
+                for task in tasks {
+                    task.failure = self.task(task, packed, stride, finish).err();
+                }
+            };
+            if parallel {
+                self.workers.chunks_mut(&mut tasks, 1, run);
+            } else {
+                run(0, &mut tasks);
+            }
+            tasks.iter_mut().find_map(|task| task.failure.take()).map_or(Ok(()), Err)
+        })
+    }
+
+    /// Columns that a task computes, where `rows` are multiplied at once.
+    fn task_columns(&self, blocks: &[Block]) -> usize {
+        let rows: usize = blocks.iter().map(|block| block.len).sum();
+        let products = rows * self.n * self.parts * self.k;
+        let threads = self.workers.threads();
+        let wanted = if threads == 1 { 1 } else { threads * TASKS_PER_THREAD };
+        let wanted = (products / TASK).clamp(1, wanted);
+        let stretches = wanted.div_ceil(blocks.len().max(1));
+        let columns = self.n.div_ceil(stretches);
+        if blocks.iter().all(|block| block.len <= STREAM_ROWS) {
+            return columns.next_multiple_of(TILE);
+        }
+        let panel = PANEL_BYTES / size_of::<f32>() / simd::chunk(self.k) / self.parts;
+        columns.min(panel / TILE * TILE).next_multiple_of(TILE)
+    }
+
+    fn tasks<'t, E>(
+        &self,
+        blocks: &[Block],
+        out: &mut impl Iterator<Item = &'t mut [E]>,
+    ) -> Vec<Task<'t, E>> {
+        let width = self.task_columns(blocks);
+        let stretches = self.n.div_ceil(width);
+        let mut tasks = Vec::with_capacity(blocks.len() * stretches);
+        let mut packed = 0;
+        for &block in blocks {
+            let from = tasks.len();
+            for first in (0..self.n).step_by(width) {
+                let columns = first..self.n.min(first + width);
+                let rows = Vec::with_capacity(block.len);
+                tasks.push(Task { block, packed, columns, rows, failure: None });
+            }
+            for row in out.take(block.len) {
+                for (task, piece) in tasks[from..].iter_mut().zip(row.chunks_mut(width)) {
+                    task.rows.push(piece);
+                }
+            }
+            packed += block.len;
+        }
+        tasks
+    }
+
+    /// A's rows in f32, in the order of B's storage, padded with zeros.
+    fn pack(
+        &self,
+        blocks: &[Block],
+        packed: &mut [f32],
+        stride: usize,
+        parallel: bool,
+    ) -> Result<()> {
+        let interleaved = self.b.weights(0).is_some_and(|weights| weights.interleaved());
+        let place = |mut row: usize| {
+            for block in blocks {
+                if row < block.len {
+                    return Some((block.a, block.first + row));
+                }
+                row -= block.len;
+            }
+            None
+        };
+        let failure = Mutex::new(None);
+        let pack_rows = |first: usize, rows: &mut [f32]| {
+            let mut plain = vec![0.0; if interleaved { self.k } else { 0 }];
+            for (i, dst) in rows.chunks_mut(stride).enumerate() {
+                let Some((matrix, row)) = place(first + i) else { continue };
+                let result = if interleaved {
+                    let result = self.a.decode(matrix, row, &mut plain);
+                    interleave(&plain, dst);
+                    result
+                } else {
+                    dst[self.k..].fill(0.0);
+                    self.a.decode(matrix, row, dst)
+                };
+                if let Err(error) = result {
+                    *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                }
+            }
+        };
+        let each = (TASK / 4 / stride.max(1)).max(1);
+        if parallel && packed.len() > each * stride {
+            let run = |index: usize, rows: &mut [f32]| pack_rows(index * each, rows);
+            self.workers.chunks_mut(packed, each * stride, run);
+        } else {
+            pack_rows(0, packed);
+        }
+        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+
+    fn task<E: Scalar>(
+        &self,
+        task: &mut Task<'_, E>,
+        packed: &[f32],
+        stride: usize,
+        finish: &dyn Finish,
+    ) -> Result<()> {
+        let (block, columns) = (task.block, task.columns.clone());
+        let width = columns.len() * self.parts;
+        let chunk = simd::chunk(self.k);
+        let panel_stride = odd_lines(chunk);
+        let streams = block.len <= STREAM_ROWS && self.b.weights(block.b).is_some();
+        let panel_len = if streams { 0 } else { columns.len() * panel_stride };
+        with_scratch(&PANEL, block.len * width + panel_len, |scratch| {
+            let (sums, panel) = scratch.split_at_mut(block.len * width);
+            for part in 0..self.parts {
+                let rows = columns.start + part * self.n..columns.end + part * self.n;
+                let sums = &mut sums[part * columns.len()..];
+                let a = Rows { data: &packed[task.packed * stride..], stride, len: block.len };
+                self.sums(block.b, a, rows, sums, width, (panel, panel_stride))?;
+            }
+            let mut other = Vec::new();
+            let rows = sums.chunks_mut(width).zip(&mut task.rows);
+            for (i, (values, out)) in rows.enumerate() {
+                let row =
+                    Row { block: &block, row: block.first + i, columns: columns.clone(), values };
+                finish.finish(row, &mut other)?;
+                E::from_f32_slice(&values[..out.len()], out);
+            }
+            Ok(())
+        })
+    }
+
+    /// `sums[i · width + j]` becomes the product of row i of `a` and row j of `rows` of B.
+    fn sums(
+        &self,
+        matrix: usize,
+        a: Rows<'_>,
+        rows: Range<usize>,
+        sums: &mut [f32],
+        width: usize,
+        (panel, panel_stride): (&mut [f32], usize),
+    ) -> Result<()> {
+        if self.k == 0 {
+            sums.chunks_mut(width).for_each(|row| row[..rows.len().min(width)].fill(0.0));
+            return Ok(());
+        }
+        let weights = self.b.weights(matrix);
+        if let Some(weights) = &weights
+            && a.len <= STREAM_ROWS
+        {
+            simd::stream(self.level, a, weights, rows, sums, width);
+            return Ok(());
+        }
+        let chunk = simd::chunk(self.k);
+        for first in (0..self.k).step_by(chunk) {
+            let len = chunk.min(self.k - first);
+            let padded = len.next_multiple_of(GROUP);
+            match &weights {
+                Some(weights) => {
+                    for (row, dst) in rows.clone().zip(panel.chunks_mut(panel_stride)) {
+                        simd::unpack(self.level, weights, row, (first, len), &mut dst[..padded]);
+                    }
+                }
+                None => {
+                    let part = first..first + len;
+                    self.b.panel(matrix, rows.clone(), part, panel, panel_stride)?;
+                    panel.chunks_mut(panel_stride).for_each(|row| row[len..padded].fill(0.0));
+                }
+            }
+            let multiple = if weights.as_ref().is_some_and(|w| w.interleaved()) {
+                padded
+            } else {
+                len.next_multiple_of(LANES)
+            };
+            let a = Rows { data: &a.data[first..], ..a };
+            let b = Rows { data: panel, stride: panel_stride, len: rows.len() };
+            if first == 0 {
+                simd::dots(self.level, a, b, multiple, sums, width);
+            } else {
+                simd::add_dots(self.level, a, b, multiple, sums, width);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A number of f32 that is an odd number of cache lines.
+fn odd_lines(len: usize) -> usize {
+    ((len / LANES) | 1) * LANES
+}
+
+/// Puts element k of each group of [`GROUP`] at place `k % 8 · 16 + k / 8`, zeros behind the last.
+fn interleave(src: &[f32], dst: &mut [f32]) {
+    let (groups, rest) = src.as_chunks::<GROUP>();
+    let (places, tail) = dst.as_chunks_mut::<GROUP>();
+    let spread = |src: &[f32; GROUP], dst: &mut [f32; GROUP]| {
+        for lane in 0..LANES {
+            for step in 0..GROUP / LANES {
+                dst[step * LANES + lane] = src[lane * (GROUP / LANES) + step];
+            }
+        }
+    };
+    let whole = groups.len();
+    for (src, dst) in groups.iter().zip(places.iter_mut()) {
+        spread(src, dst);
+    }
+    for (i, dst) in places[whole..].iter_mut().enumerate() {
+        let mut last = [0.0; GROUP];
+        if i == 0 {
+            last[..rest.len()].copy_from_slice(rest);
+        }
+        spread(&last, dst);
+    }
+    tail.fill(0.0);
+}
+
+thread_local! {
+    static PACKED: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    static PANEL: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// Lends memory that a thread keeps from call to call, up to [`PACKED_BYTES`]; it holds whatever
+/// the last call left.
+fn with_scratch<T>(
+    kept: &'static LocalKey<Cell<Vec<f32>>>,
+    len: usize,
+    f: impl FnOnce(&mut [f32]) -> T,
+) -> T {
+    let mut memory = kept.take();
+    if memory.len() < len {
+        memory.resize(len, 0.0);
+    }
+    let result = f(&mut memory[..len]);
+    if memory.len() * size_of::<f32>() <= PACKED_BYTES {
+        kept.set(memory);
+    }
+    result
+}
+
+const _: () = assert!(CHUNK.is_multiple_of(GROUP));

@@ -1,0 +1,442 @@
+//! Products with rows as they are stored, unpacked in registers on the way.
+
+use std::ops::Range;
+
+use super::tile::{self, Lanes, Out, Stored};
+use super::unpack::{Bf16, E4m3, E5m2, F16, F32, Mxfp4, Nvfp4, Unpack};
+use super::{LANES, Level, Rows};
+use crate::num::{DType, E8M0};
+
+/// Elements of an interleaved group: see [`Weights::interleaved`].
+pub const GROUP: usize = 128;
+
+/// Most elements along k that are summed up before the sum is added to the output. Six rows of
+/// them fit a first-level cache.
+pub const CHUNK: usize = 640;
+
+/// Elements in a chunk along `k`: as few chunks as [`CHUNK`] allows, of about the same size.
+pub fn chunk(k: usize) -> usize {
+    let chunks = k.div_ceil(CHUNK).max(1);
+    k.div_ceil(chunks).max(1).next_multiple_of(GROUP)
+}
+
+/// Bytes of rows that, asked for ahead, stay in a first-level cache until they are used.
+const NEAR: usize = 16 << 10;
+
+/// The most rows that [`stream`] multiplies at once.
+pub const STREAM_ROWS: usize = 4;
+
+/// What the bytes of a row are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// Elements of a float type of two or four bytes.
+    Plain(DType),
+    /// FP8 with f32, E8M0 or no block scales.
+    Fp8(DType),
+    /// FP4 with a UE4M3 scale for each 16.
+    Nvfp4,
+    /// FP4 with an E8M0 scale for each 32.
+    Mxfp4,
+}
+
+/// Block scales in row-major order.
+#[derive(Clone, Copy, Debug)]
+pub struct Scales<'a> {
+    /// The bytes.
+    pub bytes: &'a [u8],
+    /// Their type.
+    pub dtype: DType,
+    /// Scales in a row.
+    pub columns: usize,
+    /// Rows that share a scale.
+    pub block_rows: usize,
+    /// Elements along k that share a scale.
+    pub block_k: usize,
+    /// The tensor scale.
+    pub factor: f32,
+}
+
+/// Rows of elements as they are stored, contiguous along k.
+#[derive(Clone, Copy, Debug)]
+pub struct Weights<'a> {
+    code: Code,
+    bytes: &'a [u8],
+    row_bytes: usize,
+    rows: usize,
+    k: usize,
+    scales: Option<Scales<'a>>,
+}
+
+impl<'a> Weights<'a> {
+    /// `rows` rows of `k` elements, `row_bytes` apart; `None` where the bytes do not hold them, or
+    /// the scales are not what the code has.
+    pub fn new(
+        code: Code,
+        bytes: &'a [u8],
+        row_bytes: usize,
+        (rows, k): (usize, usize),
+        scales: Option<Scales<'a>>,
+    ) -> Option<Self> {
+        let width = match code {
+            Code::Plain(DType::F32) => k.checked_mul(4)?,
+            Code::Plain(DType::BF16 | DType::F16) => k.checked_mul(2)?,
+            Code::Fp8(DType::F8E4M3 | DType::F8E5M2) => k,
+            Code::Nvfp4 | Code::Mxfp4 => k.div_ceil(2),
+            _ => return None,
+        };
+        let last = rows.checked_sub(1)?.checked_mul(row_bytes)?;
+        if last.checked_add(width)? > bytes.len() {
+            return None;
+        }
+        if let Some(scales) = &scales {
+            let rows = rows.div_ceil(scales.block_rows.max(1));
+            let blocks = k.div_ceil(scales.block_k.max(1));
+            let need = rows.checked_mul(scales.columns)?.checked_mul(scales.dtype.size())?;
+            let whole = scales.block_k.is_multiple_of(GROUP) || scales.block_k >= k;
+            let fits = match code {
+                Code::Plain(_) => false,
+                Code::Fp8(_) => {
+                    matches!(scales.dtype, DType::E8M0 | DType::F32)
+                        && (whole || scales.block_k == 32)
+                        && scales.factor == 1.0
+                }
+                // The level that reads the codes as integers needs room for a factor of 2⁻²⁵.
+                Code::Nvfp4 => {
+                    let room = 2f32.powi(-90)..2f32.powi(90);
+                    let shape = (scales.dtype, scales.block_k, scales.block_rows);
+                    shape == (DType::UE4M3, 16, 1) && room.contains(&scales.factor)
+                }
+                Code::Mxfp4 => {
+                    let shape = (scales.dtype, scales.block_k, scales.block_rows);
+                    shape == (DType::E8M0, 32, 1) && scales.factor == 1.0
+                }
+            };
+            if !fits || scales.columns < blocks || need > scales.bytes.len() {
+                return None;
+            }
+        } else if matches!(code, Code::Nvfp4 | Code::Mxfp4) {
+            return None;
+        }
+        Some(Weights { code, bytes, row_bytes, rows, k, scales })
+    }
+
+    /// Whether element k of a group of [`GROUP`] is at place `k % 8 · 16 + k / 8` of what
+    /// [`unpack`] gives and [`stream`] multiplies with, rather than at its own.
+    pub fn interleaved(&self) -> bool {
+        matches!(self.code, Code::Nvfp4 | Code::Mxfp4)
+    }
+
+    fn factor(&self) -> f32 {
+        self.scales.map_or(1.0, |scales| scales.factor)
+    }
+
+    /// Where elements `first ..` of a row are, `first` a multiple of [`GROUP`]. FP8's scales are
+    /// laid out in `scratch`, one for each group of 32.
+    ///
+    /// # Safety
+    /// The row is one of these, and `first < k`.
+    #[inline(always)]
+    unsafe fn stored(&self, row: usize, first: usize, scratch: &mut [f32; CHUNK / 32]) -> Stored {
+        let (bits, scales) = match (self.code, &self.scales) {
+            (Code::Nvfp4 | Code::Mxfp4, Some(scales)) => {
+                let at = row * scales.columns + first / scales.block_k;
+                (4, scales.bytes.as_ptr().wrapping_add(at))
+            }
+            (Code::Fp8(_), scales) => {
+                match scales {
+                    Some(scales) => scales.spread(row, first, self.k, scratch),
+                    None => scratch.fill(1.0),
+                }
+                (8, scratch.as_ptr().cast())
+            }
+            (Code::Plain(dtype), _) => (8 * dtype.size(), self.bytes.as_ptr()),
+            // `new` refuses FP4 without scales.
+            _ => (4, self.bytes.as_ptr()),
+        };
+        // SAFETY: inside the row, by the caller's promise and `new`.
+        let codes = unsafe { self.bytes.as_ptr().add(row * self.row_bytes + first * bits / 8) };
+        Stored { codes, scales }
+    }
+}
+
+impl Scales<'_> {
+    /// The scales of the groups of 32 from element `first` of a row on.
+    fn spread(&self, row: usize, first: usize, k: usize, dst: &mut [f32; CHUNK / 32]) {
+        let row = row / self.block_rows * self.columns;
+        let (mut last, mut value) = (usize::MAX, 0.0);
+        for (group, dst) in dst.iter_mut().enumerate() {
+            let at = first + 32 * group;
+            if at >= k {
+                break;
+            }
+            let block = at / self.block_k;
+            if block != last {
+                (last, value) = (block, self.value(row + block));
+            }
+            *dst = value;
+        }
+    }
+
+    fn value(&self, at: usize) -> f32 {
+        match self.dtype {
+            DType::E8M0 => E8M0::from_bits(self.bytes[at]).to_f32(),
+            _ => {
+                let bytes = &self.bytes[4 * at..];
+                f32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+            }
+        }
+    }
+}
+
+/// Calls `$f` with the vector type of the level and the storage of the code.
+macro_rules! each_level {
+    ($level:expr, $code:expr, $f:ident($($argument:expr),*)) => {
+        match $level {
+            Level::Portable => each_code!($code, portable::$f($($argument),*)),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => each_code!($code, avx2::$f($($argument),*)),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => each_code!($code, avx512::$f($($argument),*)),
+        }
+    };
+}
+
+macro_rules! each_code {
+    ($code:expr, $module:ident::$f:ident($($argument:expr),*)) => {
+        match $code {
+            Code::Plain(DType::BF16) => $module::$f::<Bf16>($($argument),*),
+            Code::Plain(DType::F16) => $module::$f::<F16>($($argument),*),
+            // `Weights::new` lets no other type pass.
+            Code::Plain(_) => $module::$f::<F32>($($argument),*),
+            Code::Fp8(DType::F8E5M2) => $module::$f::<E5m2>($($argument),*),
+            Code::Fp8(_) => $module::$f::<E4m3>($($argument),*),
+            Code::Nvfp4 => $module::$f::<Nvfp4>($($argument),*),
+            Code::Mxfp4 => $module::$f::<Mxfp4>($($argument),*),
+        }
+    };
+}
+
+/// `out[i · out_stride + j] = a[i] · w[rows.start + j]`.
+///
+/// Rows of `a` are arranged as [`Weights::interleaved`] says, and padded with zeros to a multiple
+/// of [`GROUP`].
+///
+/// # Panics
+/// With more than [`STREAM_ROWS`] rows of `a`, or where a row or output is missing.
+pub fn stream(
+    level: Level,
+    a: Rows<'_>,
+    weights: &Weights<'_>,
+    rows: Range<usize>,
+    out: &mut [f32],
+    out_stride: usize,
+) {
+    assert!(a.len <= STREAM_ROWS && a.holds(weights.k.next_multiple_of(GROUP)), "rows of a");
+    assert!(rows.start <= rows.end && rows.end <= weights.rows, "rows of weights");
+    let columns = rows.end - rows.start;
+    if a.len == 0 || columns == 0 {
+        return;
+    }
+    assert!((a.len - 1) * out_stride + columns <= out.len(), "outputs lie inside their slice");
+    let out = Out { to: out.as_mut_ptr(), stride: out_stride, add: false };
+    // SAFETY: the level is present, for `Level::of` gives no other; rows and outputs were checked.
+    unsafe { each_level!(level, weights.code, stream_at(a, weights, rows, out)) }
+}
+
+/// Elements `first .. first + len` of a row in f32, arranged as [`Weights::interleaved`] says and
+/// padded with zeros to whole groups; `first` is a multiple of [`GROUP`], `len` at most [`CHUNK`].
+///
+/// # Panics
+/// Where the row does not have them, or `dst` is not a multiple of [`GROUP`] that holds them.
+pub fn unpack(
+    level: Level,
+    weights: &Weights<'_>,
+    row: usize,
+    (first, len): (usize, usize),
+    dst: &mut [f32],
+) {
+    assert!(row < weights.rows && first + len <= weights.k, "elements of the row");
+    assert!(first.is_multiple_of(GROUP) && len <= CHUNK, "a chunk");
+    assert!(dst.len().is_multiple_of(GROUP) && len <= dst.len(), "room for whole groups");
+    if len == 0 {
+        return dst.fill(0.0);
+    }
+    // SAFETY: the level is present, for `Level::of` gives no other; the sizes were checked.
+    unsafe { each_level!(level, weights.code, unpack_at(weights, row, (first, len), dst)) }
+}
+
+/// The functions of one level: generic code, compiled with its instructions.
+macro_rules! level {
+    ($module:ident, $V:ty, $(#[$feature:meta])?) => {
+        mod $module {
+            use super::*;
+
+            /// # Safety
+            /// As [`super::stream_rows`], and the level is present.
+            $(#[$feature])?
+            pub(super) unsafe fn stream_at<U: Unpack<$V>>(
+                a: Rows<'_>,
+                weights: &Weights<'_>,
+                rows: Range<usize>,
+                out: Out,
+            ) {
+                // Many rows at once keep many reads of memory under way; narrow elements take
+                // registers to unpack.
+                // SAFETY: the caller's promises.
+                unsafe {
+                    match (a.len, U::CODE_BYTES / U::STEPS) {
+                        (1, 32..) => stream_rows::<$V, U, 1, 8>(a, weights, rows, out),
+                        (1, _) => stream_rows::<$V, U, 1, 4>(a, weights, rows, out),
+                        (2, _) => stream_rows::<$V, U, 2, 2>(a, weights, rows, out),
+                        (3, _) => stream_rows::<$V, U, 3, 2>(a, weights, rows, out),
+                        _ => stream_rows::<$V, U, 4, 2>(a, weights, rows, out),
+                    }
+                }
+            }
+
+            /// # Safety
+            /// As [`super::unpack_row`], and the level is present.
+            $(#[$feature])?
+            pub(super) unsafe fn unpack_at<U: Unpack<$V>>(
+                weights: &Weights<'_>,
+                row: usize,
+                part: (usize, usize),
+                dst: &mut [f32],
+            ) {
+                // SAFETY: the caller's promises.
+                unsafe { unpack_row::<$V, U>(weights, row, part, dst) }
+            }
+        }
+    };
+}
+
+level!(portable, super::super::portable::Four,);
+#[cfg(target_arch = "x86_64")]
+level!(avx2, super::super::x86::Avx2, #[target_feature(enable = "avx2,fma,f16c")]);
+#[cfg(target_arch = "x86_64")]
+level!(
+    avx512,
+    super::super::x86::Avx512,
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+);
+
+/// # Safety
+/// `a` has `MR` rows of whole groups, `weights` the rows, `out` room for the products.
+#[inline(always)]
+unsafe fn stream_rows<V: Lanes, U: Unpack<V>, const MR: usize, const NR: usize>(
+    a: Rows<'_>,
+    weights: &Weights<'_>,
+    rows: Range<usize>,
+    out: Out,
+) {
+    let mut j = rows.start;
+    while j < rows.end {
+        // SAFETY: rows j .. of the range and their outputs, by the caller's promise.
+        unsafe {
+            let out = Out { to: out.to.add(j - rows.start), ..out };
+            if j + NR <= rows.end {
+                stream_tile::<V, U, MR, NR>(a, weights, j, out);
+                j += NR;
+            } else {
+                stream_tile::<V, U, MR, 1>(a, weights, j, out);
+                j += 1;
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`stream_rows`], for rows `j .. j + NR`.
+#[inline(always)]
+unsafe fn stream_tile<V: Lanes, U: Unpack<V>, const MR: usize, const NR: usize>(
+    a: Rows<'_>,
+    weights: &Weights<'_>,
+    j: usize,
+    out: Out,
+) {
+    let (k, chunk) = (weights.k, chunk(weights.k));
+    // The next rows where they are near. Of long rows the processor itself fetches ahead.
+    let next = NR * weights.row_bytes;
+    let ahead = if next <= NEAR { next } else { 0 };
+    let mut scratch = [[0.0; CHUNK / 32]; NR];
+    let mut first = 0;
+    while first < k {
+        let len = chunk.min(k - first);
+        let mut b = [Stored { codes: weights.bytes.as_ptr(), scales: weights.bytes.as_ptr() }; NR];
+        for (c, (b, scratch)) in b.iter_mut().zip(&mut scratch).enumerate() {
+            // SAFETY: a row of the range, and `first` in it.
+            *b = unsafe { weights.stored(j + c, first, scratch) };
+        }
+        // SAFETY: `a` holds k rounded up to whole groups, and `chunk` is a multiple of a group;
+        // `Weights::new` has checked codes and scales.
+        unsafe {
+            let a = (a.data.as_ptr().add(first), a.stride);
+            let out = Out { add: first > 0, ..out };
+            tile::tile::<V, U, MR, NR>(a, b, len, (weights.factor(), ahead), out);
+        }
+        first += chunk;
+    }
+}
+
+/// # Safety
+/// The row has elements `first .. first + len`, and `dst` is a multiple of [`GROUP`] that holds
+/// them.
+#[inline(always)]
+unsafe fn unpack_row<V: Lanes, U: Unpack<V>>(
+    weights: &Weights<'_>,
+    row: usize,
+    (first, len): (usize, usize),
+    dst: &mut [f32],
+) {
+    let mut scratch = [0.0; CHUNK / 32];
+    // SAFETY: by the caller's promise.
+    let stored = unsafe { weights.stored(row, first, &mut scratch) };
+    let elements = LANES * U::STEPS;
+    let (whole, rest) = (len / elements, len % elements);
+    let (to, factor) = (dst.as_mut_ptr(), weights.factor());
+    for g in 0..whole {
+        // SAFETY: group g of the row and of `dst`.
+        unsafe {
+            let codes = stored.codes.add(g * U::CODE_BYTES);
+            let scales = stored.scales.add(g * U::SCALE_BYTES);
+            unpack_group::<V, U>(Stored { codes, scales }, factor, to.add(g * elements));
+        }
+    }
+    let mut done = whole * elements;
+    if rest > 0 {
+        let (mut codes, mut scales) = ([0u8; 64], [0u8; 8]);
+        // SAFETY: the elements after the last whole group, and no more than a group's bytes.
+        unsafe {
+            let from = stored.codes.add(whole * U::CODE_BYTES);
+            std::ptr::copy_nonoverlapping(from, codes.as_mut_ptr(), U::code_bytes(rest));
+            let from = stored.scales.add(whole * U::SCALE_BYTES);
+            std::ptr::copy_nonoverlapping(from, scales.as_mut_ptr(), U::scale_bytes(rest));
+            let tail = Stored { codes: codes.as_ptr(), scales: scales.as_ptr() };
+            unpack_group::<V, U>(tail, factor, to.add(done));
+        }
+        done += elements;
+    }
+    dst[done..].fill(0.0);
+}
+
+/// # Safety
+/// `from` is a group, and `to` has room for its elements.
+#[inline(always)]
+unsafe fn unpack_group<V: Lanes, U: Unpack<V>>(from: Stored, factor: f32, to: *mut f32) {
+    for pass in 0..LANES / V::WIDTH {
+        // SAFETY: the caller's promise of a group.
+        let raw = unsafe { U::load(from.codes, from.scales, factor, pass) };
+        macro_rules! steps {
+            ($($step:literal)*) => {$(
+                if $step < U::STEPS {
+                    // SAFETY: vector `$step` of the group.
+                    unsafe {
+                        let to = to.add($step * LANES + pass * V::WIDTH);
+                        U::value::<$step>(raw).store(to);
+                    }
+                }
+            )*};
+        }
+        steps!(0 1 2 3 4 5 6 7);
+    }
+}
