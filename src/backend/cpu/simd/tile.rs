@@ -183,7 +183,9 @@ pub(super) unsafe fn tile<V: Lanes, U: Unpack<V>, const MR: usize, const NR: usi
             // SAFETY: output (i, j), by the caller's promise.
             unsafe {
                 let to = out.to.add(i * out.stride + j);
-                *to = if out.add { *to + value } else { value };
+                let sum = if out.add { *to + value } else { value };
+                // Which NaN comes out would depend on the order of commutative operands.
+                *to = if sum.is_nan() { f32::NAN } else { sum };
             }
         }
     }
