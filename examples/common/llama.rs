@@ -240,6 +240,15 @@ impl Llama {
         cache: &mut KvCache,
         logits: Logits,
     ) -> Result<Tensor<f32, 2>> {
+        self.device.workers().enter(|| self.forward_here(tokens, cache, logits))
+    }
+
+    fn forward_here(
+        &self,
+        tokens: &[u32],
+        cache: &mut KvCache,
+        logits: Logits,
+    ) -> Result<Tensor<f32, 2>> {
         let n = tokens.len();
         ensure!(n > 0, "no tokens to run");
         ensure!(

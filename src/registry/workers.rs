@@ -48,6 +48,35 @@ impl Workers {
         self.threads
     }
 
+    /// Runs `f` on one of the threads, or on the calling one where there are none.
+    ///
+    /// What runs there shares its work with the other threads at once, where any other thread
+    /// first has to wake one and be woken up again, which takes longer than a small operation. So
+    /// a loop of many small operations, as in a model that reads token by token, belongs in here.
+    /// Inside of another `enter`, and inside of tasks, it just runs `f`.
+    ///
+    /// ```
+    /// # use ferrocerium::{Device, Tensor};
+    /// let device = Device::cpu();
+    /// let x = Tensor::from_fn(&device, [64, 64], |[i, j]| (i == j) as u8 as f32)?;
+    /// let y = device.workers().enter(|| {
+    ///     let mut y = x.clone();
+    ///     for _ in 0..10 {
+    ///         y = y.matmul(&x)?;
+    ///     }
+    ///     Ok::<_, ferrocerium::Error>(y)
+    /// })?;
+    /// assert_eq!(y.host()?[[5, 5]], 1.0);
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
+    pub fn enter<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
+        #[cfg(feature = "cpu")]
+        if let Some(pool) = &self.pool {
+            return pool.install(f);
+        }
+        f()
+    }
+
     /// Runs `task(0)`, …, `task(n - 1)`, in any order, several at a time.
     pub fn run(&self, n: usize, task: impl Fn(usize) + Sync) {
         #[cfg(feature = "cpu")]
