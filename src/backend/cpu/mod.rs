@@ -7,6 +7,7 @@ mod elementwise;
 mod epilogue;
 mod gather;
 mod gemm;
+mod grouped_gemm;
 mod line_kernel;
 mod lines;
 mod norm;
@@ -29,8 +30,9 @@ use crate::registry::{Kernel, KernelRegistry, Workers};
 
 /// Every fast CPU kernel.
 pub fn kernels() -> impl Iterator<Item = Arc<dyn Kernel>> {
-    let kernels: [Arc<dyn Kernel>; 3] = [
+    let kernels: [Arc<dyn Kernel>; 4] = [
         Arc::new(gemm::GemmKernel::new()),
+        Arc::new(grouped_gemm::GroupedGemmKernel::new()),
         Arc::new(gather::GatherKernel::new()),
         Arc::new(attention::AttentionKernel::new()),
     ];

@@ -1,0 +1,87 @@
+//! Matrix products of row groups with a matrix each.
+
+use super::epilogue::Finisher;
+use super::gemm::{cost, stored_bytes, supports_operands};
+use super::outputs::OutputRows;
+use super::product::{Block, Product};
+use super::rows::{row_source, with_small_float};
+use super::simd::Level;
+use crate::caps::Caps;
+use crate::error::{Error, Result};
+use crate::num::{DType, F8E4M3, F8E5M2, Scalar, bf16, f16};
+use crate::op::{GroupedGemm, Op, OpKind};
+use crate::registry::{Cost, Kernel, KernelInfo, Launch, Unsupported};
+
+/// `cpu.grouped_gemm`
+pub(super) struct GroupedGemmKernel(KernelInfo);
+
+impl GroupedGemmKernel {
+    pub(super) fn new() -> Self {
+        let summary = "as cpu.gemm for the rows of each group; matrices without rows are not read";
+        GroupedGemmKernel(KernelInfo::new("cpu.grouped_gemm", OpKind::GroupedGemm, summary))
+    }
+}
+
+impl Kernel for GroupedGemmKernel {
+    fn info(&self) -> &KernelInfo {
+        &self.0
+    }
+
+    fn supports(&self, op: &Op, caps: &Caps) -> Result<(), Unsupported> {
+        let Op::GroupedGemm(op) = op else {
+            return Err(Unsupported::because("not a grouped gemm"));
+        };
+        supports_operands([&op.a, &op.b], None, &op.epilogue, &op.d, caps)
+    }
+
+    fn cost(&self, op: &Op, caps: &Caps) -> Cost {
+        let Op::GroupedGemm(op) = op else { return Cost { seconds: f64::INFINITY } };
+        let products = op.sizes().map_or(0.0, |s| s.total_m as f64 * s.n as f64 * s.k as f64);
+        // At most one matrix for each row is read.
+        let [rows, groups] = [op.a.dims()[0], op.b.dims()[0]].map(|d| d.max(1) as f64);
+        cost(products, stored_bytes(&op.b) * (rows / groups).min(1.0), caps)
+    }
+
+    fn launch(&self, launch: &Launch<'_>) -> Result<()> {
+        let Op::GroupedGemm(op) = launch.op else {
+            return Err(Error::kernel(&self.0.name, "not a grouped gemm"));
+        };
+        match op.d.dtype() {
+            Some(DType::F64) => grouped_as::<f64>(op, launch),
+            Some(dtype) => with_small_float!(dtype, E => grouped_as::<E>(op, launch)),
+            None => Err(Error::kernel(&self.0.name, "does not quantise")),
+        }
+    }
+}
+
+fn grouped_as<E: Scalar>(op: &GroupedGemm, launch: &Launch<'_>) -> Result<()> {
+    let sizes = op.sizes()?;
+    let groups = op.groups(|operand| launch.read_indices(operand))?;
+    if op.d.dims().contains(&0) {
+        return Ok(());
+    }
+    let a = row_source(launch, &op.a, false, &[])?;
+    let b = row_source(launch, &op.b, true, &[sizes.groups])?;
+    let parts = if op.epilogue.activation.is_gated() { 2 } else { 1 };
+    let n = sizes.n / parts;
+    let plain = (op.alpha, 0.0, None);
+    let finish = Finisher::new(&op.epilogue, launch, plain, (sizes.total_m, n), &[])?;
+    let product = Product {
+        level: Level::of(&launch.caps.isa),
+        workers: launch.workers,
+        a: a.as_ref(),
+        b: b.as_ref(),
+        k: sizes.k,
+        n,
+        parts,
+    };
+    let mut blocks = Vec::new();
+    for (group, rows) in groups.into_iter().enumerate() {
+        let each = product.block_rows(rows.len());
+        for first in rows.clone().step_by(each.max(1)) {
+            blocks.push(Block { a: 0, b: group, first, len: each.min(rows.end - first) });
+        }
+    }
+    let out = launch.write_dense::<E>(&op.d)?;
+    OutputRows::new(out, &op.d)?.fill(|rows| product.run(&blocks, rows, &finish))
+}
