@@ -45,7 +45,7 @@ impl fmt::Display for Target {
 pub enum Isa {
     /// x86-64 AVX2 with FMA and F16C.
     Avx2Fma,
-    /// x86-64 AVX-512 F, BW, DQ and VL.
+    /// x86-64 AVX-512 F, BW, DQ and VL, with AVX2, FMA and F16C.
     Avx512,
     /// aarch64 Advanced SIMD.
     Neon,

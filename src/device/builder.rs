@@ -6,6 +6,28 @@ use crate::error::{Error, Result};
 use crate::memory::{Pool, SystemMemory};
 use crate::registry::{KERNEL_VARIABLE, Request};
 
+/// The environment variable that holds CPU devices to some instruction-set levels: `portable` for
+/// none, or a comma-separated list of `avx2` (with FMA and F16C), `avx512` and `neon`.
+/// [`DeviceBuilder::isa`] goes before it.
+pub const ISA_VARIABLE: &str = "FERROCERIUM_ISA";
+
+/// The levels that a value of [`ISA_VARIABLE`] names.
+#[cfg(feature = "cpu")]
+fn parse_isa(text: &str) -> Result<Vec<Isa>> {
+    let names = text.split(',').map(str::trim).filter(|name| !matches!(*name, "" | "portable"));
+    let level = |name| match name {
+        "avx2" => Ok(Isa::Avx2Fma),
+        "avx512" => Ok(Isa::Avx512),
+        "neon" => Ok(Isa::Neon),
+        other => Err(Error::value(
+            "device",
+            ISA_VARIABLE,
+            format!("`{other}`; portable, avx2, avx512 and neon are known"),
+        )),
+    };
+    names.map(level).collect()
+}
+
 /// Limits and threads of a device; ends in the constructor of a backend (`.cpu()`,
 /// `.reference()`).
 #[derive(Clone, Debug, Default)]
@@ -41,7 +63,8 @@ impl DeviceBuilder {
     }
 
     /// Use only these instruction-set levels, of those that the machine has; none for what every
-    /// machine of its architecture has. Without it, all that there are.
+    /// machine of its architecture has. Without it, those that [`ISA_VARIABLE`] names, or all that
+    /// there are.
     pub fn isa(mut self, levels: &[Isa]) -> Self {
         self.isa = Some(levels.to_vec());
         self
@@ -54,6 +77,20 @@ impl DeviceBuilder {
             present.retain(|level| allowed.contains(level));
         }
         present
+    }
+
+    /// Holds the device to what [`ISA_VARIABLE`] names, where nothing else was asked for.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for a name that is none.
+    #[cfg(feature = "cpu")]
+    pub(crate) fn isa_of_environment(mut self) -> Result<Self> {
+        if self.isa.is_none()
+            && let Some(text) = std::env::var_os(ISA_VARIABLE)
+        {
+            self.isa = Some(parse_isa(&text.to_string_lossy())?);
+        }
+        Ok(self)
     }
 
     /// Fail rather than run a kernel that is only a fallback.
@@ -90,5 +127,19 @@ impl DeviceBuilder {
         let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
         let forced = names.map(str::to_owned).collect();
         Request { strict: self.strict, forced, ..Request::default() }
+    }
+}
+
+#[cfg(all(test, feature = "cpu"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instruction_sets_are_named_in_a_list() {
+        assert_eq!(parse_isa("avx2, avx512").unwrap(), [Isa::Avx2Fma, Isa::Avx512]);
+        assert_eq!(parse_isa("neon").unwrap(), [Isa::Neon]);
+        assert_eq!(parse_isa("portable").unwrap(), []);
+        let error = parse_isa("avx2,sse9").unwrap_err().to_string();
+        assert!(error.contains("FERROCERIUM_ISA") && error.contains("`sse9`"), "{error}");
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub use builder::DeviceBuilder;
+pub use builder::{DeviceBuilder, ISA_VARIABLE};
 
 use crate::caps::Caps;
 use crate::error::{Error, Result};

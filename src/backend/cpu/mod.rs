@@ -44,7 +44,10 @@ pub fn kernels() -> impl Iterator<Item = Arc<dyn Kernel>> {
 impl Device {
     /// The CPU with all of its cores, and no limit on memory but the system's.
     pub fn cpu() -> Self {
-        let builder = Self::builder();
+        let builder = Self::builder().isa_of_environment().unwrap_or_else(|error| {
+            tracing::warn!(%error, "every instruction set is used");
+            Self::builder()
+        });
         let threads = builder.default_threads();
         builder.cpu_with(threads)
     }
@@ -54,10 +57,11 @@ impl DeviceBuilder {
     /// The CPU with these limits.
     ///
     /// # Errors
-    /// [`Error::Value`](crate::Error::Value) for 0 threads.
+    /// [`Error::Value`](crate::Error::Value) for 0 threads, and for a name in
+    /// [`ISA_VARIABLE`](crate::device::ISA_VARIABLE) that is no instruction set's.
     pub fn cpu(self) -> Result<Device> {
         let threads = self.thread_count()?;
-        Ok(self.cpu_with(threads))
+        Ok(self.isa_of_environment()?.cpu_with(threads))
     }
 
     fn cpu_with(self, threads: usize) -> Device {

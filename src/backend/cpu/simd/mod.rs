@@ -64,7 +64,7 @@ pub enum Level {
     /// AVX2 and FMA.
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    /// AVX-512 F, BW, DQ and VL.
+    /// AVX-512 F, BW, DQ and VL, and all of AVX2's level.
     #[cfg(target_arch = "x86_64")]
     Avx512,
 }
@@ -97,7 +97,9 @@ fn present(isa: Isa) -> bool {
             Isa::Avx2Fma => return has!("avx2") && has!("fma") && has!("f16c"),
             Isa::Avx512 => {
                 let wide = has!("avx512f") && has!("avx512bw");
-                return wide && has!("avx512dq") && has!("avx512vl");
+                let wide = wide && has!("avx512dq") && has!("avx512vl");
+                // What is compiled for this level uses the other's instructions too.
+                return wide && present(Isa::Avx2Fma);
             }
             _ => {}
         }
@@ -118,7 +120,6 @@ fn levels() -> Vec<Level> {
     levels
 }
 
-/// `out[i · out_stride + j] = a[i] · b[j]` over the first `k` elements of each row.
 /// `out[i · out_stride + j] = a[i] · b[j]` over the first `k` elements of each row, in one chunk.
 ///
 /// # Panics
