@@ -1,5 +1,6 @@
 //! How fast kernels run: lane instructions a second, with and without the checker, on all
 //! processors. `cargo bench -p ptx-vm` prints the table; it needs NVRTC (`cargo xtask cuda`).
+//! Words after `--` pick rows: `cargo bench -p ptx-vm --bench speed -- BF16 attention`.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -137,8 +138,12 @@ fn main() {
         "{:24} {:>12} {:>14} {:>10} {:>10} {:>12}",
         "kernel", "warp instr.", "lane instr.", "checked", "M lanes/s", "unchecked"
     );
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     for row in rows() {
         let Some(mut row) = row else { return };
+        if !wanted.is_empty() && !wanted.iter().any(|w| row.name.contains(w.as_str())) {
+            continue;
+        }
         let (report, checked) = row.time(true);
         let (_, plain) = row.time(false);
         println!(

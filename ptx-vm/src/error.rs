@@ -60,7 +60,8 @@ pub struct Fault {
     pub source: Option<(String, u32)>,
     /// Where that line was inlined, if it comes from an inlined function.
     pub inlined_at: Option<(String, u32)>,
-    /// File and line of the other access of a race, or of the copy that is not waited for.
+    /// File and line of the other access of a race, of the copy that is not waited for, or of
+    /// the division by zero.
     pub other_source: Option<(String, u32)>,
     /// The instruction as written.
     pub instruction: String,
@@ -195,6 +196,17 @@ pub enum FaultKind {
     UninitialisedRegister {
         /// The register's name.
         register: String,
+    },
+    /// What an integer division or remainder by zero gave was stored, addressed or branched
+    /// with. PTX leaves that value open; a division whose result nobody uses does no harm.
+    #[error(
+        "`{register}` holds no defined value: it comes from a division by zero at PTX line {divided_line}"
+    )]
+    DivisionByZero {
+        /// The register that was read.
+        register: String,
+        /// PTX line of the division.
+        divided_line: u32,
     },
     /// Two threads touched the same shared bytes with nothing that orders them.
     #[error(

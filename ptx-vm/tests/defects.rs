@@ -157,7 +157,7 @@ const DEFECTS: &[Defect] = &[
             let divisors: Vec<u32> = (0..32).map(|i| u32::from(!bug || i != 7)).collect();
             vec![out(m).into(), upload_u32(m, &divisors).into()]
         },
-        Fault("InvalidOperand", 7),
+        Fault("DivisionByZero", 7),
     ),
     defect("failed_assertion", 32, out_and::<20, 32>, Fault("Trap", 20)),
     // Launches that the device would refuse.
@@ -320,4 +320,73 @@ fn block_scaling_is_refused_on_a_target_without_it() {
         other => panic!("{other:?}"),
     }
     assert!(by_hand("sm_121a", &body).is_ok(), "{:?}", by_hand("sm_121a", &body));
+}
+
+/// Divides 100 by thread − 7 into `%r3` with what follows from it: `%r4` and `%p1`.
+const DIVIDES: &str = "mov.u32 %r1, %tid.x;\nsub.s32 %r2, %r1, 7;\ndiv.s32 %r3, 100, %r2;\n\
+    mad.lo.s32 %r4, %r3, 3, %r1;\nsetp.gt.s32 %p1, %r4, 5;\nsetp.ne.s32 %p0, %r2, 0;";
+
+fn divides(body: &str) -> Result<Vec<u32>, Error> {
+    let module = by_hand("sm_90a", &format!(".reg .pred %p<4>;\n{DIVIDES}\n{body}"))?;
+    let mut m = Machine::new();
+    let out = out(&mut m);
+    m.launch(&module, "k", &LaunchConfig::new(1, 32), &[out.into()])?;
+    Ok(read_u32(&m, out, 32))
+}
+
+const STORES: &str = "mad.wide.u32 %d2, %r1, 4, %d1;\nst.global.u32 [%d2], %r5;";
+
+#[test]
+fn a_division_by_zero_that_nobody_uses_runs_clean() {
+    let quotient = |t: i32| if t == 7 { None } else { Some(100 / (t - 7) * 3 + t) };
+    let want = |f: &dyn Fn(Option<i32>) -> i32| -> Vec<u32> {
+        (0..32).map(|t| f(quotient(t)) as u32).collect()
+    };
+    // Moved out of a guarded branch, into a choice, into a condition.
+    let branch = format!("mov.u32 %r5, 0;\n@!%p0 bra L;\nmov.u32 %r5, %r4;\nL:\n{STORES}");
+    let choice = format!("selp.b32 %r5, %r4, 0, %p0;\n{STORES}");
+    let both = format!("and.pred %p2, %p0, %p1;\nselp.b32 %r5, 1, 0, %p2;\n{STORES}");
+    let combined = format!("setp.gt.and.s32 %p2, %r4, 5, %p0;\nselp.b32 %r5, 1, 0, %p2;\n{STORES}");
+    let either =
+        format!("not.pred %p3, %p0;\nor.pred %p2, %p1, %p3;\nselp.b32 %r5, 1, 0, %p2;\n{STORES}");
+    let over = format!("mov.u32 %r5, %r4;\n@%p0 bra L;\nmov.u32 %r5, 0;\nL:\n{STORES}");
+    let holds = |q: Option<i32>| i32::from(q.is_some_and(|q| q > 5));
+    let value = |q: Option<i32>| q.unwrap_or(0);
+    let or = |q: Option<i32>| i32::from(q.is_none_or(|q| q > 5));
+    for (body, want) in [
+        (branch, want(&value)),
+        (choice, want(&value)),
+        (over, want(&value)),
+        (both, want(&holds)),
+        (combined, want(&holds)),
+        (either, want(&or)),
+    ] {
+        assert_eq!(divides(&body).unwrap_or_else(|e| panic!("{body}: {e}")), want, "{body}");
+    }
+}
+
+#[test]
+fn every_use_of_what_a_division_by_zero_gave_is_reported_with_the_division() {
+    let stored = |how: &str| format!("{how}\n{STORES}");
+    let uses = [
+        (stored("mov.u32 %r5, %r4;"), "%r5"),
+        (stored("add.s32 %r5, %r4, %r4;"), "%r5"),
+        (stored("rem.u32 %r5, 7, %r4;"), "%r5"),
+        (stored("selp.b32 %r5, %r4, 0, %p1;"), "%r5"),
+        (stored("selp.b32 %r5, 1, 0, %p1;"), "%r5"),
+        (stored("set.gt.u32.s32 %r5, %r4, 5;"), "%r5"),
+        (stored("add.cc.u32 %r6, %r4, 1;\naddc.u32 %r5, %r1, 0;"), "%r5"),
+        (stored("mov.b64 %d3, {%r4, %r1};\nmov.b64 {%r5, %r6}, %d3;"), "%r5"),
+        (stored("or.pred %p2, %p1, %p0;\nselp.b32 %r5, 1, 0, %p2;"), "%r5"),
+        ("mad.wide.u32 %d2, %r4, 0, %d1;\nst.global.u32 [%d2], %r1;".into(), "%d2"),
+        ("@%p1 bra L;\nst.global.u32 [%d1], %r1;\nL:".into(), "%p1"),
+        ("shfl.sync.idx.b32 %r5, %r4, 7, 31, -1;".into(), "%r4"),
+        ("atom.global.add.u32 %r5, [%d1], %r4;".into(), "%r4"),
+        ("vote.sync.any.pred %p2, %p1, -1;".into(), "%p1"),
+    ];
+    for (body, register) in uses {
+        let Err(Error::Fault(f)) = divides(&body) else { panic!("{body}: nothing is reported") };
+        let kind = FaultKind::DivisionByZero { register: register.into(), divided_line: 13 };
+        assert_eq!((f.kind, f.thread), (kind, Some([7, 0, 0])), "{body}");
+    }
 }

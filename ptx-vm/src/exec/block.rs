@@ -291,6 +291,7 @@ fn fault(env: &Env<'_>, warp: usize, raise: Raise, function: usize, pc: u32) -> 
     let other_line = match raise.kind {
         FaultKind::Race { other_line, .. } => Some(other_line),
         FaultKind::PendingCopy { issued_line, .. } => Some(issued_line),
+        FaultKind::DivisionByZero { divided_line, .. } => Some(divided_line),
         _ => None,
     };
     let mut all = image.functions.iter().flat_map(|f| &f.insts);

@@ -11,6 +11,7 @@ pub(crate) mod image;
 mod mbarrier;
 pub(crate) mod memory;
 pub(crate) mod mma;
+mod open;
 mod step;
 mod warp;
 mod warp_ops;

@@ -103,7 +103,10 @@ impl Warp {
                 }
                 _ => {
                     let polls = env.polled;
-                    self.step(env, &inst.op, mask, g.stack, g.frames.len()).map_err(place)?;
+                    let at = (g.stack, g.frames.len());
+                    if let Err(raise) = self.step(env, &inst.op, mask, at.0, at.1) {
+                        self.step_around(env, &inst.op, mask, at, raise).map_err(place)?;
+                    }
                     g.pc += 1;
                     if env.polled.is_some() && polls != env.polled {
                         // A failed wait: let others run.
@@ -181,21 +184,26 @@ impl Warp {
     }
 
     /// Instructions that concern each lane alone.
-    fn step(&mut self, env: &mut Env<'_>, op: &Op, mask: u32, stack: u64, depth: usize) -> Step {
+    pub(super) fn step(
+        &mut self,
+        env: &mut Env<'_>,
+        op: &Op,
+        mask: u32,
+        stack: u64,
+        depth: usize,
+    ) -> Step {
         match op {
             Op::Alu { f, d, s, imm, pre, post } => self.alu(*f, *d, s, *imm, (*pre, *post), mask),
             Op::Divide { f, d, a, b } => {
                 let (x, y) = (self.read(*a, mask)?, self.read(*b, mask)?);
-                let zero = |l: &usize| mask >> l & 1 == 1 && y[*l] == 0;
-                if self.checked
-                    && let Some(lane) = (0..32).find(zero)
-                {
-                    let kind = FaultKind::InvalidOperand("integer division by zero".into());
-                    return Err(Raise::at(lane)(kind));
-                }
                 let mut out = [0; 32];
                 f(x, y, &mut out);
+                let zero = |l: usize| mask >> l & 1 == 1 && y[l] == 0;
+                let open = std::array::from_fn(|l| if zero(l) { env.line } else { 0 });
                 self.write(*d, &out, mask);
+                if self.checked && open != [0; 32] {
+                    self.leave_open(*d, &open);
+                }
                 Ok(())
             }
             Op::Mov { d, a } => {
@@ -240,6 +248,9 @@ impl Warp {
                 }
                 self.write(*d, &out, mask);
                 self.written[base + *d as usize] &= !mask | known;
+                if self.checked && known & mask != mask {
+                    self.hide_in_flight(*d, [(*a, choose), (*b, !choose)], mask & !known);
+                }
                 Ok(())
             }
             Op::Setp { f, high, pre, d, second, a, b, combine } => {
@@ -293,6 +304,14 @@ impl Warp {
                 for slot in s {
                     self.need(*slot, mask)?;
                 }
+                let open = mask & self.carry_open;
+                if *reads && open != 0 {
+                    let lane = open.trailing_zeros() as usize;
+                    let register = "the carry flag".into();
+                    let divided_line = self.carry_lines[lane];
+                    let kind = FaultKind::DivisionByZero { register, divided_line };
+                    return Err(Raise::at(lane)(kind));
+                }
                 let (x, y, z) = (*self.value(s[0]), *self.value(s[1]), *self.value(s[2]));
                 let mut out = [0; 32];
                 let mut flags = 0u32;
@@ -305,6 +324,7 @@ impl Warp {
                 self.write(*d, &out, mask);
                 if *writes {
                     self.carry = self.carry & !mask | flags & mask;
+                    self.carry_open &= !mask;
                 }
                 Ok(())
             }

@@ -98,8 +98,12 @@ pub(crate) struct Warp {
     pub written: Vec<u32>,
     pub preds: Vec<u32>,
     pub preds_written: Vec<u32>,
-    /// The carry flags.
+    /// Where predicates that are open come from.
+    pub pred_lines: Vec<u32>,
+    /// The carry flags, and those that a division by zero left open.
     pub carry: u32,
+    pub carry_open: u32,
+    pub carry_lines: [u32; 32],
     /// First registers of the running function.
     pub value_base: usize,
     pub pred_base: usize,
@@ -154,7 +158,10 @@ impl Warp {
             written: vec![0; values],
             preds: vec![0; preds],
             preds_written: vec![0; preds],
+            pred_lines: vec![0; preds],
             carry: 0,
+            carry_open: 0,
+            carry_lines: [0; 32],
             value_base: 0,
             pred_base: 0,
             checked,
@@ -201,7 +208,15 @@ impl Warp {
             let kind = FaultKind::PendingMma { access: "read", what: register, issued_line };
             return Raise { kind, lane };
         }
-        let kind = FaultKind::UninitialisedRegister { register };
+        let first = missing.trailing_zeros();
+        let opened = match pred {
+            true => self.pred_opened_at(self.pred_base + slot as usize, first),
+            false => self.opened_at(self.value_base + slot as usize, first),
+        };
+        let kind = match opened {
+            Some(divided_line) => FaultKind::DivisionByZero { register, divided_line },
+            None => FaultKind::UninitialisedRegister { register },
+        };
         Raise { kind, lane }
     }
 
@@ -425,6 +440,9 @@ pub(crate) fn name_register(kind: FaultKind, names: &[String], preds: &[String])
     match kind {
         FaultKind::UninitialisedRegister { register } => {
             FaultKind::UninitialisedRegister { register: name(register) }
+        }
+        FaultKind::DivisionByZero { register, divided_line } => {
+            FaultKind::DivisionByZero { register: name(register), divided_line }
         }
         FaultKind::PendingMma { access, what, issued_line } if what.contains('#') => {
             FaultKind::PendingMma {

@@ -60,6 +60,11 @@ impl InFlight {
     pub fn line_of(&self, register: usize) -> Option<u32> {
         self.registers.get(&register).map(|r| r.1)
     }
+
+    /// Whether a multiplication holds a register.
+    pub fn holds(&self, register: usize) -> bool {
+        self.line_of(register).is_some()
+    }
 }
 
 /// One multiplication in progress.

@@ -250,7 +250,7 @@ pub(crate) enum Op {
         pre: Option<LaneFix>,
         post: Option<LaneFix>,
     },
-    /// Integer division or remainder, which has no result for a zero divisor.
+    /// Integer division or remainder, whose result is open for a zero divisor.
     Divide {
         f: fn(&Lanes, &Lanes, &mut Lanes),
         d: Slot,

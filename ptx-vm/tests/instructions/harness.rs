@@ -225,7 +225,7 @@ impl Row {
         let bytes: Vec<u8> = operands.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
         let input = m.upload(&bytes)?;
         let out = m.upload(&vec![0; 8 * operands.len()])?;
-        // The checker refuses division by zero, which has a result nevertheless.
+        // The checker refuses to store what division by zero gives, which is a result here.
         let divides = self.form.starts_with("div.") || self.form.starts_with("rem.");
         let config = LaunchConfig::new(1, operands.len() as u32).host_threads(1).checks(!divides);
         m.launch(module, "k", &config, &[input.into(), out.into()])?;
