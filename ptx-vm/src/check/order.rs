@@ -68,6 +68,14 @@ pub(crate) struct Clocks {
     published: HashMap<u64, Moments>,
 }
 
+impl WarpClock {
+    fn release(&mut self, own: usize, moments: &mut Moments) {
+        self.now += 1;
+        self.seen[own] = self.now;
+        merge(moments, &self.seen);
+    }
+}
+
 impl Clocks {
     pub fn new(warps: usize) -> Clocks {
         let clock = || WarpClock {
@@ -122,10 +130,7 @@ impl Clocks {
 
     /// Everything this warp did becomes part of `moments`.
     pub fn release(&mut self, warp: usize, moments: &mut Moments) {
-        let w = &mut self.warps[warp];
-        w.now += 1;
-        w.seen[warp] = w.now;
-        merge(moments, &w.seen);
+        self.warps[warp].release(warp, moments);
     }
 
     /// What `moments` holds comes before everything this warp does from now on.
@@ -151,13 +156,15 @@ impl Clocks {
     /// A strong access: reads take over what earlier strong writes of the address
     /// published, writes publish.
     pub fn strong(&mut self, warp: usize, address: u64, reads: bool, writes: bool) {
-        if reads && let Some(m) = self.published.get(&address) {
-            merge(&mut self.warps[warp].seen, m);
-        }
+        let w = &mut self.warps[warp];
         if writes {
-            let mut m = self.published.remove(&address).unwrap_or_default();
-            self.release(warp, &mut m);
-            self.published.insert(address, m);
+            let moments = self.published.entry(address).or_default();
+            if reads {
+                merge(&mut w.seen, moments);
+            }
+            w.release(warp, moments);
+        } else if reads && let Some(moments) = self.published.get(&address) {
+            merge(&mut w.seen, moments);
         }
     }
 }
