@@ -9,8 +9,8 @@ use ferrocerium::caps::{Caps, Isa};
 use ferrocerium::memory::Pool;
 use ferrocerium::op::{Op, OpKind, Softmax};
 use ferrocerium::registry::{
-    Cost, Kernel, KernelInfo, KernelRegistry, Launch, Numerics, Request, Unsupported, Verdict,
-    Workers,
+    Cost, Kernel, KernelInfo, KernelRegistry, Launch, Numerics, Request, Tuning, Unsupported,
+    Verdict, Workers,
 };
 use ferrocerium::{DType, Device, Error, Result, Tensor};
 use ops::{error, says, spec};
@@ -83,6 +83,67 @@ fn run(device: &Device) -> Result<f32> {
 
 fn forced_by_variable(names: &[&str]) -> Request {
     Request { forced: names.iter().map(|n| n.to_string()).collect(), ..Request::default() }
+}
+
+#[test]
+fn what_was_fastest_when_tuned_goes_before_costs_and_after_force() {
+    let kernels = [fake("t.cheap", 1.0), fake("t.tuned", 3.0), fake("t.other", 2.0)];
+    let device = device(&kernels, Request::default());
+    let (op, caps) = (softmax(), Caps::cpu(1));
+    let mut tuning = Tuning::new();
+    tuning.set_fastest(&op, &caps, "t.tuned");
+    device.registry().set_tuning(tuning);
+    assert_eq!(run(&device).unwrap(), 3.0);
+    let explanation = device.explain(&op).unwrap();
+    let verdict = explanation.candidates.into_iter().find(|c| c.info.name == "t.tuned").unwrap();
+    assert_eq!(verdict.verdict, Verdict::Chosen("fastest when tuned".to_owned()));
+
+    let forced = device.with_request(Request::kernel("t.other"));
+    assert_eq!(run(&forced).unwrap(), 2.0);
+    let by_variable = forced_by_variable(&["t.other"]);
+    assert_eq!(chosen(device.registry(), &by_variable).as_deref(), Some("t.other"));
+    // One that may not be chosen is not, however fast it was.
+    device.registry().disable("t.tuned").unwrap();
+    assert_eq!(run(&device).unwrap(), 1.0);
+}
+
+#[test]
+fn tuning_holds_for_sizes_alike_types_and_the_machine() {
+    let mut tuning = Tuning::new();
+    let op = |dtype, rows| {
+        let (x, out) = (spec(dtype, &[rows, 3]), spec(dtype, &[rows, 3]));
+        Op::Softmax(Softmax { x, out, scale: 1.0, log: false })
+    };
+    tuning.set_fastest(&op(DType::F32, 5), &Caps::cpu(1), "t.k");
+    assert_eq!(tuning.fastest(&op(DType::F32, 8), &Caps::cpu(1)), Some("t.k"));
+    assert_eq!(tuning.fastest(&op(DType::F32, 9), &Caps::cpu(1)), None);
+    assert_eq!(tuning.fastest(&op(DType::F32, 4), &Caps::cpu(1)), None);
+    assert_eq!(tuning.fastest(&op(DType::BF16, 5), &Caps::cpu(1)), None);
+    assert_eq!(tuning.fastest(&op(DType::F32, 5), &Caps::cpu(2)), None);
+    assert_eq!(tuning.to_string().parse::<Tuning>().unwrap(), tuning);
+    for damaged in ["no tab", "\tkernel", "bucket\t", "a\tb\nc"] {
+        assert!(matches!(damaged.parse::<Tuning>(), Err(Error::Parse { .. })), "{damaged:?}");
+    }
+}
+
+#[test]
+fn tuning_runs_every_kernel_that_may_be_chosen_and_keeps_the_fastest() {
+    let mut fallback = fake("t.fallback", 0.5);
+    fallback.info = fallback.info.fallback();
+    let mut narrowing = fake("t.narrowing", 0.1);
+    narrowing.info.numerics = Numerics::NarrowedOperands;
+    let kernels = [fallback, fake("t.a", 1.0), fake("t.b", 2.0), narrowing];
+    let device = device(&kernels, Request::default());
+    let x = Tensor::<f32, 2>::zeros(&device, [2, 3]).unwrap();
+    let out = Tensor::<f32, 2>::zeros(&device, [2, 3]).unwrap();
+    let op = Op::Softmax(Softmax { x: x.operand(), out: out.operand(), scale: 1.0, log: false });
+    let times = device.tune(&op).unwrap();
+    let mut names: Vec<_> = times.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(device.registry().tuning().fastest(&op, device.caps()), Some(names[0]));
+    assert!(times.windows(2).all(|pair| pair[0].1 <= pair[1].1));
+    names.sort_unstable();
+    assert_eq!(names, ["t.a", "t.b"]);
+    assert!(matches!(device.tune(&softmax()), Err(Error::Layout { .. })));
 }
 
 #[test]

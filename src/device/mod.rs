@@ -1,6 +1,7 @@
 //! A [`Device`]: a machine, its memory budget, its threads, and the kernels it runs with.
 
 mod builder;
+mod tune;
 
 use std::collections::BTreeMap;
 use std::fmt;

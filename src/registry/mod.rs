@@ -1,9 +1,10 @@
 //! Kernels: what they are, which are there, and which one runs.
 //!
 //! A [`Kernel`] states what it supports and what it costs; a [`KernelRegistry`] holds kernels by
-//! name; [`select`](KernelRegistry::select) picks one for an operation, in this order: forced by
-//! the caller > forced by `FERROCERIUM_KERNEL` > declared cost > order of registration. Never one
-//! that does not support the operation. Every decision can be printed ([`Explanation`]).
+//! name; [`select`](KernelRegistry::select) picks one for an operation: that which the caller
+//! forces, else which `FERROCERIUM_KERNEL` forces, else which was measured to be the fastest
+//! ([`Tuning`]), else the one with the least declared cost, of equals the first registered. Never
+//! one that does not support the operation. Every decision can be printed ([`Explanation`]).
 //!
 //! ```
 //! use ferrocerium::{Device, op::OpKind};
@@ -25,6 +26,7 @@ mod kernel;
 mod launch;
 mod select;
 mod store;
+mod tuning;
 mod workers;
 
 pub use explain::{Candidate, Explanation, Verdict};
@@ -32,6 +34,7 @@ pub use kernel::{Cost, Kernel, KernelInfo, Numerics, Tier, Unsupported};
 pub use launch::{Launch, ScaledBytes, ScaledBytesMut};
 pub use select::Request;
 pub use store::KernelRegistry;
+pub use tuning::Tuning;
 pub use workers::Workers;
 
 /// The environment variable that forces kernels by name, read when a device is made: a

@@ -97,12 +97,16 @@ impl KernelRegistry {
         let state = self.state();
         let chosen = state.choose(op, caps, request).map(|k| k.info().name.clone());
         let forced = request.forced_name(op, &state);
+        let tuned = state.tuning.fastest(op, caps);
         let candidates = state.judged(op, caps, request).map(|(kernel, verdict)| {
             let info = kernel.info().clone();
             let verdict = match (verdict, forced) {
                 (Err(why), _) => Verdict::Rejected(why),
                 (Ok(cost), _) if chosen.as_ref() != Some(&info.name) => Verdict::Eligible(cost),
                 (Ok(_), Some((_, by))) => Verdict::Chosen(by.to_owned()),
+                (Ok(_), None) if tuned == Some(&info.name) => {
+                    Verdict::Chosen("fastest when tuned".to_owned())
+                }
                 (Ok(cost), None) => Verdict::Chosen(format!("least estimated time, {cost}")),
             };
             Candidate { info, verdict }
@@ -144,7 +148,15 @@ impl State {
         request: &'s Request,
     ) -> Option<&'s Arc<dyn Kernel>> {
         let eligible = self.judged(op, caps, request).filter_map(|(k, v)| Some((k, v.ok()?)));
+        let tuned = self.tuning.fastest(op, caps);
+        let rank = |kernel: &Arc<dyn Kernel>, cost: &Cost| {
+            (tuned != Some(&kernel.info().name), cost.seconds)
+        };
         // `min_by` keeps the first of equals, which is the order of registration.
-        eligible.min_by(|a, b| a.1.seconds.total_cmp(&b.1.seconds)).map(|(kernel, _)| kernel)
+        let best = eligible.min_by(|(a, cost_a), (b, cost_b)| {
+            let ((late_a, a), (late_b, b)) = (rank(a, cost_a), rank(b, cost_b));
+            late_a.cmp(&late_b).then(a.total_cmp(&b))
+        });
+        best.map(|(kernel, _)| kernel)
     }
 }

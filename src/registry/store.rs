@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::kernel::{Kernel, KernelInfo, Tier};
+use super::tuning::Tuning;
 use crate::error::{Error, Result};
 use crate::op::OpKind;
 
@@ -19,6 +20,7 @@ pub struct KernelRegistry {
 pub(super) struct State {
     pub(super) kernels: Vec<Arc<dyn Kernel>>,
     pub(super) disabled: BTreeSet<String>,
+    pub(super) tuning: Tuning,
 }
 
 impl KernelRegistry {
@@ -110,6 +112,21 @@ impl KernelRegistry {
         }
         state.disabled.remove(name);
         Ok(())
+    }
+
+    /// What was measured to be fastest.
+    pub fn tuning(&self) -> Tuning {
+        self.state().tuning.clone()
+    }
+
+    /// Puts other measurements in the place of those there are.
+    pub fn set_tuning(&self, tuning: Tuning) {
+        self.update_tuning(|t| *t = tuning);
+    }
+
+    /// Changes the measurements.
+    pub(crate) fn update_tuning(&self, change: impl FnOnce(&mut Tuning)) {
+        change(&mut self.state_mut().tuning);
     }
 
     /// What every kernel says of itself, in order of registration.
