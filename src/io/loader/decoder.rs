@@ -3,7 +3,9 @@
 use std::ops::Range;
 
 use super::weight::{Source, Weight};
-use crate::error::{Error, Result};
+#[cfg(feature = "safetensors")]
+use crate::error::Error;
+use crate::error::Result;
 #[cfg(feature = "safetensors")]
 use crate::format::{BlockLayout, Dequantizer, Format, ScaleLayout};
 use crate::io::Weights;

@@ -139,7 +139,10 @@ fn row_scale(op: &Norm, row: &[Approx]) -> RowScale {
     let mut mean = Approx::exact(0.0);
     if op.kind == NormKind::Layer {
         let rounding = gamma(row.len() + 1) * over(&|h| h.value.abs() + h.error);
-        mean = Approx { value: over(&|h| h.value), error: rounding + over(&|h| h.error) };
+        // A quotient below the normal numbers is off by up to half of their step.
+        let underflow = if rounding > 0.0 { 0.5 * TINY_F32 } else { 0.0 };
+        let error = rounding + underflow + over(&|h| h.error);
+        mean = Approx { value: over(&|h| h.value), error };
     }
     let centred = |h: &Approx| centred(h, mean);
     let squares = over(&|h| centred(h).value.powi(2));

@@ -3,7 +3,9 @@
 //! Every conversion is exact, so each level gives the bits of [`Scalar::to_f32`].
 
 use super::Level;
-use crate::num::{DType, E2M1, Scalar};
+#[cfg(target_arch = "x86_64")]
+use crate::num::DType;
+use crate::num::{E2M1, Scalar};
 
 /// Converts elements of a narrow float type to f32.
 ///
