@@ -1,5 +1,5 @@
 //! NVIDIA's run-time compiler and the headers that kernels include: what turns CUDA C++ into
-//! PTX, without a toolkit, a driver or a GPU.
+//! PTX, without a toolkit, a driver or a GPU; and the tools that show the machine code of it.
 
 use std::path::PathBuf;
 
@@ -65,6 +65,64 @@ const AARCH64: Bundle = Bundle {
     place,
 };
 
+/// What shows the machine code of a kernel: NVIDIA's assembler and disassembler, for x86-64.
+const SASS_X86_64: Bundle = Bundle {
+    folder: "cuda/13.0-sass",
+    wheels: &[
+        Wheel {
+            name: "nvidia-cuda-nvcc",
+            version: "13.0.88",
+            sha256: "56fe502eb77625a12f25172caa3cdddb4e4c8ba2c8c17dba44b164761b380f03",
+            size: 37_384_532,
+            platform: Some("manylinux2014_x86_64"),
+        },
+        Wheel {
+            name: "nvidia-cuda-cuobjdump",
+            version: "13.2.51",
+            sha256: "95c69d3ddf0c2c1f535ec44c3433a66aeee19f588d9d22f73356e20b25f12b50",
+            size: 343_823,
+            platform: Some("manylinux2014_x86_64"),
+        },
+        Wheel {
+            name: "nvidia-cuda-nvdisasm",
+            version: "13.2.51",
+            sha256: "5a7acf77c55d6d2911ed6155d4d5bc156ffadf9df7a68a89b0c1155f4b13688c",
+            size: 4_418_606,
+            platform: Some("manylinux2014_x86_64"),
+        },
+    ],
+    place: place_tool,
+};
+
+/// The same for 64-bit Arm.
+const SASS_AARCH64: Bundle = Bundle {
+    folder: "cuda/13.0-sass",
+    wheels: &[
+        Wheel {
+            name: "nvidia-cuda-nvcc",
+            version: "13.0.88",
+            sha256: "c7ff28f86a24effdc6c034fa15230c549a273e4771b10a7fec14996f8cf3307f",
+            size: 32_455_430,
+            platform: Some("manylinux2014_aarch64"),
+        },
+        Wheel {
+            name: "nvidia-cuda-cuobjdump",
+            version: "13.2.51",
+            sha256: "f2f3bc433a91f4ff910841f2de8bc9e7ce92556602d6e363054fe2bb62a587c4",
+            size: 318_981,
+            platform: Some("manylinux2014_aarch64"),
+        },
+        Wheel {
+            name: "nvidia-cuda-nvdisasm",
+            version: "13.2.51",
+            sha256: "483c8f652c1ca006135584b4faf7ea1d2bafe4c40ec1c9ef57a04c6acfbdd57f",
+            size: 4_338_166,
+            platform: Some("manylinux2014_aarch64"),
+        },
+    ],
+    place: place_tool,
+};
+
 /// `lib/` gets the compiler, `include/` the headers; the rest of the wheels stays out.
 fn place(member: &str) -> Option<String> {
     let path = member.strip_prefix("nvidia/cu13/");
@@ -75,21 +133,35 @@ fn place(member: &str) -> Option<String> {
     }
 }
 
+/// The programs `ptxas`, `cuobjdump` and `nvdisasm` go to `bin/`.
+fn place_tool(member: &str) -> Option<String> {
+    let tool = member.strip_prefix("nvidia/cu13/bin/")?;
+    matches!(tool, "ptxas" | "cuobjdump" | "nvdisasm").then(|| format!("bin/{tool}"))
+}
+
 /// The folder with `lib/libnvrtc.so.13`, fetched on first use.
 pub fn fetch() -> Result<PathBuf> {
+    let hint = "; set FERROCERIUM_NVRTC_DIR to the folder of a libnvrtc.so.13";
+    install("NVRTC", &X86_64, &AARCH64, hint)
+}
+
+/// The folder with `bin/ptxas`, `bin/cuobjdump` and `bin/nvdisasm`, fetched on first use.
+pub fn fetch_sass_tools() -> Result<PathBuf> {
+    install("ptxas", &SASS_X86_64, &SASS_AARCH64, "")
+}
+
+/// Installs what is for this machine.
+fn install(what: &str, x86_64: &Bundle, aarch64: &Bundle, hint: &str) -> Result<PathBuf> {
     match (std::env::consts::OS, std::env::consts::ARCH) {
-        ("linux", "x86_64") => wheel::install(&X86_64),
-        ("linux", "aarch64") => wheel::install(&AARCH64),
-        (os, arch) => bail!(
-            "there is no NVRTC wheel for {os} on {arch}; set FERROCERIUM_NVRTC_DIR to the folder \
-             of a libnvrtc.so.13"
-        ),
+        ("linux", "x86_64") => wheel::install(x86_64),
+        ("linux", "aarch64") => wheel::install(aarch64),
+        (os, arch) => bail!("there is no {what} wheel for {os} on {arch}{hint}"),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::place;
+    use super::{place, place_tool};
 
     #[test]
     fn only_the_compiler_and_headers_are_unpacked() {
@@ -97,5 +169,12 @@ mod tests {
         assert_eq!(place("nvidia/cu13/include/crt/mma.h").as_deref(), Some("include/crt/mma.h"));
         assert_eq!(place("nvidia/cu13/lib/libnvrtc.alt.so.13"), None);
         assert_eq!(place("nvidia_cuda_nvrtc-13.0.88.dist-info/METADATA"), None);
+    }
+
+    #[test]
+    fn only_the_tools_that_read_and_write_machine_code_are_unpacked() {
+        assert_eq!(place_tool("nvidia/cu13/bin/ptxas").as_deref(), Some("bin/ptxas"));
+        assert_eq!(place_tool("nvidia/cu13/bin/nvlink"), None);
+        assert_eq!(place_tool("nvidia/cu13/nvvm/bin/cicc"), None);
     }
 }

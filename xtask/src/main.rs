@@ -77,7 +77,11 @@ enum Command {
     /// Fetch the default model into the user's cache folder and print its path
     Model,
     /// Fetch NVIDIA's run-time compiler (NVRTC 13.0) and its headers, and print their folder
-    Cuda,
+    Cuda {
+        /// Instead, ptxas, cuobjdump and nvdisasm, which show the machine code of kernels
+        #[arg(long)]
+        sass: bool,
+    },
     /// Install what `test --target aarch64` needs, on Debian
     Arm,
 }
@@ -91,10 +95,13 @@ fn main() -> ExitCode {
             test::run(&test::Options { full, offline, target, args, binary_args })
         }
         Command::Arm => arm::set_up().map(|()| ExitCode::SUCCESS),
-        Command::Cuda => cuda::fetch().map(|path| {
-            println!("{}", path.display());
-            ExitCode::SUCCESS
-        }),
+        Command::Cuda { sass } => {
+            let folder = if sass { cuda::fetch_sass_tools() } else { cuda::fetch() };
+            folder.map(|path| {
+                println!("{}", path.display());
+                ExitCode::SUCCESS
+            })
+        }
         Command::Model => model::fetch().map(|path| {
             println!("{}", path.display());
             ExitCode::SUCCESS
