@@ -237,7 +237,9 @@ extern "C" __global__ __launch_bounds__(THREADS) void gemm(const __grid_constant
         if (row < 0 || col < 0) continue;
         const float* sum = tile + i / width * PITCH + local;
         auto product = [&](float sum, int col) {
-            return K_SCALED ? sum : scaled(sum, a.factor(row, 0), b.factor(col, 0));
+            // Without products there is nothing to multiply with a scale, which may be NaN.
+            if (K_SCALED || slices == 0) return sum;
+            return scaled(sum, a.factor(row, 0), b.factor(col, 0));
         };
         if (columns.gated) {
             float value = product(sum[8], col + columns.width);
