@@ -36,6 +36,9 @@ pub(super) trait Session<'a> {
     /// Bytes that kernels write, likewise.
     fn write(&mut self, bytes: &'a mut [u8], label: &str) -> Result<u64, String>;
 
+    /// Bytes that only kernels of the session write and read, not written yet.
+    fn scratch(&mut self, bytes: usize, label: &str) -> Result<u64, String>;
+
     /// Runs a kernel that takes one parameter, these bytes.
     fn launch(
         &mut self,

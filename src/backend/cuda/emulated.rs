@@ -151,6 +151,11 @@ impl<'a> Session<'a> for EmulatedSession<'_, 'a> {
         Ok(start.address())
     }
 
+    fn scratch(&mut self, bytes: usize, label: &str) -> Result<u64, String> {
+        let base = self.machine.alloc_named(bytes as u64, label).map_err(|e| e.to_string())?;
+        Ok(base.address())
+    }
+
     fn launch(
         &mut self,
         module: ModuleId,

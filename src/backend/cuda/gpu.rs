@@ -147,6 +147,13 @@ impl Call<'_, '_> {
         address.map_err(|problem| Error::kernel(self.kernel, problem))
     }
 
+    /// The address of memory that only the kernels of this call use, for what one leaves to the
+    /// next; not written yet.
+    pub fn scratch(&mut self, bytes: usize, label: &str) -> Result<u64> {
+        let address = self.session.scratch(bytes, label);
+        address.map_err(|problem| Error::kernel(self.kernel, problem))
+    }
+
     /// Runs an entry of a module whose one parameter is a struct, given by its bytes.
     ///
     /// # Errors
