@@ -9,6 +9,7 @@ use ferrocerium::format::{
     BlockLayout, Format, Quantized, Quantizer, ScaleLayout, dequantize, quantize,
 };
 use ferrocerium::io::gguf::Header;
+use ferrocerium::io::npy;
 use ferrocerium::io::safetensors::{parse_header, shard_names};
 use ferrocerium::op::*;
 use ferrocerium::{DType, E8M0, F8E4M3, F8E5M2, Scalar, UE4M3, bf16, f16};
@@ -17,8 +18,14 @@ use ferrocerium::{DType, E8M0, F8E4M3, F8E5M2, Scalar, UE4M3, bf16, f16};
 pub type Target = fn(&[u8]);
 
 /// Every target by name.
-pub const TARGETS: [(&str, Target); 5] =
-    [("gguf", gguf), ("safetensors", safetensors), ("index", index), ("num", num), ("ops", ops)];
+pub const TARGETS: [(&str, Target); 6] = [
+    ("gguf", gguf),
+    ("safetensors", safetensors),
+    ("index", index),
+    ("npy", npy),
+    ("num", num),
+    ("ops", ops),
+];
 
 /// The header of a GGUF file, and the values of its smaller tensors.
 pub fn gguf(data: &[u8]) {
@@ -57,6 +64,14 @@ pub fn index(data: &[u8]) {
     for file in names.values() {
         assert_eq!(Path::new(file).components().count(), 1, "{file:?} leads elsewhere");
     }
+}
+
+/// The header of NumPy's files.
+pub fn npy(data: &[u8]) {
+    let Ok(header) = npy::Header::parse(data, Path::new("fuzz.npy")) else { return };
+    let bytes = &data[header.data.clone()];
+    assert_eq!(bytes.len(), header.shape.iter().product::<usize>() * header.size);
+    assert!(header.dtype.is_none_or(|dtype| dtype.size() == header.size));
 }
 
 /// Conversions of numbers, and blocks of them.

@@ -168,6 +168,7 @@
 //! |---|---|---|
 //! | `cpu` | yes | the fast CPU kernels; without it the reference backend runs everything |
 //! | `safetensors`, `gguf` | yes | model files |
+//! | `npy` | yes | NumPy's `.npy` files |
 //! | `ndarray` | no | conversions from and to `ndarray` arrays |
 //! | `testing` | no | strategies, oracles, error bounds, and the conformance suite for kernels |
 //!
@@ -179,7 +180,7 @@ pub mod caps;
 pub mod device;
 pub mod error;
 pub mod format;
-#[cfg(any(feature = "gguf", feature = "safetensors"))]
+#[cfg(any(feature = "gguf", feature = "npy", feature = "safetensors"))]
 pub mod io;
 pub mod memory;
 pub mod num;

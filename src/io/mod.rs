@@ -1,4 +1,4 @@
-//! Model files: GGUF and safetensors, read in place.
+//! Files: GGUF and safetensors models, read in place, and NumPy's arrays ([`npy`]).
 //!
 //! [`Weights`] opens either and gives tensors by name. [`Gguf`] and [`SafeTensors`] are the files
 //! themselves: headers, metadata, where each tensor lies. Files are mapped; nothing is copied
@@ -12,25 +12,38 @@
 //! this process (SIGBUS) when they are touched; a [`Loader`] with `in_place(false)` reads
 //! everything, so that this too is an error value: use it for files that others can write.
 
+#[cfg(any(feature = "gguf", feature = "safetensors"))]
 mod decode;
+#[cfg(any(feature = "gguf", feature = "safetensors"))]
 mod entry;
 #[cfg(feature = "gguf")]
 pub mod gguf;
+#[cfg(any(feature = "gguf", feature = "safetensors"))]
 mod loader;
+#[cfg(feature = "npy")]
+pub mod npy;
+#[cfg(any(feature = "npy", feature = "safetensors"))]
+mod partial;
 #[cfg(feature = "safetensors")]
 pub mod safetensors;
 mod scratch;
+#[cfg(any(feature = "gguf", feature = "safetensors"))]
 mod weights;
 
+#[cfg(any(feature = "gguf", feature = "safetensors"))]
 pub use entry::{Entry, Stored};
 #[cfg(feature = "gguf")]
 pub use gguf::Gguf;
+#[cfg(any(feature = "gguf", feature = "safetensors"))]
 pub use loader::{Held, LoadPlan, LoadedWeights, Loader, Progress, Step, Strategy, Target, Weight};
+#[cfg(feature = "npy")]
+pub use npy::Npy;
 #[cfg(feature = "safetensors")]
 pub use safetensors::SafeTensors;
+#[cfg(any(feature = "gguf", feature = "safetensors"))]
 pub use weights::Weights;
 
 #[cfg(target_endian = "big")]
 compile_error!(
-    "model files are little endian and used in place: build without `gguf` and `safetensors`"
+    "files are little endian and used in place: build without `gguf`, `npy` and `safetensors`"
 );

@@ -22,6 +22,16 @@ pub fn command(subcommand: &str) -> Command {
     command
 }
 
+/// `cargo +nightly <subcommand>` on the package of that manifest.
+pub fn nightly(subcommand: &str, manifest: &Path) -> Command {
+    // By way of rustup: the `cargo` in `CARGO` is of one toolchain.
+    let mut command = Command::new("cargo");
+    command.arg("+nightly").arg(subcommand).arg("--manifest-path").arg(manifest);
+    // What chose this program's toolchain would choose that one's too.
+    command.env_remove("RUSTUP_TOOLCHAIN").env_remove("RUSTC").env_remove("CARGO");
+    command
+}
+
 /// Becomes the command, so that its exit code, its signals and its terminal are the user's.
 #[cfg(unix)]
 pub fn replace_by(mut command: Command) -> Result<ExitCode> {

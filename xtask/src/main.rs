@@ -56,12 +56,19 @@ enum Command {
     },
     /// Feed the parsers, conversions and operations mutated input
     Fuzz {
-        /// How long, all targets together
+        /// How long, all targets together, in processor time (with `--coverage` by the clock)
         #[arg(long, default_value_t = 30)]
         seconds: u64,
         /// Where the random choices start, to repeat a run
         #[arg(long)]
         seed: Option<u64>,
+        /// Only this one: `gguf`, `safetensors`, `index`, `npy`, `num` or `ops`
+        #[arg(long)]
+        target: Option<String>,
+        /// Let libFuzzer guide the choices by what the target's code does: for long runs of one
+        /// target, with nightly Rust and a C++ compiler
+        #[arg(long)]
+        coverage: bool,
     },
     /// Write a large model of zeros that takes no room on disk, to try loading with
     Checkpoint {
@@ -88,7 +95,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Fuzz { seconds, seed } => fuzz::run(seconds, seed),
+        Command::Fuzz { seconds, seed, target, coverage } => {
+            fuzz::run(&fuzz::Options { seconds, seed, target, coverage })
+        }
         Command::Checkpoint { folder, gib, shards } => checkpoint::write(&folder, gib, shards),
         Command::Chat { args } => chat::run(args),
         Command::Test { full, offline, target, args, binary_args } => {

@@ -1,6 +1,6 @@
 //! Writing a file so that under its name there is the old one or the whole new one.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -8,6 +8,7 @@ use super::Naming;
 use super::contents::{Contents, Kind, Planned};
 use crate::error::{Error, Result};
 use crate::format::{ScaleLayout, convert_scales};
+use crate::io::partial::{Partial, beside, open};
 use crate::memory::Region;
 use crate::op::{Operand, Scaled, ScaledData};
 use crate::tensor::AnyTensor;
@@ -44,9 +45,7 @@ pub struct Writer {
     contents: Contents,
     places: Vec<Vec<usize>>,
     data_start: u64,
-    path: PathBuf,
-    partial: PathBuf,
-    file: File,
+    out: Partial,
     /// Notes of what is done, and its file; none when nothing is to be taken up again.
     notes: Option<(PathBuf, File)>,
     done: Vec<bool>,
@@ -75,25 +74,8 @@ impl Writer {
     }
 
     fn begin(path: &Path, contents: Contents, key: Option<&str>) -> Result<Self> {
-        let Some(name) = path.file_name() else {
-            return Err(Error::file(path, "no name of a file that can be written"));
-        };
-        let beside = |suffix: &str| {
-            let mut hidden = std::ffi::OsString::from(".");
-            hidden.push(name);
-            hidden.push(suffix);
-            path.with_file_name(hidden)
-        };
-        let (partial, notes_path) = (beside(".partial"), beside(".partial.done"));
-        let file = open(&partial)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::file(path, "another process is writing it; wait for that one"));
-            }
-            // A file system without locks: then nobody else is kept out.
-            Err(TryLockError::Error(_)) => {}
-        }
+        let out = Partial::open(path)?;
+        let notes_path = beside(path, ".partial.done")?;
         let (header, places) = contents.header();
         let len = (header.len() as u64).checked_add(contents.data_len() as u64);
         let len = len.ok_or_else(|| Error::file(path, "more than a file can hold"))?;
@@ -104,7 +86,7 @@ impl Writer {
                 let key = format!("{:?}\n", key);
                 let mut notes = open(&notes_path)?;
                 let io = |e| Error::io(&notes_path, e);
-                if is_begun(&file, &header, len).map_err(|e| Error::io(&partial, e))? {
+                if out.io(is_begun(&out.file, &header, len))? {
                     read_notes(&mut notes, &key, &mut done).map_err(io)?;
                 }
                 if !done.contains(&true) {
@@ -119,18 +101,16 @@ impl Writer {
             data_start: header.len() as u64,
             contents,
             places,
-            path: path.to_owned(),
-            partial,
-            file,
+            out,
             notes,
             pending: Default::default(),
             finished: false,
             done,
         };
         if !writer.done.contains(&true) {
-            writer.io(writer.file.set_len(0))?;
-            writer.io(write_all_at(&writer.file, &header, 0))?;
-            writer.io(writer.file.set_len(len))?;
+            writer.out.io(writer.out.file.set_len(0))?;
+            writer.out.write_all_at(&header, 0)?;
+            writer.out.io(writer.out.file.set_len(len))?;
         }
         Ok(writer)
     }
@@ -144,10 +124,6 @@ impl Writer {
         self.contents.weights.iter().position(|weight| weight.name == name)
     }
 
-    fn io<T>(&self, result: io::Result<T>) -> Result<T> {
-        result.map_err(|e| Error::io(&self.path, e))
-    }
-
     /// Writes a weight: of the type, format and shape that the contents say, contiguous.
     ///
     /// # Errors
@@ -155,7 +131,8 @@ impl Writer {
     /// [`Error::Shape`] or [`Error::Layout`] when the tensor is another, [`Error::Io`].
     pub fn write(&mut self, name: &str, tensor: &AnyTensor) -> Result<()> {
         let Some(index) = self.index(name) else {
-            let problem = format!("{name:?} is not in the contents of {}", self.path.display());
+            let problem =
+                format!("{name:?} is not in the contents of {}", self.out.path().display());
             return Err(Error::value("save", "name", problem));
         };
         let mut bytes = 0;
@@ -164,10 +141,10 @@ impl Writer {
             match data {
                 Data::Region(region) => {
                     let guard = region.buffer().read()?;
-                    self.io(write_all_at(&self.file, &guard[region.range()], at))?;
+                    self.out.write_all_at(&guard[region.range()], at)?;
                     bytes += region.len();
                 }
-                Data::Bytes(data) => self.io(write_all_at(&self.file, &data, at))?,
+                Data::Bytes(data) => self.out.write_all_at(&data, at)?,
             }
         }
         self.pending.0.push(index);
@@ -183,7 +160,7 @@ impl Writer {
     /// # Errors
     /// [`Error::Io`].
     pub fn sync(&mut self) -> Result<()> {
-        self.io(self.file.sync_data())?;
+        self.out.io(self.out.file.sync_data())?;
         let (indices, _) = std::mem::take(&mut self.pending);
         if let Some((path, notes)) = &mut self.notes {
             let lines: String = indices.iter().map(|index| format!("{index}\n")).collect();
@@ -203,24 +180,23 @@ impl Writer {
         self.sync()?;
         if let Some(missing) = self.done.iter().position(|done| !done) {
             let name = &self.contents.weights[missing].name;
-            let problem = format!("{name:?} was not written; {} needs it", self.path.display());
+            let problem =
+                format!("{name:?} was not written; {} needs it", self.out.path().display());
             return Err(Error::value("save", "name", problem));
         }
-        self.io(self.file.sync_all())?;
-        self.io(fs::rename(&self.partial, &self.path))?;
+        self.out.finish()?;
         self.finished = true;
-        if let Some((notes, _)) = &self.notes {
-            self.io(fs::remove_file(notes))?;
+        match &self.notes {
+            Some((notes, _)) => fs::remove_file(notes).map_err(|e| Error::io(notes, e)),
+            None => Ok(()),
         }
-        self.io(sync_folder(&self.path))
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
         if !self.finished && self.notes.is_none() {
-            // Nothing can be done about a failure here; the name says what the file is.
-            let _ = fs::remove_file(&self.partial);
+            self.out.discard();
         }
     }
 }
@@ -330,12 +306,6 @@ fn divisor(g: f32) -> f32 {
     [d, d.next_down(), d.next_up()].into_iter().find(|d| 1.0 / d == g).unwrap_or(d)
 }
 
-fn open(path: &Path) -> Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    options.open(path).map_err(|e| Error::io(path, e))
-}
-
 /// Whether the file begins with that header and is as long as it says.
 fn is_begun(mut file: &File, header: &[u8], len: u64) -> io::Result<bool> {
     if file.metadata()?.len() != len {
@@ -363,27 +333,4 @@ fn read_notes(notes: &mut File, key: &str, done: &mut [bool]) -> io::Result<()> 
     }
     notes.set_len(good as u64)?;
     io::Seek::seek(notes, io::SeekFrom::Start(good as u64)).map(|_| ())
-}
-
-#[cfg(unix)]
-fn write_all_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
-    std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
-}
-
-#[cfg(not(unix))]
-fn write_all_at(mut file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
-    io::Seek::seek(&mut file, io::SeekFrom::Start(at))?;
-    file.write_all(bytes)
-}
-
-/// Makes a new name in a folder last.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    if !cfg!(unix) {
-        return Ok(());
-    }
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    File::open(folder)?.sync_all()
 }
