@@ -11,6 +11,7 @@ mod common;
 #[path = "common/mod.rs"]
 mod limits;
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
@@ -56,7 +57,7 @@ fn main() -> Result<()> {
     let checkpoint = Checkpoint::open(&device, Path::new(path))?;
     let mut rows = Vec::new();
     for format in ["f32", "bf16", "fp8", "mxfp8", "mxfp4", "nvfp4"] {
-        let row = Row::measure(&device, &checkpoint, format, &limits)
+        let row = Row::measure(&checkpoint, format, &limits)
             .with_context(|| format!("measuring {format}"))?;
         if !as_json {
             println!("{}", row.line());
@@ -81,14 +82,9 @@ struct Row {
 }
 
 impl Row {
-    fn measure(
-        device: &Device,
-        checkpoint: &Checkpoint,
-        format: &'static str,
-        limits: &Limits,
-    ) -> Result<Self> {
+    fn measure(checkpoint: &Checkpoint, format: &'static str, limits: &Limits) -> Result<Self> {
         let weights = WeightFormat::parse(format, None)?;
-        let model = Llama::load(checkpoint, device, &weights, |_, _| {})?;
+        let model = Llama::load(checkpoint, &weights, |_| ControlFlow::Continue(()))?;
         let tokens: Vec<u32> = (0..PREFILL).map(|i| (i * 7919 % model.vocab()) as u32).collect();
         let mut cache = model.cache(PREFILL.max(CONTEXT + DECODED))?;
         let (mut prefill, mut decode) = (Vec::new(), Vec::new());

@@ -5,17 +5,15 @@
 #[path = "common/mod.rs"]
 mod common;
 
-use std::io::IsTerminal;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Result;
 use clap::Parser;
-use ferrocerium::Device;
 use ferrocerium::io::Loader;
 
+use common::cli::{DeviceArgs, exit, progress_bar, show};
 use common::weight_format::WeightFormat;
 
 #[derive(Parser)]
@@ -34,33 +32,16 @@ struct Cli {
     /// Print the plan and load nothing
     #[arg(long)]
     plan: bool,
-    /// The most MiB that the weights may take
-    #[arg(long)]
-    memory_limit: Option<u64>,
-    /// Threads
-    #[arg(long)]
-    threads: Option<usize>,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit(run(&Cli::parse()))
 }
 
 fn run(cli: &Cli) -> Result<()> {
-    let mut builder = Device::builder();
-    if let Some(mib) = cli.memory_limit {
-        builder = builder.memory_limit(mib << 20);
-    }
-    if let Some(threads) = cli.threads {
-        builder = builder.threads(threads);
-    }
-    let device = builder.cpu()?;
+    let device = cli.device.builder().cpu()?;
     let format = WeightFormat::parse(&cli.format, cli.quantizer.as_deref())?;
     let loader = Loader::open(&device, &cli.model)?.in_place(!cli.read);
     let plan = loader.plan(|weight| format.target(weight))?;
@@ -70,13 +51,9 @@ fn run(cli: &Cli) -> Result<()> {
         return Ok(());
     }
     let started = Instant::now();
-    let show = std::io::stderr().is_terminal();
-    let model = plan.load(|progress| {
-        if show {
-            eprint!("\r{progress}   ");
-        }
-        ControlFlow::Continue(())
-    })?;
+    let bar = progress_bar(0)?;
+    let model = plan.load(show(&bar))?;
+    bar.finish_and_clear();
     let seconds = started.elapsed().as_secs_f64();
     let gb = plan.file_bytes() as f64 / 1e9;
     println!(

@@ -12,10 +12,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use ferrocerium::Device;
 use serde_json::json;
 
 use common::checkpoint::Checkpoint;
+use common::cli::{DeviceArgs, exit, progress_bar, show};
 use common::llama::{KvCache, Llama, Logits};
 use common::tokenizer::TextTokenizer;
 use common::weight_format::WeightFormat;
@@ -39,22 +39,15 @@ struct Cli {
     /// Formats to compare, each with an optional quantiser: f32,bf16,nvfp4,nvfp4/four_over_six
     #[arg(long, value_delimiter = ',', default_value = "f32,bf16,nvfp4")]
     formats: Vec<String>,
-    /// Threads (default: one per core)
-    #[arg(long)]
-    threads: Option<usize>,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Print a JSON array instead of a table
     #[arg(long)]
     json: bool,
 }
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit(run(&Cli::parse()))
 }
 
 /// One row of the table.
@@ -73,11 +66,7 @@ fn run(cli: &Cli) -> Result<()> {
         WeightFormat::parse(format, quantizer)
     });
     let formats: Vec<WeightFormat> = formats.collect::<Result<_>>()?;
-    let mut builder = Device::builder();
-    if let Some(threads) = cli.threads {
-        builder = builder.threads(threads);
-    }
-    let device = builder.cpu()?;
+    let device = cli.device.builder().cpu()?;
     let checkpoint = Checkpoint::open(&device, &cli.model)?;
     let (windows, bos) = windows(cli, &checkpoint)?;
     eprintln!(
@@ -93,7 +82,9 @@ fn run(cli: &Cli) -> Result<()> {
         println!("{:<22} {:>12} {:>12}", "format", "bytes", "perplexity");
     }
     for format in formats {
-        let model = Llama::load(&checkpoint, &device, &format, |_, _| {})?;
+        let bar = progress_bar(0)?;
+        let model = Llama::load(&checkpoint, &format, show(&bar))?;
+        bar.finish_and_clear();
         let mut cache = model.cache(cli.context)?;
         let (mut loss, mut count) = (0.0, 0usize);
         for window in &windows {

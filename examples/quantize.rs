@@ -20,9 +20,9 @@ use ferrocerium::format::{Dequantizer, Format, WHOLE};
 use ferrocerium::io::safetensors::{Contents, Naming, Writer};
 use ferrocerium::io::{Held, Loader, Target, Weight};
 use ferrocerium::op::Operand;
-use ferrocerium::{AnyTensor, DType, Device};
-use indicatif::{ProgressBar, ProgressStyle};
+use ferrocerium::{AnyTensor, DType};
 
+use common::cli::{DeviceArgs, exit, progress_bar};
 use common::weight_format::WeightFormat;
 
 #[derive(Parser)]
@@ -40,12 +40,8 @@ struct Cli {
     /// Whose names the parts of a weight get
     #[arg(long, value_enum, default_value_t = Names::Modelopt)]
     naming: Names,
-    /// The most MiB of memory that weights may take
-    #[arg(long)]
-    memory_limit: Option<u64>,
-    /// Threads
-    #[arg(long)]
-    threads: Option<usize>,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -55,27 +51,14 @@ enum Names {
 }
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit(run(&Cli::parse()))
 }
 
 fn run(cli: &Cli) -> Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();
     ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst))?;
-    let mut builder = Device::builder();
-    if let Some(mib) = cli.memory_limit {
-        builder = builder.memory_limit(mib << 20);
-    }
-    if let Some(threads) = cli.threads {
-        builder = builder.threads(threads);
-    }
-    let device = builder.cpu()?;
+    let device = cli.device.builder().cpu()?;
     let format = WeightFormat::parse(&cli.format, cli.quantizer.as_deref())?;
     let naming = match cli.naming {
         Names::Modelopt => Naming::ModelOpt,
@@ -103,10 +86,7 @@ fn run(cli: &Cli) -> Result<()> {
     let file_bytes = contents.data_len();
     let mut writer = Writer::resume(&cli.output, contents, &source_key(cli, &format)?)?;
 
-    let bar = ProgressBar::new(plan.steps().iter().map(|step| step.file_bytes).sum());
-    bar.set_style(ProgressStyle::with_template(
-        "{elapsed_precise} [{bar:30}] {bytes} of {total_bytes} at {bytes_per_sec} {msg}",
-    )?);
+    let bar = progress_bar(plan.steps().iter().map(|step| step.file_bytes).sum())?;
     println!("{:<48} {:>20} {:>12} {:>10} {:>10}", "weight", "shape", "held", "MiB", "error");
     let mut before = 0;
     for step in plan.steps() {

@@ -7,6 +7,7 @@
 #[path = "../examples/common/mod.rs"]
 mod common;
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use common::checkpoint::Checkpoint;
@@ -25,7 +26,7 @@ fn load() -> Llama {
         .expect("FERROCERIUM_TEST_MODEL names the model's file; `cargo xtask test` sets it");
     let device = Device::cpu();
     let checkpoint = Checkpoint::open(&device, &PathBuf::from(path)).unwrap();
-    Llama::load(&checkpoint, &device, &WeightFormat::Keep, |_, _| {}).unwrap()
+    Llama::load(&checkpoint, &WeightFormat::Keep, |_| ControlFlow::Continue(())).unwrap()
 }
 
 fn golden() -> Value {

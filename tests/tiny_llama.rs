@@ -18,6 +18,7 @@ mod tiny_model;
 #[path = "common/vocabulary.rs"]
 mod vocabulary;
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use common::checkpoint::Checkpoint;
@@ -48,7 +49,8 @@ fn golden(model: &TinyModel) -> (Vec<u32>, Vec<f32>, Vec<f64>) {
 /// The logits after `ids`, the first `prefill` of which are run together.
 fn logits(device: &Device, path: &Path, ids: &[u32], prefill: usize) -> Vec<f32> {
     let checkpoint = Checkpoint::open(device, path).unwrap();
-    let model = Llama::load(&checkpoint, device, &WeightFormat::Keep, |_, _| {}).unwrap();
+    let model =
+        Llama::load(&checkpoint, &WeightFormat::Keep, |_| ControlFlow::Continue(())).unwrap();
     let mut cache = model.cache(ids.len()).unwrap();
     let mut logits = model.forward(&ids[..prefill], &mut cache, Logits::Last).unwrap();
     for id in &ids[prefill..] {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
+use crate::common::cli::DeviceArgs;
 use crate::common::sampling::Sampling;
 
 /// Talk with a Llama-family model (GGUF file or safetensors folder).
@@ -46,9 +47,8 @@ pub struct Cli {
     /// Where to run
     #[arg(long, value_enum, default_value_t = DeviceName::Auto)]
     pub device: DeviceName,
-    /// Threads (default: one per core)
-    #[arg(long)]
-    pub threads: Option<usize>,
+    #[command(flatten)]
+    pub flags: DeviceArgs,
     /// Print one JSON object at the end instead of text as it comes
     #[arg(long)]
     pub json: bool,

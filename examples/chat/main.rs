@@ -20,6 +20,7 @@ use ferrocerium::Device;
 
 use cli::{Cli, DeviceName};
 use common::checkpoint::Checkpoint;
+use common::cli::{exit, progress_bar, show};
 use common::detokenizer::Detokenizer;
 use common::llama::{Llama, Logits};
 use common::sampling::Sampler;
@@ -29,13 +30,7 @@ use common::weight_format::WeightFormat;
 use report::Report;
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit(run(&Cli::parse()))
 }
 
 fn run(cli: &Cli) -> Result<()> {
@@ -64,7 +59,12 @@ fn run(cli: &Cli) -> Result<()> {
     let budget = cli.max_tokens.min(context - prompt.len());
 
     let loading = Instant::now();
-    let model = Llama::load(&checkpoint, &device, &format, |_, _| {})?;
+    let bar = progress_bar(0)?;
+    let plan = checkpoint.plan(&format)?;
+    plan.check()?;
+    checkpoint.check_context(&plan, prompt.len() + budget)?;
+    let model = Llama::load_by(&checkpoint, &plan, show(&bar))?;
+    bar.finish_and_clear();
     ensure!(
         prompt.iter().all(|&token| (token as usize) < model.vocab()),
         "the tokenizer makes ids beyond the model's vocabulary of {}",
@@ -108,10 +108,7 @@ fn run(cli: &Cli) -> Result<()> {
 }
 
 fn open_device(cli: &Cli) -> Result<Device> {
-    let mut builder = Device::builder();
-    if let Some(threads) = cli.threads {
-        builder = builder.threads(threads);
-    }
+    let builder = cli.flags.builder();
     Ok(match cli.device {
         DeviceName::Auto | DeviceName::Cpu => builder.cpu()?,
         DeviceName::Reference => builder.reference(),

@@ -1,14 +1,18 @@
 //! A model file or folder, under names that do not depend on its kind.
 
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
-use ferrocerium::format::{Format, Mxfp4, Nvfp4};
-use ferrocerium::io::{Stored, Weights};
+use anyhow::{Context, Result, bail, ensure};
+use ferrocerium::io::{LoadPlan, Loader, Progress, Target, Weight, Weights};
 use ferrocerium::op::RopeScaling;
-use ferrocerium::{AnyTensor, Device, Error};
+use ferrocerium::{AnyTensor, Device};
 
 use crate::common::config::Config;
+use crate::common::weight_format::WeightFormat;
+
+const MIB: f64 = (1 << 20) as f64;
 
 /// Names of the parts of a layer: here, in GGUF files, in Hugging Face folders.
 const LAYER_PARTS: [(&str, &str, &str); 11] = [
@@ -69,28 +73,69 @@ impl Checkpoint {
         self.file_name(name).is_ok_and(|name| self.weights.contains(&name))
     }
 
-    /// A part as it is stored; ggml's quantised blocks are decoded to f32.
-    pub fn tensor(&self, name: &str) -> Result<AnyTensor> {
-        let name = &self.file_name(name)?;
-        let weights = &self.weights;
-        let parts = weights.safetensors().map(|s| s.scaled_parts(name)).transpose()?.flatten();
-        match parts.map(|parts| parts.format) {
-            Some(Format::Nvfp4) => return Ok(weights.scaled::<Nvfp4, 2>(name)?.into()),
-            Some(Format::Mxfp4) => return Ok(weights.scaled::<Mxfp4, 2>(name)?.into()),
-            _ => {}
-        }
-        if let Some(Stored::Elements(_)) = weights.entry(name).map(|entry| entry.stored) {
-            match weights.any(name) {
-                // Misaligned in the file: it is decoded like blocks.
-                Err(Error::Layout { .. }) => {}
-                any => return Ok(any?),
+    /// What loading the model's parts would do, with its linear layers in that format. What else
+    /// the file holds is left where it is.
+    pub fn plan(&self, format: &WeightFormat) -> Result<LoadPlan> {
+        let parts = self.parts()?;
+        let target = |weight: &Weight<'_>| match parts.get(weight.name()) {
+            Some(part) => format.target_of_part(weight, part),
+            None => Target::Skip,
+        };
+        Ok(Loader::of(self.weights.clone()).plan(target)?)
+    }
+
+    /// Loads what the plan says, under the names of this module.
+    pub fn load(
+        &self,
+        plan: &LoadPlan,
+        progress: impl FnMut(&Progress<'_>) -> ControlFlow<()>,
+    ) -> Result<BTreeMap<String, AnyTensor>> {
+        let mut loaded = plan.load(progress)?;
+        let parts = self.parts()?.into_iter();
+        Ok(parts.filter_map(|(file, part)| Some((part, loaded.take(&file)?))).collect())
+    }
+
+    /// That keys and values of so many tokens fit beside the weights of a plan.
+    pub fn check_context(&self, plan: &LoadPlan, tokens: usize) -> Result<()> {
+        let each = self.config.cache_bytes_per_token();
+        let left = self.weights.device().memory().available().saturating_sub(plan.bytes());
+        let fits = left / each.max(1);
+        ensure!(
+            tokens as u64 <= fits,
+            "keys and values of {tokens} tokens take {:.1} MiB, and {:.1} MiB are left beside the \
+             weights: {fits} tokens would fit, or a smaller --format",
+            (each * tokens as u64) as f64 / MIB,
+            left as f64 / MIB,
+        );
+        Ok(())
+    }
+
+    /// The model's parts that the file has, by their names there. Those that it must have are
+    /// there.
+    fn parts(&self) -> Result<BTreeMap<String, String>> {
+        let mut parts = BTreeMap::new();
+        let mut add = |name: String, needed: bool| -> Result<()> {
+            let file = self.file_name(&name)?;
+            let there = self.weights.contains(&file);
+            ensure!(
+                there || !needed,
+                "{} has no `{file}`; its architecture calls for it",
+                self.weights.path().display()
+            );
+            parts.extend(there.then_some((file, name)));
+            Ok(())
+        };
+        for i in 0..self.config.layers {
+            for (part, ..) in LAYER_PARTS {
+                let optional = matches!(part, "q_norm" | "k_norm");
+                add(format!("layer.{i}.{part}.weight"), !optional)?;
+                add(format!("layer.{i}.{part}.bias"), false)?;
             }
         }
-        Ok(match weights.shape(name)?.len() {
-            1 => weights.decode::<f32, 1>(name)?.into(),
-            2 => weights.decode::<f32, 2>(name)?.into(),
-            n => bail!("`{name}` has {n} dimensions; 1 or 2 are expected"),
-        })
+        add("embedding.weight".to_owned(), true)?;
+        add("norm.weight".to_owned(), true)?;
+        add("head.weight".to_owned(), false)?;
+        Ok(parts)
     }
 
     fn file_name(&self, name: &str) -> Result<String> {

@@ -102,6 +102,12 @@ impl Config {
         .checked()
     }
 
+    /// Bytes that the keys and values of a token take.
+    pub fn cache_bytes_per_token(&self) -> u64 {
+        let floats = 2 * self.layers as u64 * self.kv_heads as u64 * self.head_dim as u64;
+        floats * size_of::<f32>() as u64
+    }
+
     fn checked(self) -> Result<Self> {
         let sizes = [self.layers, self.hidden, self.heads, self.kv_heads, self.head_dim];
         ensure!(sizes.iter().all(|&n| n > 0), "a size is 0 in the model's configuration: {self:?}");

@@ -9,7 +9,11 @@
 //!
 //! Activations are f32; the linear layers' weights are of whatever type they were loaded in.
 
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
 use anyhow::{Context, Result, ensure};
+use ferrocerium::io::{LoadPlan, Progress};
 use ferrocerium::op::RopeFrequencies;
 use ferrocerium::tensor::GemmBuilder;
 use ferrocerium::{AnyTensor, DType, Device, Tensor, bf16, f16};
@@ -96,6 +100,44 @@ impl KvCache {
     }
 }
 
+/// The loaded weights, handed out one by one.
+struct Parts {
+    loaded: BTreeMap<String, AnyTensor>,
+    matrix_bytes: usize,
+}
+
+impl Parts {
+    fn take(&mut self, name: &str) -> Result<AnyTensor> {
+        self.loaded.remove(name).with_context(|| format!("`{name}` was not loaded"))
+    }
+
+    fn matrix(&mut self, name: &str, shape: Option<[usize; 2]>) -> Result<AnyTensor> {
+        let tensor = self.take(name)?;
+        ensure!(
+            tensor.dtype().is_none_or(DType::is_float) && tensor.shape().len() == 2,
+            "`{name}` is {tensor}: weights are matrices of floats or of a block format"
+        );
+        if let Some(shape) = shape {
+            ensure!(
+                tensor.shape() == shape,
+                "`{name}` is {tensor}: {shape:?} follows from the model's configuration"
+            );
+        }
+        self.matrix_bytes += tensor.bytes();
+        Ok(tensor)
+    }
+
+    fn vector(&mut self, name: &str, len: usize) -> Result<Tensor<f32, 1>> {
+        let tensor = self.take(name)?.tensor::<f32, 1>().with_context(|| format!("`{name}`"))?;
+        ensure!(tensor.len() == len, "`{name}` has {} elements, not {len}", tensor.len());
+        Ok(tensor)
+    }
+
+    fn vector_opt(&mut self, name: &str, len: usize) -> Result<Option<Tensor<f32, 1>>> {
+        self.loaded.contains_key(name).then(|| self.vector(name, len)).transpose()
+    }
+}
+
 /// Which positions' logits are wanted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Logits {
@@ -106,52 +148,32 @@ pub enum Logits {
 }
 
 impl Llama {
-    /// Loads every weight, converting linear layers to `format`. Norms become f32, embedding and
-    /// head stay at 16 bits or more.
+    /// Loads every weight, with linear layers in `format`.
     pub fn load(
         checkpoint: &Checkpoint,
-        device: &Device,
         format: &WeightFormat,
-        mut progress: impl FnMut(usize, usize),
+        progress: impl FnMut(&Progress<'_>) -> ControlFlow<()>,
+    ) -> Result<Self> {
+        Self::load_by(checkpoint, &checkpoint.plan(format)?, progress)
+    }
+
+    /// Loads every weight as a plan of the checkpoint says.
+    pub fn load_by(
+        checkpoint: &Checkpoint,
+        plan: &LoadPlan,
+        progress: impl FnMut(&Progress<'_>) -> ControlFlow<()>,
     ) -> Result<Self> {
         let config = checkpoint.config.clone();
-        let mut weight_bytes = 0;
-        let mut matrix = |name: &str, shape: Option<[usize; 2]>| -> Result<AnyTensor> {
-            let raw = checkpoint.tensor(name)?;
-            ensure!(
-                raw.dtype().is_none_or(DType::is_float),
-                "`{name}` is {raw}: weights are floats or of a block format"
-            );
-            if let Some(shape) = shape {
-                ensure!(
-                    raw.shape() == shape,
-                    "`{name}` is {raw}: {shape:?} follows from the model's configuration"
-                );
-            }
-            let tensor = format.convert(&raw).with_context(|| format!("converting `{name}`"))?;
-            weight_bytes += tensor.bytes();
-            Ok(tensor)
-        };
-        let vector = |name: &str, len: usize| -> Result<Tensor<f32, 1>> {
-            let any = checkpoint.tensor(name)?.cast(DType::F32)?;
-            let tensor = any.tensor::<f32, 1>().with_context(|| format!("`{name}`"))?;
-            ensure!(tensor.len() == len, "`{name}` has {} elements, not {len}", tensor.len());
-            Ok(tensor)
-        };
-        let vector_opt = |name: &str, len: usize| -> Result<Option<Tensor<f32, 1>>> {
-            checkpoint.has(name).then(|| vector(name, len)).transpose()
-        };
-
+        let mut parts = Parts { loaded: checkpoint.load(plan, progress)?, matrix_bytes: 0 };
         let hidden = config.hidden;
         let (q_width, kv_width) =
             (config.heads * config.head_dim, config.kv_heads * config.head_dim);
         let mut layers = Vec::new();
         for i in 0..config.layers {
-            progress(i, config.layers);
             let name = |part: &str| format!("layer.{i}.{part}");
             let mut linear = |part: &str, shape: Option<[usize; 2]>| -> Result<Linear> {
-                let weight = matrix(&name(&format!("{part}.weight")), shape)?;
-                let bias = vector_opt(&name(&format!("{part}.bias")), weight.shape()[0])?;
+                let weight = parts.matrix(&name(&format!("{part}.weight")), shape)?;
+                let bias = parts.vector_opt(&name(&format!("{part}.bias")), weight.shape()[0])?;
                 Linear::new(&weight, bias)
             };
             layers.push(Layer {
@@ -162,30 +184,25 @@ impl Llama {
                 gate: linear("gate", None)?,
                 up: linear("up", None)?,
                 down: linear("down", None)?,
-                attention_norm: vector(&name("attention_norm.weight"), hidden)?,
-                mlp_norm: vector(&name("mlp_norm.weight"), hidden)?,
-                q_norm: vector_opt(&name("q_norm.weight"), config.head_dim)?,
-                k_norm: vector_opt(&name("k_norm.weight"), config.head_dim)?,
+                attention_norm: parts.vector(&name("attention_norm.weight"), hidden)?,
+                mlp_norm: parts.vector(&name("mlp_norm.weight"), hidden)?,
+                q_norm: parts.vector_opt(&name("q_norm.weight"), config.head_dim)?,
+                k_norm: parts.vector_opt(&name("k_norm.weight"), config.head_dim)?,
             });
         }
-        let embedding = format.convert_embedding(&checkpoint.tensor("embedding.weight")?)?;
+        let embedding = parts.matrix("embedding.weight", None)?;
         ensure!(
-            embedding.shape().len() == 2 && embedding.shape()[1] == hidden,
+            embedding.shape()[1] == hidden,
             "the embedding is {embedding}, not [vocabulary, {hidden}]"
         );
-        weight_bytes += embedding.bytes();
-        let head = if checkpoint.has("head.weight") {
-            let head = format.convert_embedding(&checkpoint.tensor("head.weight")?)?;
-            weight_bytes += head.bytes();
-            head
-        } else {
-            embedding.clone()
+        let head = match checkpoint.has("head.weight") {
+            true => parts.matrix("head.weight", None)?,
+            false => embedding.clone(),
         };
-        progress(config.layers, config.layers);
         Ok(Llama {
-            norm: vector("norm.weight", hidden)?,
+            norm: parts.vector("norm.weight", hidden)?,
             head: Linear::new(&head, None)?,
-            device: device.clone(),
+            device: checkpoint.weights().device().clone(),
             frequencies: RopeFrequencies::new(
                 config.rope_theta,
                 config.head_dim,
@@ -194,7 +211,7 @@ impl Llama {
             config,
             embedding,
             layers,
-            weight_bytes,
+            weight_bytes: parts.matrix_bytes,
         })
     }
 

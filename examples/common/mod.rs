@@ -1,7 +1,8 @@
-//! What the examples that run language models share.
+//! What the examples share.
 #![allow(dead_code)] // Each of them uses a part of it.
 
 pub mod checkpoint;
+pub mod cli;
 pub mod config;
 pub mod detokenizer;
 pub mod llama;

@@ -1,9 +1,9 @@
 //! In which type weights are held.
 
 use anyhow::{Result, bail};
+use ferrocerium::DType;
 use ferrocerium::format::{Format, Quantizer};
 use ferrocerium::io::{Target, Weight};
-use ferrocerium::{AnyTensor, DType};
 
 /// What linear layers are converted to while loading. Embedding and head stay at 16 bits or
 /// more: bf16 for the narrow formats.
@@ -63,22 +63,21 @@ impl WeightFormat {
         }
     }
 
-    /// A linear layer's weight in this format.
-    pub fn convert(&self, weight: &AnyTensor) -> Result<AnyTensor> {
-        Ok(match *self {
-            WeightFormat::Keep => weight.clone(),
-            WeightFormat::Elements(dtype) => weight.cast(dtype)?,
-            WeightFormat::Blocks(format, quantizer) => weight.quantize(format, quantizer)?,
-        })
-    }
-
-    /// Embedding or head.
-    pub fn convert_embedding(&self, weight: &AnyTensor) -> Result<AnyTensor> {
-        match *self {
-            WeightFormat::Blocks(..) => Ok(weight.cast(DType::BF16)?),
-            _ => self.convert(weight),
+    /// What a model needs a weight to become, which is that part of it: norms and biases are
+    /// computed with in f32, and rows of an embedding are looked up, which blocks have none of.
+    pub fn target_of_part(&self, weight: &Weight<'_>, part: &str) -> Target {
+        let is_vector = part.ends_with("norm.weight") || part.ends_with(".bias");
+        let is_table = part == "embedding.weight" || part == "head.weight";
+        match self {
+            _ if is_vector => Target::Elements(DType::F32),
+            WeightFormat::Keep if is_table && !is_elements(weight) => Target::Elements(DType::F32),
+            _ => self.target(weight),
         }
     }
+}
+
+fn is_elements(weight: &Weight<'_>) -> bool {
+    weight.stored().parse::<DType>().is_ok()
 }
 
 impl std::fmt::Display for WeightFormat {
