@@ -28,6 +28,7 @@ struct Args {
 };
 
 constexpr int WARPS = 4, LANES = 32;
+constexpr int BLOCKS = 4;  // of a multiprocessor at once
 constexpr int D = 32 * D_REGS, D_V = 32 * D_V_REGS;
 
 __device__ inline float warp_sum(float x) {
@@ -50,7 +51,7 @@ __device__ inline const u8* row_of(const Matrix& matrix, int row, int rows, int 
            head * matrix.row;
 }
 
-extern "C" __global__ __launch_bounds__(WARPS* LANES) void attention(
+extern "C" __global__ __launch_bounds__(WARPS* LANES, BLOCKS) void attention(
     const __grid_constant__ Args args) {
     __shared__ float largest_of[WARPS], sum_of[WARPS], values_of[WARPS][D_V];
     const int lane = threadIdx.x % LANES, warp = threadIdx.x / LANES;

@@ -150,12 +150,26 @@ pub fn fetch_sass_tools() -> Result<PathBuf> {
     install("ptxas", &SASS_X86_64, &SASS_AARCH64, "")
 }
 
+/// The folder of [`fetch_sass_tools`] if it was fetched.
+#[cfg(all(test, feature = "sass"))]
+pub fn installed_sass_tools() -> Option<PathBuf> {
+    wheel::installed(of_machine(&SASS_X86_64, &SASS_AARCH64)?)
+}
+
 /// Installs what is for this machine.
 fn install(what: &str, x86_64: &Bundle, aarch64: &Bundle, hint: &str) -> Result<PathBuf> {
+    let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
+    match of_machine(x86_64, aarch64) {
+        Some(bundle) => wheel::install(bundle),
+        None => bail!("there is no {what} wheel for {os} on {arch}{hint}"),
+    }
+}
+
+fn of_machine<'a, 'b>(x86_64: &'a Bundle<'b>, aarch64: &'a Bundle<'b>) -> Option<&'a Bundle<'b>> {
     match (std::env::consts::OS, std::env::consts::ARCH) {
-        ("linux", "x86_64") => wheel::install(x86_64),
-        ("linux", "aarch64") => wheel::install(aarch64),
-        (os, arch) => bail!("there is no {what} wheel for {os} on {arch}{hint}"),
+        ("linux", "x86_64") => Some(x86_64),
+        ("linux", "aarch64") => Some(aarch64),
+        _ => None,
     }
 }
 

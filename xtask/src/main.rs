@@ -12,6 +12,8 @@ mod cuda;
 mod fuzz;
 mod model;
 mod pip;
+#[cfg(feature = "sass")]
+mod sass;
 mod test;
 mod wheel;
 
@@ -89,6 +91,15 @@ enum Command {
         #[arg(long)]
         sass: bool,
     },
+    /// Account for the speed of GPU kernels by their machine code: instructions, bytes, times
+    SassReport {
+        /// Only this architecture: `sm_121a` or `sm_90a`
+        #[arg(long)]
+        arch: Option<String>,
+        /// Only kernels and operations with this in their name
+        #[arg(long)]
+        kernel: Option<String>,
+    },
     /// Install what `test --target aarch64` needs, on Debian
     Arm,
 }
@@ -103,6 +114,10 @@ fn main() -> ExitCode {
         Command::Test { full, offline, target, args, binary_args } => {
             test::run(&test::Options { full, offline, target, args, binary_args })
         }
+        #[cfg(feature = "sass")]
+        Command::SassReport { arch, kernel } => sass::report(&sass::Filter { arch, kernel }),
+        #[cfg(not(feature = "sass"))]
+        Command::SassReport { .. } => with_library(),
         Command::Arm => arm::set_up().map(|()| ExitCode::SUCCESS),
         Command::Cuda { sass } => {
             let folder = if sass { cuda::fetch_sass_tools() } else { cuda::fetch() };
@@ -120,4 +135,13 @@ fn main() -> ExitCode {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// This command again, with what runs the library.
+#[cfg(not(feature = "sass"))]
+fn with_library() -> anyhow::Result<ExitCode> {
+    let mut command = cargo::command("run");
+    command.args(["--quiet", "--package", "xtask", "--features", "sass", "--"]);
+    command.args(std::env::args_os().skip(1));
+    cargo::replace_by(command)
 }

@@ -58,17 +58,21 @@ impl DeviceBuilder {
     /// Those of [`Device::emulated`]; [`Error::Value`](crate::Error::Value) for 0 threads.
     pub fn emulated(self, arch: Arch) -> Result<Device> {
         let gpu = Gpu::emulated(arch, self.thread_count()?)?;
-        let name = format!("emulated:{arch}");
+        Ok(self.without_gpu(&format!("emulated:{arch}"), &gpu, UNITS))
+    }
+
+    /// A device for what stands in for a GPU and shares the host's memory.
+    pub(super) fn without_gpu(self, name: &str, gpu: &Arc<Gpu>, units: usize) -> Device {
         let kinds = [MemoryKind::Host, MemoryKind::Mapped, MemoryKind::Pinned, MemoryKind::Managed];
-        let caps = Caps::gpu(arch, UNITS, &kinds);
-        Ok(Device::from_parts(
-            &name,
+        let caps = Caps::gpu(gpu.arch(), units, &kinds);
+        Device::from_parts(
+            name,
             Caps { isa: self.allowed_isa(caps.isa.clone()), ..caps },
-            self.pool(&name),
+            self.pool(name),
             Workers::sequential(),
-            KernelRegistry::from_kernels(super::kernels(&gpu).chain(reference::kernels())),
+            KernelRegistry::from_kernels(super::kernels(gpu).chain(reference::kernels())),
             self.request(),
-        ))
+        )
     }
 }
 

@@ -27,6 +27,7 @@ mod gemm;
 mod gpu;
 mod norm;
 mod nvrtc;
+mod recorded;
 mod rows;
 mod softmax;
 mod source;
@@ -37,6 +38,7 @@ pub use cache::CACHE_VARIABLE;
 pub use driver::{Grid, ModuleId};
 pub use gpu::{Call, Gpu, Program};
 pub use nvrtc::NVRTC_VARIABLE;
+pub use recorded::{Launched, Recording};
 
 use crate::caps::Caps;
 use crate::registry::Kernel;

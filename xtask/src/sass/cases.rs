@@ -1,0 +1,205 @@
+//! Operations that stand for the kernels: each with the sizes that people run.
+
+use anyhow::Result;
+use ferrocerium::Device;
+use ferrocerium::format::Format;
+use ferrocerium::memory::Region;
+use ferrocerium::num::DType;
+use ferrocerium::op::{
+    Attention, Convert, Dense, Elementwise, Function, Gemm, Mask, Norm, NormKind, Op, Operand,
+    Scaled, ScaledData, Softmax,
+};
+
+/// What an operand is made of.
+#[derive(Clone, Copy)]
+enum Kind {
+    Plain(DType),
+    Blocks(Format),
+}
+use Kind::{Blocks, Plain};
+
+const BF16: Kind = Plain(DType::BF16);
+
+impl Kind {
+    /// An operand of zeros.
+    fn zeros(self, device: &Device, dims: &[usize]) -> Result<Operand> {
+        let region =
+            |bytes: usize| -> Result<Region> { Ok(Region::whole(device.allocate(bytes, "case")?)) };
+        match self {
+            Plain(dtype) => {
+                let mut dense = Dense::spec(dtype, dims)?;
+                dense.data = Some(region(dense.dims.numel()? * dtype.size())?);
+                Ok(dense.into())
+            }
+            Blocks(format) => {
+                let mut scaled = Scaled::spec(format, dims)?;
+                let layout = scaled.layout()?;
+                let tensor_scale = layout.tensor_scale_len() * size_of::<f32>();
+                scaled.data = Some(ScaledData {
+                    codes: region(layout.codes_len())?,
+                    scales: region(layout.scales_bytes())?,
+                    tensor_scale: (tensor_scale > 0).then(|| region(tensor_scale)).transpose()?,
+                });
+                Ok(Operand::Scaled(scaled))
+            }
+        }
+    }
+
+    fn name(self) -> String {
+        match self {
+            Plain(dtype) => dtype.to_string(),
+            Blocks(format) => format.to_string(),
+        }
+    }
+}
+
+type Make = dyn Fn(&Device) -> Result<Op> + Send + Sync;
+
+/// An operation of certain sizes.
+pub struct Case {
+    pub name: String,
+    /// Multiply-adds; 0 for operations that are not products.
+    pub products: f64,
+    /// What its operands are made of, for a matrix product.
+    multiplied: Option<[Kind; 2]>,
+    make: Box<Make>,
+}
+
+impl Case {
+    /// How the name of the instruction must begin that an architecture multiplies with.
+    pub fn instruction(&self, arch: &str) -> Option<&'static str> {
+        use Format::*;
+        let fp8 = |kind| matches!(kind, Blocks(Fp8Row | Fp8Group128 | Fp8Block128));
+        Some(match self.multiplied? {
+            // sm_90a has no FP4, and sums of FP8 products that are too short.
+            _ if arch != "sm_121a" => "HMMA.16816.F32",
+            [Blocks(Nvfp4), Blocks(Nvfp4)] => "OMMA.SF.16864.F32.E2M1.E2M1.UE4M3.4X",
+            [Blocks(Mxfp4), Blocks(Mxfp4)] => "OMMA.SF.16864.F32.E2M1.E2M1.E8",
+            [Blocks(Mxfp8E4M3), Blocks(Mxfp8E4M3)] => "QMMA.SF.16832.F32.E4M3.E4M3.E8",
+            pair if pair.into_iter().all(fp8) => "QMMA.16832.F32.E4M3.E4M3",
+            _ => "HMMA.16816.F32",
+        })
+    }
+
+    /// The operation, on memory of the device.
+    pub fn op(&self, device: &Device) -> Result<Op> {
+        (self.make)(device)
+    }
+}
+
+/// Bytes of an operation's operands, each once.
+pub fn bytes(op: &Op) -> f64 {
+    op.operands().iter().flat_map(|u| u.operand.regions()).map(|r| r.len() as f64).sum()
+}
+
+pub fn all() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for [m, n, k] in [[4096, 4096, 4096], [1, 4096, 4096]] {
+        for [a, b] in gemm_kinds() {
+            cases.push(gemm([a, b], [m, n, k]));
+        }
+    }
+    cases.extend([
+        attention("prefill", [4096, 4096], BF16),
+        attention("decode", [1, 4096], BF16),
+        attention("decode", [1, 4096], Plain(DType::F8E4M3)),
+    ]);
+    cases.extend(rows());
+    cases
+}
+
+fn gemm_kinds() -> [[Kind; 2]; 11] {
+    use Format::*;
+    [
+        [BF16, BF16],
+        [Plain(DType::F16); 2],
+        [Blocks(Fp8Row); 2],
+        [Blocks(Fp8Group128), Blocks(Fp8Block128)],
+        [Blocks(Mxfp8E4M3); 2],
+        [Blocks(Mxfp4); 2],
+        [Blocks(Nvfp4); 2],
+        [BF16, Blocks(Fp8Row)],
+        [BF16, Blocks(Mxfp8E4M3)],
+        [BF16, Blocks(Mxfp4)],
+        [BF16, Blocks(Nvfp4)],
+    ]
+}
+
+fn gemm([a, b]: [Kind; 2], [m, n, k]: [usize; 3]) -> Case {
+    Case {
+        name: format!("gemm {} × {}, {m} × {n} × {k}", a.name(), b.name()),
+        products: (m * n * k) as f64,
+        multiplied: Some([a, b]),
+        make: Box::new(move |device| {
+            let x = a.zeros(device, &[m, k])?;
+            let w = transposed(b.zeros(device, &[n, k])?);
+            Ok(Op::Gemm(Gemm::new(x, w, BF16.zeros(device, &[m, n])?)))
+        }),
+    }
+}
+
+fn transposed(operand: Operand) -> Operand {
+    match operand {
+        Operand::Scaled(scaled) => Operand::Scaled(scaled.transposed()),
+        Operand::Dense(mut dense) => {
+            dense.dims.swap(0, 1);
+            dense.strides.swap(0, 1);
+            Operand::Dense(dense)
+        }
+    }
+}
+
+/// 32 query heads over 8 of keys and values, 128 elements each, causal.
+fn attention(what: &str, [queries, keys]: [usize; 2], cache: Kind) -> Case {
+    let (heads, kv_heads, d) = (32, 8, 128);
+    let seen = queries * keys - queries * (queries - 1) / 2;
+    Case {
+        name: format!(
+            "attention {what}, {queries} × {keys}, {heads}/{kv_heads} heads of {d}, {} cache",
+            cache.name()
+        ),
+        products: (2 * heads * d * seen) as f64,
+        multiplied: None,
+        make: Box::new(move |device| {
+            let q = BF16.zeros(device, &[1, queries, heads, d])?;
+            let [k, v] = [(); 2].map(|()| cache.zeros(device, &[1, keys, kv_heads, d]));
+            let out = BF16.zeros(device, &[1, queries, heads, d])?;
+            let mask = Mask::CAUSAL;
+            Ok(Op::Attention(Attention { mask, ..Attention::new(q, k?, v?, out) }))
+        }),
+    }
+}
+
+/// Operations on rows of 4096 elements.
+fn rows() -> Vec<Case> {
+    const DIMS: [usize; 2] = [4096, 4096];
+    type OfRows = fn(&Device, Operand, Operand) -> Result<Op>;
+    let case = |name: &str, make: OfRows, to: Kind| Case {
+        name: format!("{name}, {} × {} {}", DIMS[0], DIMS[1], to.name()),
+        products: 0.0,
+        multiplied: None,
+        make: Box::new(move |device| {
+            make(device, BF16.zeros(device, &DIMS)?, to.zeros(device, &DIMS)?)
+        }),
+    };
+    let norm: OfRows = |device, x, out| {
+        let mut norm = Norm::new(NormKind::Rms, x, out, 1e-5);
+        norm.weight = Some(BF16.zeros(device, &DIMS[1..])?);
+        Ok(Op::Norm(norm))
+    };
+    vec![
+        case("rms norm", norm, BF16),
+        case("softmax", |_, x, out| Ok(Op::Softmax(Softmax::new(x, out))), BF16),
+        case(
+            "add",
+            |device, a, out| {
+                let b = Some(BF16.zeros(device, &DIMS)?);
+                let function = Function::Add;
+                Ok(Op::Elementwise(Elementwise { function, a, b, out, quantizer: None }))
+            },
+            BF16,
+        ),
+        case("cast", |_, x, out| Ok(Op::Convert(Convert::new(x, out))), Plain(DType::F32)),
+        case("quantise", |_, x, out| Ok(Op::Convert(Convert::new(x, out))), Blocks(Format::Nvfp4)),
+    ]
+}
