@@ -40,3 +40,20 @@ fn a_kernel_of_ones_own_is_chosen_forced_disabled_and_replaced() {
     #[cfg(feature = "testing")]
     assert!(out.contains("worst error 0.000 of the bound"), "{out}");
 }
+
+#[test]
+fn gpu_info_measures_the_memory_of_a_device() {
+    let info = |device: &str| {
+        let mut command = example("gpu_info");
+        command.args(["--device", device, "--mib", "1", "--runs", "1"]);
+        command
+    };
+    let out = succeeds(&mut info("cpu"));
+    for kind in ["host", "mapped"] {
+        let row =
+            out.lines().find(|line| line.starts_with(kind)).unwrap_or_else(|| panic!("{out}"));
+        let rates: Vec<f64> = row.split_whitespace().skip(1).map(|x| x.parse().unwrap()).collect();
+        assert!(rates.len() == 4 && rates.iter().all(|&rate| rate > 0.0), "{row}");
+    }
+    program::fails(&mut info("gpu"), &["--device gpu", "cpu"]);
+}

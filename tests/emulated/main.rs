@@ -2,6 +2,7 @@
 //! emulator finds nothing wrong with them.
 #![cfg(all(feature = "emulator", feature = "testing"))]
 
+mod compile;
 mod gemm;
 mod own_kernel;
 

@@ -1,0 +1,53 @@
+//! Every program of every kernel compiles for every architecture.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use ferrocerium::backend::cuda::{self, Gpu, Program};
+use ferrocerium::caps::{Arch, Caps, MemoryKind};
+
+use super::emulated;
+
+#[test]
+#[ignore = "compiles some thousand programs: most of an hour of several cores"]
+fn every_program_compiles_for_every_architecture() {
+    if emulated(Arch::SM121A).is_none() {
+        return;
+    }
+    let mut failed = Vec::new();
+    for arch in Arch::ALL {
+        let programs = cuda::programs(&Caps::gpu(arch, 48, &[MemoryKind::Host]));
+        let start = Instant::now();
+        let (faults, busy) = compile_all(arch, &programs);
+        let (wall, busy) = (start.elapsed().as_secs_f64(), busy.as_secs_f64());
+        let each = busy / programs.len().max(1) as f64;
+        println!("{arch}: {} programs in {wall:.0} s, {each:.2} s each", programs.len());
+        failed.extend(faults);
+    }
+    assert!(failed.is_empty(), "{} programs:\n{}", failed.len(), failed.join("\n"));
+}
+
+/// What fails to compile or to load, and the time of all threads together.
+fn compile_all(arch: Arch, programs: &[Program]) -> (Vec<String>, Duration) {
+    let (next, found) = (AtomicUsize::new(0), Mutex::new((Vec::new(), Duration::ZERO)));
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(program) = programs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let start = Instant::now();
+                    // A GPU of its own, so that the modules of thousands are not kept.
+                    let loaded = Gpu::emulated(arch, 1).and_then(|gpu| gpu.module(program));
+                    let mut found = found.lock().unwrap();
+                    found.1 += start.elapsed();
+                    if let Err(error) = loaded {
+                        let (name, defines) = (program.name, &program.defines);
+                        found.0.push(format!("{name} {defines:?} for {arch}: {error}"));
+                    }
+                }
+            });
+        }
+    });
+    found.into_inner().unwrap()
+}
