@@ -1,12 +1,20 @@
 // out = norm(x + residual) * (weight_offset + weight) + bias over rows.
 //
-// A block a row, its threads over the columns, three times over the row at most: h and its mean,
-// the mean of squares, the result. What is read again comes from the cache.
+// A block a row, eight elements a thread at a time. h = x + residual is read once and stays in
+// registers, HELD times eight a thread; with HELD = 0 it comes from the cache again: for its mean,
+// the mean of squares, the result.
 // Limited by memory: reads x and residual, writes sum and out.
+#ifdef CODE
+#include "quantize.cuh"
+#else
 #include "rows.cuh"
+#endif
 
 struct Args {
     Matrix x, residual, weight, bias, sum, out;
+#ifdef CODE
+    Blocks to;  // instead of out
+#endif
     RowSizes sizes;
     int n;
     int layer;  // subtracts the mean
@@ -14,36 +22,110 @@ struct Args {
     int reserved;
 };
 
-extern "C" __global__ __launch_bounds__(THREADS) void norm_rows(const __grid_constant__ Args args) {
-    const int n = args.n;
-    const Row x(args.x, args.sizes, blockIdx.x), residual(args.residual, args.sizes, blockIdx.x);
-    const Row sum(args.sum, args.sizes, blockIdx.x), out(args.out, args.sizes, blockIdx.x);
-    // What is normalised: as stored, where it is.
-    auto h = [&](int col) {
-        if (sum.data) return sum[col];
-        return residual.data ? x[col] + residual[col] : x[col];
-    };
-    if (sum.data)
-        for (int col = threadIdx.x; col < n; col += THREADS)
-            sum.set(col, residual.data ? x[col] + residual[col] : x[col]);
+constexpr int STEP = THREADS * EIGHT;
 
-    float mean = 0.0f;
-    if (args.layer) {
-        for (int col = threadIdx.x; col < n; col += THREADS) mean += h(col);
-        mean = block_sum(mean) / n;
+// A row as it is normalised.
+struct Normed {
+    const Args& args;
+    Row x, residual, sum, weight, bias;
+    float held[HELD ? HELD : 1][EIGHT];
+    float mean, factor;
+
+    // x + residual, as stored where it is.
+    __device__ void take(int at, float (&h)[EIGHT]) const {
+        x.read(at, args.n, h);
+        if (residual.data) {
+            float r[EIGHT];
+            residual.read(at, args.n, r);
+#pragma unroll
+            for (int i = 0; i < EIGHT; i++) h[i] += r[i];
+        }
+        if (!sum.data) return;
+        sum.write(at, args.n, h);
+#pragma unroll
+        for (int i = 0; i < EIGHT; i++) h[i] = rounded(sum.dtype, h[i]);
     }
-    float squares = 0.0f;
-    for (int col = threadIdx.x; col < n; col += THREADS) {
-        float d = h(col) - mean;
-        squares += d * d;
+
+    // Calls f(at, h) for all eights of this thread.
+    template <typename F>
+    __device__ void each(F f) {
+        if constexpr (HELD > 0) {
+#pragma unroll
+            for (int i = 0; i < HELD; i++) f(i * STEP + (int)threadIdx.x * EIGHT, held[i]);
+        } else {
+            for (int first = 0; first < args.n; first += STEP) {
+                float h[EIGHT];
+                const int at = first + threadIdx.x * EIGHT;
+                take(at, h);
+                f(at, h);
+            }
+        }
     }
-    const float factor = 1.0f / sqrtf(block_sum(squares) / n + args.eps);
-    for (int col = threadIdx.x; col < n; col += THREADS) {
-        float y = (h(col) - mean) * factor;
-        if (args.weight.data)
-            y *= args.weight_offset +
-                 load(args.weight.dtype, args.weight.data + col * args.weight.col);
-        if (args.bias.data) y += load(args.bias.dtype, args.bias.data + col * args.bias.col);
-        out.set(col, y);
+
+    __device__ Normed(const Args& args, int row)
+        : args(args), x(args.x, args.sizes, row), residual(args.residual, args.sizes, row),
+          sum(args.sum, args.sizes, row), weight(args.weight, args.sizes, row),
+          bias(args.bias, args.sizes, row), mean(0.0f) {
+        const int n = args.n;
+#pragma unroll
+        for (int i = 0; i < HELD; i++) take(i * STEP + threadIdx.x * EIGHT, held[i]);
+        if (args.layer) {
+            // Zeros behind the end.
+            each([&](int at, const float(&h)[EIGHT]) {
+#pragma unroll
+                for (int i = 0; i < EIGHT; i++) mean += h[i];
+            });
+            mean = block_sum(mean) / n;
+        }
+        float squares = 0.0f;
+        each([&](int at, const float(&h)[EIGHT]) {
+#pragma unroll
+            for (int i = 0; i < EIGHT; i++) {
+                float d = h[i] - mean;
+                if (at + i < n) squares += d * d;
+            }
+        });
+        factor = 1.0f / sqrtf(block_sum(squares) / n + args.eps);
     }
+
+    // Calls f(at, y) with eight elements of the result, zeros behind the end.
+    template <typename F>
+    __device__ void results(F f) {
+        each([&](int at, const float(&h)[EIGHT]) {
+            float y[EIGHT], w[EIGHT] = {}, b[EIGHT] = {};
+            if (weight.data) weight.read(at, args.n, w);
+            if (bias.data) bias.read(at, args.n, b);
+#pragma unroll
+            for (int i = 0; i < EIGHT; i++) {
+                y[i] = (h[i] - mean) * factor;
+                if (weight.data) y[i] *= args.weight_offset + w[i];
+                if (bias.data) y[i] += b[i];
+                if (at + i >= args.n) y[i] = 0.0f;
+            }
+            f(at, y);
+        });
+    }
+};
+
+#ifndef CODE
+extern "C" __global__ __launch_bounds__(THREADS) void norm_rows(const __grid_constant__ Args args) {
+    const Row out(args.out, args.sizes, blockIdx.x);
+    Normed(args, blockIdx.x).results([&](int at, const float(&y)[EIGHT]) {
+        out.write(at, args.n, y);
+    });
 }
+#else
+extern "C" __global__ __launch_bounds__(THREADS) void note_norms(const __grid_constant__ Args args) {
+    Normed(args, blockIdx.x).results([&](int at, const float(&y)[EIGHT]) {
+        note(args.to, blockIdx.x, at, y);
+    });
+}
+
+extern "C" __global__ __launch_bounds__(THREADS) void quantize_norms(
+    const __grid_constant__ Args args) {
+    Normed(args, blockIdx.x).results([&](int at, const float(&y)[EIGHT]) {
+        quantize(args.to, blockIdx.x, at, y);
+    });
+    clear_padding(args.to, blockIdx.x);
+}
+#endif

@@ -9,7 +9,9 @@ struct Matrix {
     i64 batch[4];
     i64 row, col;
     int dtype;
-    int words;  // whether four bytes along a row are an aligned word
+    int words;   // of codes: whether four bytes along a row are an aligned word
+    int eights;  // of elements: whether those along a row are contiguous, eight of them aligned
+    int reserved;
 
     __device__ u8* of_batch(const int (&index)[4]) const {
         u8* at = data;

@@ -29,6 +29,8 @@ mod activation;
 mod arg_reduce;
 mod attention;
 pub(crate) mod check;
+#[cfg(any(feature = "cpu", feature = "emulator"))]
+mod collapse;
 mod convert;
 mod dims;
 mod elementwise;
@@ -48,6 +50,8 @@ use std::fmt;
 pub use activation::Activation;
 pub use arg_reduce::ArgReduce;
 pub use attention::{Attention, AttentionSizes, KvLayout, Mask, Sequence};
+#[cfg(any(feature = "cpu", feature = "emulator"))]
+pub(crate) use collapse::collapse;
 pub use convert::Convert;
 pub use dims::{Dims, MAX_RANK};
 pub use elementwise::{Elementwise, Function};

@@ -2,11 +2,11 @@
 
 use std::sync::Mutex;
 
-use super::lines::{Lines, Writing, collapse, write_lines};
+use super::lines::{Lines, Writing, write_lines};
 use super::rows::{batch_offsets, with_small_float};
 use crate::error::{Error, Result};
 use crate::num::{DType, F8E4M3, F8E5M2, Scalar, bf16, f16};
-use crate::op::{Convert, Dense, Operand, Scaled};
+use crate::op::{Convert, Dense, Operand, Scaled, collapse};
 use crate::registry::{Launch, Unsupported};
 
 pub(super) fn supports(op: &Convert) -> Result<(), Unsupported> {

@@ -1,9 +1,9 @@
 //! `out = f(a, b)` in f32, a piece of a line at a time.
 
-use super::lines::{Lines, Writing, collapse, write_lines};
+use super::lines::{Lines, Writing, write_lines};
 use super::simd::{self, Level};
 use crate::error::Result;
-use crate::op::Elementwise;
+use crate::op::{Elementwise, collapse};
 use crate::registry::Launch;
 
 pub(super) fn elementwise(op: &Elementwise, launch: &Launch<'_>) -> Result<()> {

@@ -24,6 +24,8 @@ pub(super) struct Matrix {
     pub col: i64,
     dtype: i32,
     words: i32,
+    eights: i32,
+    reserved: i32,
 }
 
 impl Matrix {
@@ -61,12 +63,51 @@ impl Matrix {
             }
         }
         let [batch @ .., row, col] = strides;
-        Ok(Matrix { address, batch, row, col, dtype: code(dense.dtype), words: 0 })
+        let dtype = code(dense.dtype);
+        Ok(Matrix { address, batch, row, col, dtype, ..Matrix::default() }.with_eights(size))
     }
 
-    /// Contiguous rows of codes.
-    pub fn codes(address: u64, batch: [i64; BATCH_RANK], row: i64) -> Self {
-        let codes = Matrix { address, batch, row, col: 1, dtype: -1, words: 0 };
+    /// Contiguous rows of f32 in these sizes.
+    pub fn f32_rows(address: u64, dims: &[usize]) -> Self {
+        let mut strides = [0; MAX_RANK];
+        let mut step = size_of::<f32>();
+        for (stride, &d) in strides.iter_mut().rev().zip(dims.iter().rev()) {
+            *stride = step as i64;
+            step = step.saturating_mul(d);
+        }
+        let [batch @ .., row, col] = strides;
+        let dtype = code(DType::F32);
+        let matrix = Matrix { address, batch, row, col, dtype, ..Matrix::default() };
+        matrix.with_eights(size_of::<f32>())
+    }
+
+    /// Says whether eight elements of `size` bytes along a row can be read at once.
+    fn with_eights(self, size: usize) -> Self {
+        let alignment = (8 * size as i64).min(16);
+        Matrix { eights: self.has_rows(2, size, alignment).into(), ..self }
+    }
+
+    /// As seen from addresses that are multiples of `step` further.
+    pub fn moved(self, step: i64) -> Self {
+        Matrix { eights: i32::from(self.eights != 0 && step % 16 == 0), ..self }
+    }
+
+    /// Integers, likewise.
+    pub fn bind_indices(
+        call: &mut Call<'_, '_>,
+        arg: &'static str,
+        operand: &Operand,
+        access: Access,
+        dims: &[usize],
+    ) -> Result<Self> {
+        let dtype = operand.dtype().map_or(-1, index_code);
+        Ok(Matrix { dtype, ..Matrix::bind(call, arg, operand, access, dims)? })
+    }
+
+    /// Contiguous rows of codes of a type.
+    pub fn codes(address: u64, batch: [i64; BATCH_RANK], row: i64, dtype: DType) -> Self {
+        let dtype = code(dtype);
+        let codes = Matrix { address, batch, row, col: 1, dtype, ..Matrix::default() };
         Matrix { words: codes.has_rows(1, 1, 4).into(), ..codes }
     }
 
@@ -83,7 +124,7 @@ impl Matrix {
 
     /// The same matrix with rows and columns swapped.
     pub fn transposed(self) -> Self {
-        Matrix { row: self.col, col: self.row, ..self }
+        Matrix { row: self.col, col: self.row, eights: 0, ..self }
     }
 
     /// Whether columns of `rows` elements of `size` bytes are contiguous and begin at multiples of
@@ -101,7 +142,7 @@ impl Matrix {
     }
 }
 
-/// The number of an element type in `numbers.cuh`; types that f32 does not hold have none.
+/// The number of an element type in `numbers.cuh`, of codes in `blocks.cuh`; others have none.
 pub(super) fn code(dtype: DType) -> i32 {
     match dtype {
         DType::F32 => 0,
@@ -109,7 +150,17 @@ pub(super) fn code(dtype: DType) -> i32 {
         DType::F16 => 2,
         DType::F8E4M3 => 3,
         DType::F8E5M2 => 4,
+        DType::E2M1x2 => 5,
         _ => -1,
+    }
+}
+
+/// The number of an index type in `index.cuh`.
+pub(super) fn index_code(dtype: DType) -> i32 {
+    match dtype {
+        DType::U32 => 0,
+        DType::I32 => 1,
+        _ => 2,
     }
 }
 

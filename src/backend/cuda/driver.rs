@@ -39,6 +39,12 @@ pub(super) trait Session<'a> {
     /// Bytes that only kernels of the session write and read, not written yet.
     fn scratch(&mut self, bytes: usize, label: &str) -> Result<u64, String>;
 
+    /// Makes bytes that only kernels of the session use zeros.
+    fn clear(&mut self, address: u64, bytes: usize) -> Result<(), String>;
+
+    /// Waits for the work so far, and copies what kernels left at an address of theirs.
+    fn fetch(&mut self, address: u64, into: &mut [u8]) -> Result<(), String>;
+
     /// Runs a kernel that takes one parameter, these bytes.
     fn launch(
         &mut self,

@@ -4,81 +4,148 @@ use bytemuck::{Pod, Zeroable};
 
 use super::args::{Matrix, activation_code, require_readable, require_writable};
 use super::gpu::Program;
-use super::rows::{RowKernel, RowSizes, Rows};
+use super::quantize::{Blocks, Quantizing};
+use super::rows::{RowKernel, RowSizes, Rows, Run, THREADS, in_long_rows, other_op};
 use crate::caps::Caps;
-use crate::error::{Error, Result};
-use crate::op::{Activation, Function, Op, OpKind};
+use crate::error::Result;
+use crate::op::{Activation, Function, Op, OpKind, Operand};
 use crate::registry::Unsupported;
+
+/// What `Args` begins with.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct Operands {
+    a: Matrix,
+    b: Matrix,
+    out: Matrix,
+}
+
+/// What it ends with.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct Rest {
+    sizes: RowSizes,
+    pieces: i32,
+    n: i32,
+    scale: f32,
+    shift: f32,
+    reserved: i32,
+}
 
 /// `Args`
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 struct Args {
-    a: Matrix,
-    b: Matrix,
-    out: Matrix,
-    sizes: RowSizes,
-    n: i32,
-    function: i32,
-    activation: i32,
-    scale: f32,
-    shift: f32,
+    operands: Operands,
+    rest: Rest,
+}
+
+/// `Args` where the result is quantised.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct QuantizingArgs {
+    operands: Operands,
+    to: Blocks,
+    rest: Rest,
 }
 
 /// `cuda.elementwise`
 pub(super) const ELEMENTWISE: RowKernel = RowKernel {
     name: "cuda.elementwise",
-    summary: "a block a row, in f32",
+    summary: "a block a piece of a row, eight elements a thread, in f32",
     op: OpKind::Elementwise,
-    entry: "elementwise",
-    program,
-    rows: |op| match op {
-        Op::Elementwise(op) => Some(&op.out),
-        _ => None,
-    },
     supports,
-    bind,
+    launch,
 };
 
-pub(super) fn program() -> Program {
+fn program(function: Function, quantizing: Option<Quantizing>) -> Program {
+    let activation = match function {
+        Function::Activation(f) | Function::Gate(f) => f,
+        _ => Activation::Identity,
+    };
     let source = include_str!("../../../kernels/elementwise.cu");
-    Program { name: "elementwise.cu", source, defines: Vec::new() }
+    let mut defines =
+        vec![("FUNCTION", code(function)), ("ACTIVATION", activation_code(activation) as u32)];
+    defines.extend(quantizing.into_iter().flat_map(Quantizing::defines));
+    Program { name: "elementwise.cu", source, defines }
+}
+
+/// Every program.
+pub(super) fn programs() -> Vec<Program> {
+    let plain = [
+        Function::Neg,
+        Function::Abs,
+        Function::Exp,
+        Function::Ln,
+        Function::Sqrt,
+        Function::Rsqrt,
+        Function::Recip,
+        Function::Tanh,
+        Function::Sigmoid,
+        Function::Add,
+        Function::Sub,
+        Function::Mul,
+        Function::Div,
+        Function::Max,
+        Function::Min,
+        Function::Affine { scale: 1.0, shift: 0.0 },
+    ];
+    let pointwise = Activation::ALL.into_iter().filter(|f| !f.is_gated());
+    let pointwise = pointwise.map(Function::Activation);
+    let gates = Activation::ALL.into_iter().filter(|f| f.is_gated()).map(Function::Gate);
+    let all = plain.into_iter().chain(pointwise).chain(gates.clone());
+    let quantized = gates.flat_map(|gate| Quantizing::all().map(move |q| program(gate, Some(q))));
+    all.map(|function| program(function, None)).chain(quantized).collect()
 }
 
 fn supports(op: &Op, caps: &Caps) -> Result<(), Unsupported> {
     let Op::Elementwise(op) = op else { return Err(Unsupported::because("not elementwise")) };
     op.b.iter().chain([&op.a]).try_for_each(require_readable)?;
-    require_writable(&op.out, caps)
+    match &op.out {
+        Operand::Dense(_) => require_writable(&op.out, caps),
+        Operand::Scaled(to) => Quantizing::new(to, op.quantizer, None).supports(to, caps),
+    }
 }
 
-fn bind(op: &Op, rows: &mut Rows<'_, '_, '_>) -> Result<Vec<u8>> {
-    let Op::Elementwise(op) = op else {
-        return Err(Error::kernel(ELEMENTWISE.name, "not elementwise"));
-    };
+fn launch(op: &Op, run: &mut Run<'_, '_, '_>) -> Result<()> {
+    let Op::Elementwise(op) = op else { return Err(other_op(ELEMENTWISE.name)) };
+    let inputs: Vec<_> = [Some(&op.a), op.b.as_ref()].into_iter().flatten().collect();
+    let (out, inputs) = in_long_rows(&op.out, &inputs);
+    let rows = Rows::of(out.dims());
+    let (a, b) = (run.read("a", inputs.first(), &rows)?, run.read("b", inputs.get(1), &rows)?);
     let (scale, shift) = match op.function {
         Function::Affine { scale, shift } => (scale as f32, shift as f32),
         _ => (1.0, 0.0),
     };
-    let activation = match op.function {
-        Function::Activation(f) | Function::Gate(f) => f,
-        _ => Activation::Identity,
+    let rest =
+        Rest { sizes: rows.sizes, pieces: rows.pieces, n: rows.n, scale, shift, reserved: 0 };
+    let plain = program(op.function, None);
+    let Operand::Scaled(to) = &out else {
+        let out = run.write("out", Some(&out), &rows)?;
+        let args = Args { operands: Operands { a, b, out }, rest };
+        return run.run(&plain, "elementwise", rows.blocks(), &args);
     };
-    let args = Args {
-        a: rows.read("a", Some(&op.a))?,
-        b: rows.read("b", op.b.as_ref())?,
-        out: rows.write("out", Some(&op.out))?,
-        sizes: rows.sizes,
-        n: rows.n,
-        function: code(op.function),
-        activation: activation_code(activation),
-        scale,
-        shift,
-    };
-    Ok(bytemuck::bytes_of(&args).to_vec())
+    let quantizing = Quantizing::new(to, op.quantizer, None);
+    let dst = quantizing.bind(run, "out", to)?;
+    if matches!(op.function, Function::Gate(_)) {
+        let operands = Operands { a, b, out: Matrix::default() };
+        let args = QuantizingArgs { operands, to: dst, rest };
+        let program = program(op.function, Some(quantizing));
+        let shape = [rows.blocks(), THREADS as usize];
+        quantizing.run(run, &program, ["note_values", "quantize_values"], shape, &args)?;
+    } else {
+        // Seldom done: by way of memory.
+        let bytes = rows.count.saturating_mul(rows.n as usize) * size_of::<f32>();
+        let between = Matrix::f32_rows(run.call.scratch(bytes, "values to quantise")?, &to.dims);
+        let args = Args { operands: Operands { a, b, out: between }, rest };
+        run.run(&plain, "elementwise", rows.blocks(), &args)?;
+        quantizing.rows(run, between, dst, &rows)?;
+    }
+    dst.check(run, to)
 }
 
 /// The number of a function in the source.
-fn code(function: Function) -> i32 {
+fn code(function: Function) -> u32 {
     match function {
         Function::Neg => 0,
         Function::Abs => 1,

@@ -103,7 +103,12 @@ impl Driver for Emulator {
     }
 
     fn session<'s, 'a: 's>(&'s self) -> Box<dyn Session<'a> + 's> {
-        Box::new(EmulatedSession { emulator: self, machine: Machine::new(), outputs: Vec::new() })
+        Box::new(EmulatedSession {
+            emulator: self,
+            machine: Machine::new(),
+            outputs: Vec::new(),
+            scratch: Vec::new(),
+        })
     }
 }
 
@@ -112,6 +117,7 @@ struct EmulatedSession<'s, 'a> {
     emulator: &'s Emulator,
     machine: Machine,
     outputs: Vec<(DevicePtr, &'a mut [u8])>,
+    scratch: Vec<DevicePtr>,
 }
 
 impl EmulatedSession<'_, '_> {
@@ -124,6 +130,13 @@ impl EmulatedSession<'_, '_> {
         let start = base.offset(skew);
         self.machine.write(start, bytes).map_err(error)?;
         Ok((base, start))
+    }
+
+    /// Scratch memory that begins at an address.
+    fn scratch_at(&self, address: u64) -> Result<DevicePtr, String> {
+        let mut all = self.scratch.iter().copied();
+        let found = all.find(|scratch| scratch.address() == address);
+        found.ok_or_else(|| format!("no scratch memory begins at {address:#x}"))
     }
 
     /// Bytes that kernels may not write.
@@ -157,7 +170,17 @@ impl<'a> Session<'a> for EmulatedSession<'_, 'a> {
 
     fn scratch(&mut self, bytes: usize, label: &str) -> Result<u64, String> {
         let base = self.machine.alloc_named(bytes as u64, label).map_err(|e| e.to_string())?;
+        self.scratch.push(base);
         Ok(base.address())
+    }
+
+    fn clear(&mut self, address: u64, bytes: usize) -> Result<(), String> {
+        let zeros = vec![0; bytes];
+        self.machine.write(self.scratch_at(address)?, &zeros).map_err(|e| e.to_string())
+    }
+
+    fn fetch(&mut self, address: u64, into: &mut [u8]) -> Result<(), String> {
+        self.machine.read(self.scratch_at(address)?, into).map_err(|e| e.to_string())
     }
 
     fn launch(

@@ -12,14 +12,19 @@ use crate::memory::Region;
 use crate::registry::Launch;
 
 /// What kernel sources can include.
-const HEADERS: [(&str, &str); 7] = [
+const HEADERS: [(&str, &str); 12] = [
+    ("blocks.cuh", include_str!("../../../kernels/include/blocks.cuh")),
     ("epilogue.cuh", include_str!("../../../kernels/include/epilogue.cuh")),
+    ("index.cuh", include_str!("../../../kernels/include/index.cuh")),
     ("load.cuh", include_str!("../../../kernels/include/load.cuh")),
     ("mma.cuh", include_str!("../../../kernels/include/mma.cuh")),
     ("numbers.cuh", include_str!("../../../kernels/include/numbers.cuh")),
+    ("order.cuh", include_str!("../../../kernels/include/order.cuh")),
     ("ptx.cuh", include_str!("../../../kernels/include/ptx.cuh")),
+    ("quantize.cuh", include_str!("../../../kernels/include/quantize.cuh")),
     ("rows.cuh", include_str!("../../../kernels/include/rows.cuh")),
     ("scales.cuh", include_str!("../../../kernels/include/scales.cuh")),
+    ("views.cuh", include_str!("../../../kernels/include/views.cuh")),
 ];
 
 /// A CUDA source, and the macros that make it the kernel that is needed.
@@ -152,6 +157,22 @@ impl Call<'_, '_> {
     pub fn scratch(&mut self, bytes: usize, label: &str) -> Result<u64> {
         let address = self.session.scratch(bytes, label);
         address.map_err(|problem| Error::kernel(self.kernel, problem))
+    }
+
+    /// The same, of zeros: for what kernels count up, or report.
+    pub fn zeros(&mut self, bytes: usize, label: &str) -> Result<u64> {
+        let address = self.scratch(bytes, label)?;
+        let cleared = self.session.clear(address, bytes);
+        cleared.map_err(|problem| Error::kernel(self.kernel, problem))?;
+        Ok(address)
+    }
+
+    /// Waits for the kernels so far; the number that they left in scratch memory.
+    pub fn fetch(&mut self, address: u64) -> Result<u64> {
+        let mut bytes = [0; size_of::<u64>()];
+        let fetched = self.session.fetch(address, &mut bytes);
+        fetched.map_err(|problem| Error::kernel(self.kernel, problem))?;
+        Ok(u64::from_ne_bytes(bytes))
     }
 
     /// Runs an entry of a module whose one parameter is a struct, given by its bytes.

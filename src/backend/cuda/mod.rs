@@ -16,21 +16,29 @@
 //!
 //! [`Device::emulated`]: crate::Device::emulated
 
+mod arg_reduce;
 mod args;
 mod attention;
 mod cache;
+mod convert;
 mod driver;
 mod elementwise;
 mod emulated;
 mod epilogue;
+mod gather;
 mod gemm;
 mod gpu;
 mod norm;
 mod nvrtc;
+mod quantize;
 mod recorded;
+mod reduce;
+mod rope;
 mod rows;
 mod softmax;
 mod source;
+mod top_k;
+mod views;
 
 use std::sync::Arc;
 
@@ -49,7 +57,18 @@ pub fn kernels(gpu: &Arc<Gpu>) -> impl Iterator<Item = Arc<dyn Kernel>> {
     let gemm = gemm::Family::ALL.map(|family| gemm::GemmKernel::new(family, gpu.clone()));
     let gemm = gemm.into_iter().map(|kernel| Arc::new(kernel) as Arc<dyn Kernel>);
     let attention = attention::AttentionKernel::new(gpu.clone());
-    let rows = [norm::NORM, softmax::SOFTMAX, elementwise::ELEMENTWISE];
+    let rows = [
+        convert::CONVERT,
+        quantize::QUANTIZE,
+        norm::NORM,
+        elementwise::ELEMENTWISE,
+        gather::GATHER,
+        rope::ROPE,
+        softmax::SOFTMAX,
+        reduce::REDUCE,
+        arg_reduce::ARG_REDUCE,
+        top_k::TOP_K,
+    ];
     let rows = rows.map(|kernel| Registered::new(kernel, gpu.clone()));
     let rows = rows.into_iter().map(|kernel| Arc::new(kernel) as Arc<dyn Kernel>);
     gemm.chain([Arc::new(attention) as Arc<dyn Kernel>]).chain(rows)
@@ -57,6 +76,19 @@ pub fn kernels(gpu: &Arc<Gpu>) -> impl Iterator<Item = Arc<dyn Kernel>> {
 
 /// Every program that these kernels can ask for on such a machine, for compiling ahead.
 pub fn programs(caps: &Caps) -> Vec<Program> {
-    let rows = vec![norm::program(), softmax::program(), elementwise::program()];
-    [gemm::programs(caps), attention::programs(), rows].concat()
+    let single = vec![
+        convert::program(),
+        gather::program(),
+        rope::program(),
+        softmax::program(),
+        top_k::program(),
+    ];
+    let several = [
+        quantize::programs(),
+        norm::programs(),
+        elementwise::programs(),
+        reduce::programs(),
+        arg_reduce::programs(),
+    ];
+    [gemm::programs(caps), attention::programs(), single, several.concat()].concat()
 }

@@ -98,6 +98,15 @@ impl<'a> Session<'a> for RecordedSession<'_> {
         Ok(if bytes == 0 { 0 } else { SOMEWHERE })
     }
 
+    fn clear(&mut self, _address: u64, _bytes: usize) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn fetch(&mut self, _address: u64, into: &mut [u8]) -> Result<(), String> {
+        into.fill(0);
+        Ok(())
+    }
+
     fn launch(
         &mut self,
         module: ModuleId,

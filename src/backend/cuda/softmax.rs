@@ -4,9 +4,9 @@ use bytemuck::{Pod, Zeroable};
 
 use super::args::{Matrix, require_readable, require_writable};
 use super::gpu::Program;
-use super::rows::{RowKernel, RowSizes, Rows};
+use super::rows::{RowKernel, RowSizes, Rows, Run, other_op};
 use crate::caps::Caps;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::op::{Op, OpKind};
 use crate::registry::Unsupported;
 
@@ -27,14 +27,8 @@ pub(super) const SOFTMAX: RowKernel = RowKernel {
     name: "cuda.softmax",
     summary: "a block a row, exponentials and sums in f32",
     op: OpKind::Softmax,
-    entry: "softmax_rows",
-    program,
-    rows: |op| match op {
-        Op::Softmax(op) => Some(&op.x),
-        _ => None,
-    },
     supports,
-    bind,
+    launch,
 };
 
 pub(super) fn program() -> Program {
@@ -48,15 +42,16 @@ fn supports(op: &Op, caps: &Caps) -> Result<(), Unsupported> {
     require_writable(&op.out, caps)
 }
 
-fn bind(op: &Op, rows: &mut Rows<'_, '_, '_>) -> Result<Vec<u8>> {
-    let Op::Softmax(op) = op else { return Err(Error::kernel(SOFTMAX.name, "not a softmax")) };
+fn launch(op: &Op, run: &mut Run<'_, '_, '_>) -> Result<()> {
+    let Op::Softmax(op) = op else { return Err(other_op(SOFTMAX.name)) };
+    let rows = Rows::of(op.x.dims());
     let args = Args {
-        x: rows.read("x", Some(&op.x))?,
-        out: rows.write("out", Some(&op.out))?,
+        x: run.read("x", Some(&op.x), &rows)?,
+        out: run.write("out", Some(&op.out), &rows)?,
         sizes: rows.sizes,
         n: rows.n,
         log: op.log.into(),
         scale: op.scale,
     };
-    Ok(bytemuck::bytes_of(&args).to_vec())
+    run.run(&program(), "softmax_rows", rows.count, &args)
 }

@@ -15,7 +15,7 @@ use crate::op::{Operand, Scaled};
 #[repr(C)]
 pub(super) struct Scales {
     address: u64,
-    tensor: u64,
+    pub tensor: u64,
     batch: [i64; BATCH_RANK],
     rows: i32,
     cols: i32,
@@ -27,7 +27,7 @@ pub(super) struct Scales {
 
 impl Scales {
     /// No scales.
-    const NONE: Scales = Scales {
+    pub const NONE: Scales = Scales {
         address: 0,
         tensor: 0,
         batch: [0; BATCH_RANK],
@@ -49,6 +49,11 @@ pub(super) struct Source {
 }
 
 impl Source {
+    /// Plain elements.
+    pub fn plain(matrix: Matrix) -> Self {
+        Source { matrix, scales: Scales::NONE }
+    }
+
     /// An input as the matrices `dims` (batch sizes, rows, columns) of an operation. Blocks run
     /// along rows as they are stored, which is what the result means for them: a transposed
     /// one is transposed here too.
@@ -60,11 +65,10 @@ impl Source {
     ) -> Result<Self> {
         match operand {
             Operand::Dense(_) => {
-                let matrix = Matrix::bind(call, arg, operand, Access::Read, dims)?;
-                Ok(Source { matrix, scales: Scales::NONE })
+                Ok(Self::plain(Matrix::bind(call, arg, operand, Access::Read, dims)?))
             }
             Operand::Scaled(scaled) => {
-                let source = Self::bind_scaled(call, arg, scaled)?;
+                let source = Self::bind_scaled(call, arg, scaled, Access::Read)?;
                 Ok(if scaled.transposed { source.transposed() } else { source })
             }
         }
@@ -75,12 +79,21 @@ impl Source {
         Source { matrix: self.matrix.transposed(), ..self }
     }
 
-    fn bind_scaled(call: &mut Call<'_, '_>, arg: &'static str, scaled: &Scaled) -> Result<Self> {
+    /// Codes and scales as they are stored.
+    pub fn bind_scaled(
+        call: &mut Call<'_, '_>,
+        arg: &'static str,
+        scaled: &Scaled,
+        access: Access,
+    ) -> Result<Self> {
         let layout = scaled.layout()?;
         let data = scaled.data.as_ref();
         let data = data.ok_or_else(|| Error::layout("launch", arg, "it has no data"))?;
         let mut bind = |region: &Region, alignment: usize| {
-            let address = call.input(region)?;
+            let address = match access {
+                Access::Read => call.input(region)?,
+                Access::Write => call.output(region)?,
+            };
             if address.is_multiple_of(alignment as u64) {
                 return Ok(address);
             }
@@ -93,6 +106,7 @@ impl Source {
             bind(&data.codes, 1)?,
             batch_strides(scaled, layout.rows() * layout.row_bytes()),
             row,
+            spec.code,
         );
         let tensor = match &data.tensor_scale {
             Some(region) => bind(region, size_of::<f32>())?,

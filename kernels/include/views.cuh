@@ -1,0 +1,21 @@
+// Elements of operands by their row-major position in some of the dimensions.
+#pragma once
+
+#include "numbers.cuh"
+
+// Dimensions, outermost first, and what each moves by, in bytes.
+struct Dimensions {
+    int count;
+    int size[6];
+    int reserved;
+    i64 stride[6];
+
+    __device__ i64 offset(int position) const {
+        i64 offset = 0;
+        for (int i = count - 1; i > 0; i--) {
+            offset += position % size[i] * stride[i];
+            position /= size[i];
+        }
+        return offset + position * stride[0];
+    }
+};
