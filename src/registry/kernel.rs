@@ -130,6 +130,9 @@ pub enum Numerics {
     /// Operands enter with the values their types say; sums are kept in f32 or wider.
     #[default]
     AsGiven,
+    /// What stands between two products is rounded to the operands' 16-bit type: attention's
+    /// weights, before they meet values.
+    RoundedIntermediates,
     /// Sums are kept in less than f32 in places.
     ReducedAccumulation,
     /// Operands are rounded to a narrower format inside the kernel.
@@ -140,6 +143,7 @@ impl fmt::Display for Numerics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Numerics::AsGiven => "as given",
+            Numerics::RoundedIntermediates => "rounded intermediates",
             Numerics::ReducedAccumulation => "reduced accumulation",
             Numerics::NarrowedOperands => "narrowed operands",
         })

@@ -11,7 +11,7 @@ use proptest::test_runner::{
 use super::alone::Alone;
 use super::blocks::all_finite;
 use super::distribution::Random;
-use super::expected::{Expected, expected};
+use super::expected::{Expected, expected_of};
 use super::operand::POISON;
 use super::ops::{BuildOp, Case, op_cases};
 use super::output::{Parts, check, with_outputs};
@@ -40,7 +40,7 @@ fn breadth(op: OpKind) -> u32 {
 const SHRINKING: u32 = 200;
 
 /// Runs every kernel of the device that `filter` picks on random operations, and compares with
-/// what is [`expected`].
+/// what is [`expected`](super::expected).
 ///
 /// Outputs and the memory around them are poisoned before each run, and only the outputs may be
 /// changed. A kernel that calls itself deterministic runs twice, over different poison, and must
@@ -141,7 +141,7 @@ impl Suite {
     fn check_op(&self, op: &Op) -> Result<(), String> {
         let mut spec = op.clone();
         let outputs = spec.outputs_mut();
-        let due = match expected(op) {
+        let due = match expected_of(op, self.info.numerics) {
             Ok(due) => due,
             Err(Error::Value { problem, .. }) => return self.must_refuse(op, &problem),
             Err(error) => return Err(error.to_string()),

@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::memory::Region;
 use crate::num::DType;
 use crate::op::{Dense, Op, Operand};
+use crate::registry::Numerics;
 use crate::{AnyTensor, Device};
 
 /// What an output must be, row-major.
@@ -56,6 +57,11 @@ impl Expected {
 /// Those of the reference: [`Error::Value`](crate::Error::Value) where the data make a kernel
 /// refuse.
 pub fn expected(op: &Op) -> Result<Vec<Expected>> {
+    expected_of(op, Numerics::AsGiven)
+}
+
+/// The same of a kernel of this class: what attention's weights may be off by depends on it.
+pub(super) fn expected_of(op: &Op, numerics: Numerics) -> Result<Vec<Expected>> {
     match op {
         Op::Gemm(op) => ops::gemm::expected(op),
         Op::GroupedGemm(op) => ops::grouped_gemm::expected(op),
@@ -63,7 +69,7 @@ pub fn expected(op: &Op) -> Result<Vec<Expected>> {
         Op::Norm(op) => ops::norm::expected(op),
         Op::Elementwise(op) => ops::elementwise::expected(op),
         Op::Gather(op) => ops::gather::expected(op),
-        Op::Attention(op) => ops::attention::expected(op),
+        Op::Attention(op) => ops::attention::expected(op, numerics),
         Op::Rope(op) => ops::rope::expected(op),
         Op::Softmax(op) => ops::softmax::expected(op),
         Op::Reduce(op) => ops::reduce::expected(op),

@@ -2,6 +2,7 @@
 //! emulator finds nothing wrong with them.
 #![cfg(all(feature = "emulator", feature = "testing"))]
 
+mod attention;
 mod compile;
 mod gemm;
 mod own_kernel;
@@ -33,7 +34,14 @@ fn conforms(arch: Arch) {
         assert!(report.passed(), "{report}");
     };
     let block_scaled = |kernel: &KernelInfo| kernel.name == "cuda.gemm.block_scaled";
-    check(30, &|kernel| !block_scaled(kernel));
+    // Each case of these is a program of its own, and not a small one.
+    let flash = |kernel: &KernelInfo| {
+        ["cuda.attention.decode", "cuda.attention.prefill"]
+            .iter()
+            .any(|n| kernel.name.starts_with(n))
+    };
+    check(30, &|kernel| !block_scaled(kernel) && !flash(kernel));
+    check(12, &flash);
     if device.caps().has(Isa::MmaBlockScaled) {
         // Few pairs of operands are of its formats: with as many draws it gets enough.
         check(50, &block_scaled);

@@ -12,10 +12,11 @@ use crate::memory::Region;
 use crate::registry::Launch;
 
 /// What kernel sources can include.
-const HEADERS: [(&str, &str); 12] = [
+const HEADERS: [(&str, &str); 14] = [
     ("blocks.cuh", include_str!("../../../kernels/include/blocks.cuh")),
     ("epilogue.cuh", include_str!("../../../kernels/include/epilogue.cuh")),
     ("index.cuh", include_str!("../../../kernels/include/index.cuh")),
+    ("keys.cuh", include_str!("../../../kernels/include/keys.cuh")),
     ("load.cuh", include_str!("../../../kernels/include/load.cuh")),
     ("mma.cuh", include_str!("../../../kernels/include/mma.cuh")),
     ("numbers.cuh", include_str!("../../../kernels/include/numbers.cuh")),
@@ -25,6 +26,7 @@ const HEADERS: [(&str, &str); 12] = [
     ("rows.cuh", include_str!("../../../kernels/include/rows.cuh")),
     ("scales.cuh", include_str!("../../../kernels/include/scales.cuh")),
     ("views.cuh", include_str!("../../../kernels/include/views.cuh")),
+    ("weights.cuh", include_str!("../../../kernels/include/weights.cuh")),
 ];
 
 /// A CUDA source, and the macros that make it the kernel that is needed.

@@ -56,7 +56,6 @@ use rows::Registered;
 pub fn kernels(gpu: &Arc<Gpu>) -> impl Iterator<Item = Arc<dyn Kernel>> {
     let gemm = gemm::Family::ALL.map(|family| gemm::GemmKernel::new(family, gpu.clone()));
     let gemm = gemm.into_iter().map(|kernel| Arc::new(kernel) as Arc<dyn Kernel>);
-    let attention = attention::AttentionKernel::new(gpu.clone());
     let rows = [
         convert::CONVERT,
         quantize::QUANTIZE,
@@ -71,7 +70,7 @@ pub fn kernels(gpu: &Arc<Gpu>) -> impl Iterator<Item = Arc<dyn Kernel>> {
     ];
     let rows = rows.map(|kernel| Registered::new(kernel, gpu.clone()));
     let rows = rows.into_iter().map(|kernel| Arc::new(kernel) as Arc<dyn Kernel>);
-    gemm.chain([Arc::new(attention) as Arc<dyn Kernel>]).chain(rows)
+    gemm.chain(attention::kernels(gpu)).chain(rows)
 }
 
 /// Every program that these kernels can ask for on such a machine, for compiling ahead.
@@ -90,5 +89,5 @@ pub fn programs(caps: &Caps) -> Vec<Program> {
         reduce::programs(),
         arg_reduce::programs(),
     ];
-    [gemm::programs(caps), attention::programs(), single, several.concat()].concat()
+    [gemm::programs(caps), attention::programs(caps), single, several.concat()].concat()
 }

@@ -6,8 +6,10 @@ use super::BuildOp;
 use super::softmax::Weights;
 use crate::Device;
 use crate::error::Result;
+use crate::format::Format;
 use crate::num::DType;
 use crate::op::{Attention, KvLayout, Mask, Op, Operand};
+use crate::registry::Numerics;
 use crate::testing::bounds::{TINY_F32, U_F32, gamma};
 use crate::testing::expected::{Expected, decoded, in_f64, indices, values_opt};
 use crate::testing::functions::{Approx, ELEMENTARY, Precision};
@@ -57,13 +59,23 @@ pub struct AttentionCase {
 pub fn attention_cases() -> impl Strategy<Value = AttentionCase> {
     let len = || prop_oneof![0usize..5, 30usize..36, 60usize..70];
     let shape = (1usize..3, len(), len(), 1usize..3, 1usize..4);
-    let widths = (prop::sample::select(vec![1usize, 8, 16, 20, 33]), 1usize..20);
+    // Those of models, now and then.
+    let widths = prop_oneof![
+        5 => (prop::sample::select(vec![1usize, 8, 16, 20, 33]), 1usize..20),
+        1 => prop::sample::select(vec![(64, 64), (80, 80), (96, 96), (128, 128), (192, 128)]),
+    ];
     let narrow = || prop::sample::select(vec![DType::F32, DType::BF16, DType::F16]);
     let q = prop_oneof![8 => narrow().prop_map(Kind::Plain), 1 => Kind::any()];
     let out =
         prop_oneof![3 => narrow(), 1 => prop::sample::select(vec![DType::F8E4M3, DType::F64])];
     let kv = prop_oneof![2 => Kind::any().prop_map(|kind| (kind, kind)), 1 => (Kind::any(), Kind::any())];
-    let kinds = (q, kv, out, prop::option::of(narrow()));
+    // Queries of 16 bits, and keys and values that they hold or that expand to them.
+    let half = prop::sample::select(vec![DType::BF16, DType::BF16, DType::F16]);
+    let halves = (half, Kind::blocks(), any::<[bool; 2]>()).prop_map(|(half, blocks, [k, v])| {
+        let of = |in_blocks: bool| if in_blocks { blocks } else { Kind::Plain(half) };
+        (Kind::Plain(half), (of(k), of(v)))
+    });
+    let kinds = (prop_oneof![2 => (q, kv), 1 => halves], out, prop::option::of(narrow()));
     let option = prop::option::of(1usize..20);
     let mask = (option, prop::sample::select(vec![None, Some(0usize), Some(2)]));
     let scale = prop_oneof![3 => Just(None), 1 => Just(Some(0.25f32)), 1 => Just(Some(-0.1))];
@@ -77,7 +89,7 @@ pub fn attention_cases() -> impl Strategy<Value = AttentionCase> {
     let packing = (prop::bool::weighted(0.3), kv_layout, prop::sample::select(&INDICES[..]));
     let values = (Layout::each(), Source::any());
     (shape, widths, kinds, mask, extras, packing, values).prop_map(
-        |(shape, (d, d_v), (q, (k, v), out, lse), (window, ahead), extras, packing, values)| {
+        |(shape, (d, d_v), ((q, (k, v)), out, lse), (window, ahead), extras, packing, values)| {
             let (batch, q_len, kv_len, kv_heads, group) = shape;
             let (softcap, sinks, alibi, scale) = extras;
             let (packed, kv, index) = packing;
@@ -181,13 +193,17 @@ impl BuildOp for AttentionCase {
 
 /// Errors of the scores through the softmax ([`Weights`]), and of the weighted sum of values, query
 /// by query.
-pub(in crate::testing) fn expected(op: &Attention) -> Result<Vec<Expected>> {
+pub(in crate::testing) fn expected(op: &Attention, numerics: Numerics) -> Result<Vec<Expected>> {
     let values = in_f64(op.clone())?;
+    let (mut k, mut v) = (decoded(&op.k, Precision::F32)?, decoded(&op.v, Precision::F32)?);
+    hold_in_bf16(&mut k, &op.k);
+    hold_in_bf16(&mut v, &op.v);
     let rows = Rows {
         op,
+        rounding: Rounding::of(op, numerics),
         q: decoded(&op.q, Precision::F32)?,
-        k: decoded(&op.k, Precision::F32)?,
-        v: decoded(&op.v, Precision::F32)?,
+        k,
+        v,
         sinks: values_opt(op.sinks.as_ref())?,
         slopes: values_opt(op.alibi.as_ref())?,
     };
@@ -220,8 +236,55 @@ pub(in crate::testing) fn expected(op: &Attention) -> Result<Vec<Expected>> {
     Ok(expected)
 }
 
+/// MXFP8 values are exact in bf16, but for those below its smallest normal number: matrix
+/// instructions get them rounded to a multiple of 2⁻¹³³.
+fn hold_in_bf16(values: &mut [Approx], operand: &Operand) {
+    if operand
+        .as_scaled()
+        .is_some_and(|s| matches!(s.format, Format::Mxfp8E4M3 | Format::Mxfp8E5M2))
+    {
+        let step = DType::BF16.min_positive();
+        for x in values {
+            // A multiple stays as it is.
+            x.error += if x.value % step == 0.0 { 0.0 } else { step / 2.0 };
+        }
+    }
+}
+
+/// What weights lose before they meet values.
+#[derive(Clone, Copy)]
+struct Rounding {
+    /// Relative.
+    relative: f64,
+    /// Of the largest weight: below the type's smallest step.
+    floor: f64,
+    /// Roundings of scores, which are in units of ln 2.
+    of_scores: f64,
+}
+
+impl Rounding {
+    fn of(op: &Attention, numerics: Numerics) -> Self {
+        let half = op.q.dtype().filter(|dtype| matches!(dtype, DType::BF16 | DType::F16));
+        match half {
+            Some(half) if numerics == Numerics::RoundedIntermediates => Rounding {
+                relative: half.unit_roundoff().unwrap_or(0.0),
+                floor: half.min_positive() / 2.0,
+                // That of log2(e), of a product with it, and of their difference.
+                of_scores: 4.0 * U_F32,
+            },
+            _ => Rounding { relative: 0.0, floor: 0.0, of_scores: 0.0 },
+        }
+    }
+
+    fn of_weight(self, p: f64) -> f64 {
+        // Nothing of what may be infinite.
+        if self.relative == 0.0 { 0.0 } else { self.relative * p + self.floor }
+    }
+}
+
 struct Rows<'a> {
     op: &'a Attention,
+    rounding: Rounding,
     q: Vec<Approx>,
     k: Vec<Approx>,
     v: Vec<Approx>,
@@ -258,7 +321,9 @@ impl Rows<'_> {
                 if v.value == 0.0 {
                     continue;
                 }
-                let moved = weights.error(*z, p) * (v.value.abs() + v.error) + p * v.error;
+                let exact_p = weights.error(*z, p);
+                let rounded = self.rounding.of_weight(p + exact_p);
+                let moved = (exact_p + rounded) * (v.value.abs() + v.error) + p * v.error;
                 // n sums and products; an online softmax rescales them every few keys.
                 let rounding = gamma(2 * n + 8) * p * (v.value.abs() + v.error);
                 *error += moved + rounding + TINY_F32;
@@ -283,7 +348,8 @@ impl Rows<'_> {
         let mut error = 0.0;
         if s.is_finite() {
             let size: f64 = pairs().map(|(q, k)| (q.value * k.value).abs()).sum();
-            error = scale.abs() * (gamma(d + 4) * size + d as f64 * TINY_F32) + TINY_F32;
+            let lost: f64 = pairs().map(|(q, k)| q.value.abs() * k.error).sum();
+            error = scale.abs() * (gamma(d + 4) * size + lost + d as f64 * TINY_F32) + TINY_F32;
         }
         if let Some(cap) = self.op.softcap.map(f64::from) {
             // max t·tanh′(t) = 0.448 times the quotient's u.
@@ -294,6 +360,9 @@ impl Rows<'_> {
         if let Some(bias) = bias {
             s += bias;
             error += U_F32 * (bias.abs() + s.abs() + error);
+        }
+        if self.rounding.of_scores > 0.0 {
+            error += self.rounding.of_scores * (s.abs() + error);
         }
         Approx { value: s, error: if s.is_finite() { error } else { 0.0 } }
     }

@@ -21,8 +21,8 @@ use crate::caps::{Caps, Isa};
 use crate::error::{Error, Result};
 use crate::op::{Gemm, GemmSizes, Op, OpKind, Operand};
 use crate::registry::{Cost, Kernel, KernelInfo, Launch, Numerics, Unsupported};
-pub(super) use plan::Family;
 use plan::Plan;
+pub(super) use plan::{CHUNK, Family, Mma, Way};
 use tile::Tile;
 
 /// `Args`

@@ -10,7 +10,7 @@ use crate::op::Operand;
 use crate::registry::Unsupported;
 
 /// Bytes of the chunks that are copied asynchronously.
-const CHUNK: i64 = 16;
+pub(in crate::backend::cuda) const CHUNK: i64 = 16;
 
 /// Instructions that a registry entry stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Family {
 
 /// The matrix instruction, by its number in `mma.cuh`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mma {
+pub(in crate::backend::cuda) enum Mma {
     Bf16 = 0,
     F16 = 1,
     Fp8 = 2,
@@ -81,11 +81,27 @@ impl Mma {
 
 /// How an operand becomes what is multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+pub(in crate::backend::cuda) enum Way {
     /// As it is.
     AsIs,
     /// Decoded to 16-bit elements, by the number in `load.cuh`.
     Decoded(u32),
+}
+
+impl Way {
+    /// The way of an operand to 16-bit elements that hold it exactly.
+    pub fn to_half(operand: &Operand, half: Mma) -> Option<Self> {
+        Values::of(operand).to_half(half)
+    }
+
+    /// The number in `load.cuh` for an operand whose rows are contiguous and aligned, or not.
+    pub fn load(self, aligned: bool) -> u32 {
+        match self {
+            Way::Decoded(number) => number,
+            Way::AsIs if aligned => COPY,
+            Way::AsIs => GATHER,
+        }
+    }
 }
 
 /// `Load` of `load.cuh`.

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::args::{Matrix, code, require_readable, require_writable, sizes_fit};
-use super::driver::Grid;
-use super::gpu::{Gpu, Program};
+use crate::backend::cuda::args::{Matrix, code, require_readable, require_writable, sizes_fit};
+use crate::backend::cuda::driver::Grid;
+use crate::backend::cuda::gpu::{Gpu, Program};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::memory::Access;
@@ -159,7 +159,7 @@ impl KeyPlan {
 /// The source for types of keys and values, and for elements of keys and values.
 fn program(types: [u32; 2], elements: [usize; 2]) -> Program {
     let [d, d_v] = elements.map(|n| n.div_ceil(LANES).next_power_of_two() as u32);
-    let source = include_str!("../../../kernels/attention.cu");
+    let source = include_str!("../../../../kernels/attention.cu");
     let defines =
         vec![("K_TYPE", types[0]), ("V_TYPE", types[1]), ("D_REGS", d), ("D_V_REGS", d_v)];
     Program { name: "attention.cu", source, defines }

@@ -1,0 +1,518 @@
+// O = softmax(c(scale * Q K^T) + bias) V, on tensor cores, softmax online.
+//
+//            keys -->  tiles of KEYS in shared memory, the next one copied meanwhile
+//          +--------+--------+   A block takes ROWS rows, which are queries of all heads that
+//     ROWS | warp_n |        |   share a key head, heads innermost. WARPS_M x WARPS_N warps: a
+//          |   0    |   1    |   warp has rows in m16 fragments and its part of each tile's keys;
+//          +--------+--------+   its largest score, sum and weighted values stay in registers.
+// The WARPS_N parts are joined at the end, always in the same order; so are pieces of SPLIT keys
+// that blocks of their own take, by a second kernel. Tiles begin at multiples of KEYS, so that a
+// row's result depends on nothing but its sequence.
+// Limited by matrix instructions where rows fill the tile, else by reading keys and values once.
+#include "keys.cuh"
+#include "weights.cuh"
+
+// Rows that a block takes, of some keys.
+struct Tile {
+    int query, queries;  // the first row of q of the sequence, and how many there are
+    int kv_len, runs;    // of the sequence; where its runs begin
+    int row;             // the first of (query, head) pairs
+    int begin, end;      // keys: from a multiple of KEYS
+    int piece;           // where its part of the result goes; -1 where it is the whole
+};
+
+// Pieces that make the result of a tile's rows.
+struct Joint {
+    int query, queries;
+    int row;
+    int piece, pieces;
+    int reserved[3];
+};
+
+struct Args {
+    Matrix q, k, v, sinks, alibi, lse, out;  // rows are heads
+    Scales k_scales, v_scales;
+    const Tile* tiles;
+    const Joint* joints;
+    const Run* runs;
+    float* parts;  // of pieces: for each key head and row the values, largest score and sum
+    int ahead, window;
+    int kv_heads, group, d, d_v;
+    int q_rows;  // rows of q of one outermost index
+    int run, run_shift;
+    int q_chunks;  // whether rows of q are contiguous, chunks aligned
+    float scale, softcap;
+};
+
+constexpr int KEYS = TILE_KEYS;
+constexpr int THREADS = 32 * WARPS_M * WARPS_N;
+constexpr int ROWS = 16 * FRAGS_M * WARPS_M;
+constexpr int WARP_KEYS = KEYS / WARPS_N;
+constexpr int FRAGS_S = WARP_KEYS / 8, FRAGS_V = D_V / 8;
+constexpr int STAGES = 2;
+constexpr int K_TILE = KEYS * pitch(D), V_TILE = KEYS * pitch(D_V);
+constexpr int STAGE = K_TILE + V_TILE + (K_SCALED ? KEYS * 4 : 0);
+// Queries stay in registers, where what is decoded leaves room; else they are read for each tile.
+constexpr bool KEEP_Q = FRAGS_M * D <= 128 && K_LOAD == COPY && V_LOAD == COPY;
+static_assert(WARP_KEYS % 16 == 0, "weights of 16 keys are a fragment");
+
+// Which query and head a row of a tile is.
+struct Row {
+    int query, head;
+    bool there;
+
+    __device__ Row(const Args& args, int queries, int row, int kv_head) {
+        there = row < queries * args.group;
+        row = min(row, queries * args.group - 1);
+        query = row / args.group;
+        head = kv_head * args.group + row % args.group;
+    }
+};
+
+// A row's position among the keys.
+__device__ inline int position_of(const Tile& tile, int query) {
+    return query + tile.kv_len - tile.queries;
+}
+
+__device__ inline void load_queries(u8* to, const Args& args, const Tile& tile, int kv_head) {
+    constexpr int ROW = D / 8;
+    for (int i = threadIdx.x; i < ROWS * ROW; i += THREADS) {
+        const Row row(args, tile.queries, tile.row + i / ROW, kv_head);
+        const int at = tile.query + row.query, col = i % ROW * 8;
+        const u8* from = args.q.data + at / args.q_rows * args.q.batch[2] +
+                         at % args.q_rows * args.q.batch[3] + row.head * args.q.row +
+                         col * args.q.col;
+        Fetched chunk = {};
+        if (row.there) {
+            if (args.q_chunks && col + 8 <= args.d) {
+                *(uint4*)chunk.words = *(const uint4*)from;
+            } else if (col < args.d) {
+                gather(chunk, from, args.q.col, 0, args.d - col);
+            }
+        }
+        *(uint4*)(to + i / ROW * pitch(D) + i % ROW * CHUNK) = decoded<COPY>(chunk);
+    }
+}
+
+// What a warp has of its rows: 0 and 1 of a pair are rows g and g + 8 of a fragment.
+struct State {
+    float values[FRAGS_M][FRAGS_V][4];
+    float largest[FRAGS_M][2], sum[FRAGS_M][2];
+};
+
+// A warp's rows of the tile.
+struct WarpRows {
+    const Args& args;
+    const Tile& tile;
+    int local;  // the first that the lane has something of
+    int position[FRAGS_M][2];
+
+    __device__ WarpRows(const Args& args, const Tile& tile, int first)
+        : args(args), tile(tile), local(first + threadIdx.x % 32 / 4) {
+#pragma unroll
+        for (int i = 0; i < FRAGS_M * 2; i++)
+            position[i / 2][i % 2] = position_of(tile, row(i).query);
+    }
+
+    __device__ Row row(int i) const {
+        return Row(args, tile.queries, tile.row + local + i * 8, blockIdx.x % args.kv_heads);
+    }
+
+    // That of its bias; not kept, since registers are short.
+    __device__ float slope(int i) const {
+        if (!args.alibi.data) return 0.0f;
+        return SCORE * load(args.alibi.dtype, args.alibi.data + row(i).head * args.alibi.col);
+    }
+
+    __device__ int first() const { return position[0][0]; }
+    __device__ int last() const { return position[FRAGS_M - 1][1]; }
+};
+
+// The scores of a warp's rows and the keys of its part of a tile, before scale and mask.
+__device__ inline void multiply(float (&s)[FRAGS_M][FRAGS_S][4], u32 queries, u32 keys,
+                                const u32 (&kept)[KEEP_Q ? D / 16 : 1][FRAGS_M][4]) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int step = 0; step < D / 16; step++) {
+        u32 a[FRAGS_M][4];
+#pragma unroll
+        for (int i = 0; i < FRAGS_M; i++) {
+            if (KEEP_Q) {
+#pragma unroll
+                for (int r = 0; r < 4; r++) a[i][r] = kept[KEEP_Q ? step : 0][i][r];
+            } else {
+                load_matrices(a[i], queries + (16 * i + lane % 16) * pitch(D) +
+                                        (2 * step + lane / 16) * CHUNK);
+            }
+        }
+#pragma unroll
+        for (int j = 0; j < FRAGS_S; j += 2) {
+            u32 b[4];
+            load_matrices(b, keys + (8 * j + lane / 16 * 8 + lane % 8) * pitch(D) +
+                                 (2 * step + lane / 8 % 2) * CHUNK);
+#pragma unroll
+            for (int i = 0; i < FRAGS_M; i++) {
+                mma(s[i][j], a[i], b[0], b[1]);
+                mma(s[i][j + 1], a[i], b[2], b[3]);
+            }
+        }
+    }
+}
+
+// Scale, bound, bias and mask; `first` is the warp's first key.
+__device__ inline void finish_scores(float (&s)[FRAGS_M][FRAGS_S][4], const Args& args,
+                                     const WarpRows& rows, const Mask& mask, bool masked, int first,
+                                     const float* factors, float scale) {
+    const int col = threadIdx.x % 4 * 2;
+    // Scores are in units of 1 / SCORE.
+    const float unit = SOFTCAP ? scale : scale * SCORE;
+#pragma unroll
+    for (int i = 0; i < FRAGS_M * 2; i++) {
+        const int position = rows.position[i / 2][i % 2];
+        const float slope = rows.slope(i);
+#pragma unroll
+        for (int j = 0; j < FRAGS_S * 2; j++) {
+            float& x = s[i / 2][j / 2][i % 2 * 2 + j % 2];
+            const int local = j / 2 * 8 + col + j % 2, key = first + local;
+            x = K_SCALED ? scaled(x, factors[local], unit) : x * unit;
+#if SOFTCAP
+            x = args.softcap * SCORE * tanhf(x / args.softcap);
+#endif
+            if (args.alibi.data) x += slope * (float)(key - position);
+            if (masked && !mask.sees(position, key)) x = -INFINITY;
+        }
+    }
+}
+
+// Turns scores into weights, by the largest score so far.
+__device__ inline void weigh(float (&s)[FRAGS_M][FRAGS_S][4], State& state) {
+#pragma unroll
+    for (int i = 0; i < FRAGS_M; i++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const float before = state.largest[i][half];
+            float top = before;
+#pragma unroll
+            for (int j = 0; j < FRAGS_S; j++)
+                top = fmaxf(top, fmaxf(s[i][j][2 * half], s[i][j][2 * half + 1]));
+            // Four lanes share a row.
+            top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
+            top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
+            state.largest[i][half] = top;
+            const float kept = weight(before, top);
+            float sum = 0.0f;
+#pragma unroll
+            for (int j = 0; j < FRAGS_S; j++)
+#pragma unroll
+                for (int e = 2 * half; e < 2 * half + 2; e++) {
+                    s[i][j][e] = weight(s[i][j][e], top);
+                    sum += s[i][j][e];
+                }
+            // Those of the other lanes are added at the end.
+            state.sum[i][half] = state.sum[i][half] * kept + sum;
+#pragma unroll
+            for (int j = 0; j < FRAGS_V; j++) {
+                state.values[i][j][2 * half] *= kept;
+                state.values[i][j][2 * half + 1] *= kept;
+            }
+        }
+}
+
+// Adds infinities and NaN among 16 keys' values, which `b` is freed of, where rows see them.
+__device__ inline void add_non_finite(State& state, u32 (&b)[4], int frag, const WarpRows& rows,
+                                      const Mask& mask, int first) {
+    u32 above[4], below[4];
+    split_non_finite(b, above, below);
+#pragma unroll
+    for (int i = 0; i < FRAGS_M; i++) {
+        u32 seen[4];
+#pragma unroll
+        for (int r = 0; r < 4; r++) {
+            int position = rows.position[i][r % 2], key = first + r / 2 * 8 + threadIdx.x % 4 * 2;
+            seen[r] = pair_of(mask.sees(position, key), mask.sees(position, key + 1));
+        }
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            float up[4] = {}, down[4] = {};
+            mma(up, seen, above[2 * half], above[2 * half + 1]);
+            mma(down, seen, below[2 * half], below[2 * half + 1]);
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                float& x = state.values[i][frag + half][e];
+                if (up[e] > 0.0f) x += INFINITY;
+                if (down[e] > 0.0f) x -= INFINITY;
+            }
+        }
+    }
+}
+
+// Adds the weighted values of the warp's part of a tile. `odd` becomes NaN where there are
+// infinities or NaN: those must not meet the weights of rows that do not see them, so all is
+// done again, with care.
+__device__ inline void add_values(State& state, const float (&p)[FRAGS_M][FRAGS_S][4], u32 values,
+                                  const WarpRows& rows, const Mask& mask, bool careful, int first,
+                                  u32& odd) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int step = 0; step < WARP_KEYS / 16; step++) {
+        Weights weights[FRAGS_M];
+#pragma unroll
+        for (int i = 0; i < FRAGS_M; i++) weights[i].set(p[i][2 * step], p[i][2 * step + 1]);
+#pragma unroll
+        for (int j = 0; j < FRAGS_V; j += 2) {
+            u32 b[4];
+            load_transposed(b, values + (16 * step + lane % 16) * pitch(D_V) +
+                                   (j + lane / 16) * CHUNK);
+            if (careful) {
+                add_non_finite(state, b, j, rows, mask, first + 16 * step);
+            } else {
+#pragma unroll
+                for (int r = 0; r < 4; r++) odd = times_zero(b[r], odd);
+            }
+#pragma unroll
+            for (int i = 0; i < FRAGS_M; i++) {
+                weights[i].add(state.values[i][j], b[0], b[1]);
+                weights[i].add(state.values[i][j + 1], b[2], b[3]);
+            }
+        }
+    }
+}
+
+// Joins pieces of a row in order: scores above, and the sink.
+struct Join {
+    float top, total;
+
+    // The sink, or -inf, and the largest of the pieces' largest scores.
+    __device__ Join(float sink, float largest) : top(fmaxf(sink, largest)) {
+        total = weight(sink, top);
+    }
+
+    // What the values of a piece are multiplied with.
+    __device__ float add(float largest, float sum) {
+        float kept = weight(largest, top);
+        total = fmaf(sum, kept, total);
+        return kept;
+    }
+};
+
+__device__ inline float sink_of(const Args& args, int head) {
+    return args.sinks.data
+               ? SCORE * load(args.sinks.dtype, args.sinks.data + head * args.sinks.col)
+               : -INFINITY;
+}
+
+__device__ inline void store_lse(const Args& args, int query, int head, const Join& row) {
+    if (!args.lse.data) return;
+    u8* to = args.lse.data + query / args.q_rows * args.lse.batch[3] +
+             query % args.q_rows * args.lse.row + head * args.lse.col;
+    store(args.lse.dtype, to, log_sum(row.top, row.total));
+}
+
+__device__ inline void store_value(const Args& args, int query, int head, int col, float value,
+                                   float total) {
+    u8* to = args.out.data + query / args.q_rows * args.out.batch[2] +
+             query % args.q_rows * args.out.batch[3] + head * args.out.row + col * args.out.col;
+    value = total == 0.0f ? value : value / total;
+    if (args.v_scales.tensor) value = scaled(value, *args.v_scales.tensor, 1.0f);
+    store(args.out.dtype, to, value);
+}
+
+// Where a piece's row of a key head lies: d_v values, the largest score, the sum.
+__device__ inline float* part(const Args& args, int piece, int kv_head, int row) {
+    i64 at = ((i64)piece * args.kv_heads + kv_head) * ROWS + row;
+    return args.parts + at * (args.d_v + 2);
+}
+
+// Joins what the warps have, and stores it.
+__device__ inline void finish(const Args& args, const State& state, u8* shared, int warp_row) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    // Read again: registers are short before.
+    const Tile tile = args.tiles[blockIdx.x / args.kv_heads];
+    const int kv_head = blockIdx.x % args.kv_heads;
+    // Through shared memory: parts of warps are joined, and neighbouring threads store neighbours.
+    constexpr int PITCH = D_V + 4;
+    float* parts = (float*)shared;
+    float* largest = parts + WARPS_N * ROWS * PITCH;
+    float* sums = largest + WARPS_N * ROWS;
+    const int at = warp / WARPS_M * ROWS + warp_row + lane / 4;
+#pragma unroll
+    for (int i = 0; i < FRAGS_M * 2; i++) {
+        const int row = at + 8 * i;
+        float sum = state.sum[i / 2][i % 2];
+        sum += __shfl_xor_sync(~0u, sum, 1);
+        sum += __shfl_xor_sync(~0u, sum, 2);
+        if (lane % 4 == 0) {
+            largest[row] = state.largest[i / 2][i % 2];
+            sums[row] = sum;
+        }
+#pragma unroll
+        for (int j = 0; j < FRAGS_V; j++) {
+            const float* pair = state.values[i / 2][j] + i % 2 * 2;
+            *(float2*)(parts + row * PITCH + 8 * j + lane % 4 * 2) = make_float2(pair[0], pair[1]);
+        }
+    }
+    __syncthreads();
+    if (threadIdx.x < ROWS) {
+        float top = -INFINITY;
+        for (int w = 0; w < WARPS_N; w++) top = fmaxf(top, largest[w * ROWS + threadIdx.x]);
+        Join row(-INFINITY, top);
+        for (int w = 0; w < WARPS_N; w++) {
+            const int i = w * ROWS + threadIdx.x;
+            largest[i] = row.add(largest[i], sums[i]);
+        }
+        const Row of(args, tile.queries, tile.row + threadIdx.x, kv_head);
+        sums[threadIdx.x] = row.total;
+        if (tile.piece < 0) {
+            Join whole(sink_of(args, of.head), row.top);
+            const float factor = whole.add(row.top, row.total);
+            if (of.there) store_lse(args, tile.query + of.query, of.head, whole);
+            sums[threadIdx.x] = whole.total;
+            sums[ROWS * WARPS_N + threadIdx.x] = factor;
+        } else if (of.there) {
+            float* to = part(args, tile.piece, kv_head, threadIdx.x) + args.d_v;
+            to[0] = row.top;
+            to[1] = row.total;
+        }
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < ROWS * D_V; i += THREADS) {
+        const int local = i / D_V, col = i % D_V;
+        const Row row(args, tile.queries, tile.row + local, kv_head);
+        if (!row.there || col >= args.d_v) continue;
+        float value = 0.0f;
+        for (int w = 0; w < WARPS_N; w++) {
+            const int at = w * ROWS + local;
+            value = fmaf(parts[at * PITCH + col], largest[at], value);
+        }
+        if (tile.piece < 0) {
+            value *= sums[ROWS * WARPS_N + local];
+            store_value(args, tile.query + row.query, row.head, col, value, sums[local]);
+        } else {
+            part(args, tile.piece, kv_head, local)[col] = value;
+        }
+    }
+}
+
+extern "C" __global__ __launch_bounds__(THREADS, 1) void attention(
+    const __grid_constant__ Args args) {
+    extern __shared__ __align__(128) u8 shared[];
+    const Tile tile = args.tiles[blockIdx.x / args.kv_heads];
+    const int kv_head = blockIdx.x % args.kv_heads;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int warp_row = warp % WARPS_M * 16 * FRAGS_M, warp_key = warp / WARPS_M * WARP_KEYS;
+    const KeyRuns runs = {args.runs + tile.runs, args.run, args.run_shift};
+    const Mask mask = {args.ahead, args.window, tile.end};
+    KeyLoader<D, K_LOAD, KEYS, THREADS> keys(args.k, args.k_scales, runs, kv_head, args.d,
+                                             tile.end);
+    KeyLoader<D_V, V_LOAD, KEYS, THREADS> values(args.v, args.v_scales, runs, kv_head, args.d_v,
+                                                 tile.end);
+    u8* stages = shared + ROWS * pitch(D);
+    auto stage = [&](int first) { return stages + first / KEYS % STAGES * STAGE; };
+
+    load_queries(shared, args, tile, kv_head);
+    __syncthreads();
+    const u32 queries = shared_address(shared) + warp_row * pitch(D);
+    u32 kept[KEEP_Q ? D / 16 : 1][FRAGS_M][4];
+    if (KEEP_Q) {
+#pragma unroll
+        for (int step = 0; step < (KEEP_Q ? D / 16 : 1); step++)
+#pragma unroll
+            for (int i = 0; i < FRAGS_M; i++)
+                load_matrices(kept[step][i], queries + (16 * i + lane % 16) * pitch(D) +
+                                                 (2 * step + lane / 16) * CHUNK);
+    }
+    const WarpRows rows(args, tile, warp_row);
+
+    auto factors = [&](u8* of) { return (float*)(of + K_TILE + V_TILE); };
+    auto load_factors = [&](u8* to, int first) {
+        if (K_SCALED && threadIdx.x < KEYS && first < tile.end)
+            factors(to)[threadIdx.x] = keys.factor(first + threadIdx.x);
+    };
+
+    State state;
+    bool careful = false;
+#pragma unroll 1
+    while (true) {
+        u32 odd = 0;
+#pragma unroll
+        for (int i = 0; i < FRAGS_M; i++)
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                state.largest[i][half] = -INFINITY;
+                state.sum[i][half] = 0.0f;
+#pragma unroll
+                for (int j = 0; j < FRAGS_V; j++)
+                    state.values[i][j][2 * half] = state.values[i][j][2 * half + 1] = 0.0f;
+            }
+        u8* to = stage(tile.begin);
+        keys.begin(to, tile.begin);
+        keys.complete(to, tile.begin);
+        values.begin(to + K_TILE, tile.begin);
+        values.complete(to + K_TILE, tile.begin);
+        load_factors(to, tile.begin);
+        copy_async_commit();
+#pragma unroll 1
+        for (int first = tile.begin; first < tile.end; first += KEYS) {
+            copy_async_wait<0>();
+            // The tile is there for all, and all are done with the one that is replaced next.
+            __syncthreads();
+            const int next = first + KEYS, own = first + warp_key;
+            to = stage(next);
+            keys.begin(to, next);
+            if (V_LOAD == COPY) values.begin(to + K_TILE, next);
+            copy_async_commit();
+            // Rows that see the most and the fewest of the warp's keys are the outermost ones.
+            const bool none = mask.first(rows.first()) >= own + WARP_KEYS ||
+                              mask.last(rows.last()) <= own;
+            const bool some = mask.first(rows.last()) > own ||
+                              mask.last(rows.first()) < own + WARP_KEYS;
+            const bool live = !__all_sync(~0u, none), masked = __any_sync(~0u, some);
+            // There is nothing to put for others either.
+            if (!live && K_LOAD == COPY && V_LOAD == COPY) continue;
+            u8* now = stage(first);
+            float s[FRAGS_M][FRAGS_S][4] = {};
+            if (live) {
+                multiply(s, queries, shared_address(now) + warp_key * pitch(D), kept);
+                finish_scores(s, args, rows, mask, masked, own, factors(now) + warp_key,
+                              args.scale);
+                weigh(s, state);
+            }
+            keys.complete(to, next);
+            load_factors(to, next);
+            if (V_LOAD != COPY) values.begin(to + K_TILE, next);
+            if (live)
+                add_values(state, s, shared_address(now) + K_TILE + warp_key * pitch(D_V), rows,
+                           mask, careful, own, odd);
+            values.complete(to + K_TILE, next);
+        }
+        copy_async_wait<0>();
+        // The barrier also ends the use of shared memory by all.
+        if (!__syncthreads_or(is_odd(odd)) || careful) break;
+        careful = true;
+    }
+
+    finish(args, state, shared, warp_row);
+}
+
+// One row of one joint a block.
+extern "C" __global__ __launch_bounds__(THREADS) void join(const __grid_constant__ Args args) {
+    const int local = blockIdx.x % ROWS, kv_head = blockIdx.x / ROWS % args.kv_heads;
+    const Joint joint = args.joints[blockIdx.x / ROWS / args.kv_heads];
+    const Row row(args, joint.queries, joint.row + local, kv_head);
+    if (!row.there) return;
+    auto of_piece = [&](int i) { return part(args, joint.piece + i, kv_head, local); };
+    float top = -INFINITY;
+    for (int i = 0; i < joint.pieces; i++) top = fmaxf(top, of_piece(i)[args.d_v]);
+    const float sink = sink_of(args, row.head);
+    for (int col = threadIdx.x; col < args.d_v; col += THREADS) {
+        Join whole(sink, top);
+        float value = 0.0f;
+        for (int i = 0; i < joint.pieces; i++) {
+            const float* piece = of_piece(i);
+            value = fmaf(piece[col], whole.add(piece[args.d_v], piece[args.d_v + 1]), value);
+        }
+        const int query = joint.query + row.query;
+        if (col == 0) store_lse(args, query, row.head, whole);
+        store_value(args, query, row.head, col, value, whole.total);
+    }
+}

@@ -1,0 +1,136 @@
+// Tiles of keys and values of one head on their way to shared memory, and which of them a query
+// sees.
+//
+// A tile has KEYS rows of 16-bit elements, each 16 bytes longer than what it holds: eight rows of
+// one chunk are in different banks, whatever the head size.
+#pragma once
+
+#include "load.cuh"
+
+// Consecutive keys: the outer index of keys and values, and the inner one of the first.
+struct Run {
+    int outer, inner;
+};
+
+// The keys of one sequence.
+struct KeyRuns {
+    const Run* runs;
+    int keys;   // of a run
+    int shift;  // their logarithm, or -1 where they are no power of two
+
+    __device__ Run operator[](int key) const {
+        int at = shift >= 0 ? key >> shift : key / keys;
+        Run run = runs[at];
+        run.inner += key - at * keys;
+        return run;
+    }
+};
+
+// Keys from position - window + 1 to position + ahead, and below `end`.
+struct Mask {
+    int ahead, window, end;
+
+    __device__ int first(int position) const { return position + 1 - window; }
+    __device__ int last(int position) const { return min(end, position + 1 + ahead); }
+    __device__ bool sees(int position, int key) const {
+        return key >= first(position) && key < last(position);
+    }
+};
+
+// Bytes from one row of a tile to the next.
+__device__ constexpr int pitch(int width) { return width * 2 + CHUNK; }
+
+// Loads the tiles of keys, or of values, of one head: WIDTH elements a row, zeros beyond
+// those that there are.
+template <int WIDTH, int LOAD, int KEYS, int THREADS>
+struct KeyLoader {
+    static constexpr int ROW = WIDTH / 8, ALL = KEYS * ROW;  // chunks
+    static constexpr int OWN = (ALL + THREADS - 1) / THREADS;
+    static constexpr int PITCH = pitch(WIDTH);
+    // Chunks that registers hold: all of a tile, if they can, while another is multiplied.
+    static constexpr int HELD = OWN <= 8 ? OWN : 4;
+
+    const Matrix& matrix;
+    const Scales& scales;
+    const KeyRuns& runs;
+    int head, width, end;
+    Fetched fetched[LOAD == COPY ? 1 : HELD];
+
+    __device__ KeyLoader(const Matrix& matrix, const Scales& scales, const KeyRuns& runs, int head,
+                         int width, int end)
+        : matrix(matrix), scales(scales), runs(runs), head(head), width(width), end(end) {}
+
+    // Calls with COUNT of this thread's chunks, from one on: number, row and place in the row.
+    template <int COUNT, typename Each>
+    __device__ static void chunks(int from, Each each) {
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) {
+            int at = threadIdx.x + (from + i) * THREADS;
+            if (ALL % THREADS == 0 && OWN % COUNT == 0 || at < ALL) each(i, at / ROW, at % ROW);
+        }
+    }
+
+    __device__ Source source(int key) const {
+        Run run = runs[key];
+        const int batch[4] = {0, 0, run.outer, run.inner};
+        return Source(matrix, scales, batch);
+    }
+
+    __device__ void fetch(int first, int from) {
+        chunks<HELD>(from, [&](int i, int row, int chunk) {
+            int key = first + row;
+            fetched[i] = {};
+            if (key < end)
+                fetched[i] = source(key).template fetch<LOAD>(head, chunk * 8, width);
+        });
+    }
+
+    __device__ void store(u8* tile, int from) const {
+        chunks<HELD>(from, [&](int i, int row, int chunk) {
+            *(uint4*)(tile + row * PITCH + chunk * CHUNK) = decoded<LOAD>(fetched[i]);
+        });
+    }
+
+    __device__ void copy(u8* tile, int first) const {
+        chunks<OWN>(0, [&](int i, int row, int chunk) {
+            int key = first + row;
+            const u8* from = matrix.data;
+            int valid = key < end ? max(0, min(CHUNK, width * 2 - chunk * CHUNK)) : 0;
+            if (valid) {
+                Run run = runs[key];
+                from += run.outer * matrix.batch[2] + run.inner * matrix.batch[3] +
+                        head * matrix.row + chunk * CHUNK;
+            }
+            copy_async_16(shared_address(tile + row * PITCH + chunk * CHUNK), from, valid);
+        });
+    }
+
+    // Begins to bring the tile that begins with this key: copies it, or reads what registers hold.
+    __device__ void begin(u8* tile, int first) {
+        if (first >= end) return;
+        if (LOAD == COPY) {
+            copy(tile, first);
+        } else if (HELD == OWN) {
+            fetch(first, 0);
+        }
+    }
+
+    // Puts what is not copied.
+    __device__ void complete(u8* tile, int first) {
+        if constexpr (LOAD != COPY && HELD == OWN) {
+            if (first < end) store(tile, 0);
+        } else if constexpr (LOAD != COPY) {
+            if (first >= end) return;
+#pragma unroll 1
+            for (int from = 0; from < OWN; from += HELD) {
+                fetch(first, from);
+                store(tile, from);
+            }
+        }
+    }
+
+    // What the scores of a key are multiplied with.
+    __device__ float factor(int key) const {
+        return key < end ? source(key).factor(head, 0) : 0.0f;
+    }
+};
