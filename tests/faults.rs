@@ -21,6 +21,7 @@ use ferrocerium::format::{Format, Mxfp4, Nvfp4, Quantizer, ScaleLayout};
 use ferrocerium::io::safetensors::{Naming, save};
 use ferrocerium::io::{Loader, Target, Weights};
 use ferrocerium::memory::SourceFile;
+use ferrocerium::op::{RopeFrequencies, RopeScaling, RopeStyle};
 use ferrocerium::{AnyTensor, DType, Device, Error, Result, Tensor, bf16};
 use folder::Folder;
 use gguf_file::GgufFile;
@@ -130,6 +131,21 @@ fn tensors_fail_cleanly_at_every_allocation() {
     drop((any, scaled));
 }
 
+#[test]
+fn kernels_fail_cleanly_where_their_working_memory_is_refused() {
+    let _turn = alone();
+    let device = device();
+    let x = ops::tensor::<f32, 4>(&device, [1, 256, 4, 128], 1);
+    let frequencies = RopeFrequencies::new(1e4, 128, &RopeScaling::None).unwrap();
+    fails_cleanly("rope", &device, || x.rope(&frequencies, RopeStyle::HalfSplit, 0));
+    fails_cleanly("attention", &device, || x.attention(&x, &x).causal().run::<f32>());
+    let one = x.slice(1, 255..256).unwrap();
+    fails_cleanly("attention of one", &device, || one.attention(&x, &x).causal().run::<f32>());
+    let matrix = ops::tensor::<f32, 2>(&device, [128, 1024], 2);
+    let codes = matrix.quantize::<Nvfp4>().unwrap();
+    fails_cleanly("dequantize", &device, || codes.dequantize::<f32>());
+}
+
 /// A model with every way of storing and loading in it.
 fn model(folder: &Folder) -> std::path::PathBuf {
     let wide = bytes_of(&numbers(256 * 1024, 2));
@@ -206,6 +222,38 @@ fn a_file_that_can_not_be_read_is_an_error_of_the_system() {
     assert!(source.read_at(u64::MAX - 1, &mut [0; 2]).is_err());
     source.will_read(0..u64::MAX);
     source.will_not_read(3..3);
+}
+
+#[test]
+fn buffers_may_be_dropped_while_kernels_of_many_threads_use_them() {
+    let _turn = alone();
+    let device = device();
+    let a = ops::tensor::<f32, 2>(&device, [96, 256], 1);
+    let b = ops::tensor::<f32, 2>(&device, [256, 64], 2);
+    let expected = a.matmul(&b).unwrap().to_vec().unwrap();
+    let used = device.memory().used;
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                for _ in 0..40 {
+                    let (mine, too) = (a.copy().unwrap(), b.copy().unwrap());
+                    let running = [(mine.clone(), too.clone()), (mine, too)].map(|(a, b)| {
+                        // The thread's are the last handles: its operation outlives no other.
+                        std::thread::spawn(move || {
+                            let view = a.slice(0, 0..96).unwrap();
+                            drop(a);
+                            view.matmul(&b)
+                        })
+                    });
+                    for product in running {
+                        let product = product.join().unwrap().unwrap();
+                        assert_eq!(product.to_vec().unwrap(), expected);
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(device.memory().used, used, "something was left");
 }
 
 #[cfg(unix)]

@@ -5,9 +5,9 @@ use std::fmt;
 use super::decode;
 #[cfg(feature = "gguf")]
 use super::gguf::BlockType;
-use super::scratch::scratch;
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::memory::scratch;
 use crate::memory::{Region, SourceFile};
 use crate::num::{DType, Element, Scalar};
 use crate::tensor::{AnyTensor, Tensor};

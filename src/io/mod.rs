@@ -26,7 +26,6 @@ pub mod npy;
 mod partial;
 #[cfg(feature = "safetensors")]
 pub mod safetensors;
-mod scratch;
 #[cfg(any(feature = "gguf", feature = "safetensors"))]
 mod weights;
 

@@ -33,14 +33,26 @@ mod file;
 mod host;
 mod limit;
 mod mapped;
+#[cfg(any(feature = "gguf", feature = "npy", feature = "safetensors"))]
+mod pages;
 mod pool;
+#[cfg(any(feature = "cpu", feature = "gguf", feature = "npy", feature = "safetensors"))]
+mod scratch;
 mod system;
 
 pub use access::{Access, BufferBytes, Locks, ReadGuard, WriteGuard};
 pub use buffer::{Buffer, Region};
 pub use file::SourceFile;
 pub use limit::{Limit, LimitSource};
+#[cfg(any(feature = "gguf", feature = "npy", feature = "safetensors"))]
+pub(crate) use pages::prefer_huge_pages;
 pub use pool::{LiveBuffer, MemoryReport, Pool};
+#[cfg(feature = "gguf")]
+pub(crate) use scratch::grow;
+#[cfg(feature = "cpu")]
+pub(crate) use scratch::room;
+#[cfg(any(feature = "cpu", feature = "gguf", feature = "npy", feature = "safetensors"))]
+pub(crate) use scratch::scratch;
 pub use system::{RESERVE_MAX, RESERVE_MIN, SystemMemory};
 
 /// Alignment of host allocations in bytes: a whole number of cache lines, of vector registers,

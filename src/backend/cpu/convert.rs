@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use super::lines::{Lines, Writing, write_lines};
 use super::rows::{batch_offsets, with_small_float};
 use crate::error::{Error, Result};
+use crate::memory::scratch;
 use crate::num::{DType, F8E4M3, F8E5M2, Scalar, bf16, f16};
 use crate::op::{Convert, Dense, Operand, Scaled, collapse};
 use crate::registry::{Launch, Unsupported};
@@ -98,9 +99,10 @@ fn dequantize<E: Scalar>(launch: &Launch<'_>, from: &Scaled, to: &Dense) -> Resu
     if to.is_contiguous() {
         let failure = Mutex::new(None);
         launch.workers.chunks_mut(&mut out[..layout.values_len()], k, |index, out| {
-            let mut exact = vec![0.0; k];
-            match line(index, &mut exact) {
-                Ok(()) => out.iter_mut().zip(exact).for_each(|(out, x)| *out = E::from_f64(x)),
+            let exact =
+                scratch(k, 0.0).and_then(|mut exact| line(index, &mut exact).map(|()| exact));
+            match exact {
+                Ok(exact) => out.iter_mut().zip(exact).for_each(|(out, x)| *out = E::from_f64(x)),
                 Err(error) => *failure.lock().unwrap_or_else(|e| e.into_inner()) = Some(error),
             }
         });
@@ -108,7 +110,7 @@ fn dequantize<E: Scalar>(launch: &Launch<'_>, from: &Scaled, to: &Dense) -> Resu
     }
     let starts = batch_offsets(to.dims.leading(1), to.strides.leading(1), to.dims.leading(1));
     let stride = to.strides.last().copied().unwrap_or(1);
-    let mut exact = vec![0.0; k];
+    let mut exact = scratch(k, 0.0)?;
     for (index, start) in starts.into_iter().enumerate() {
         line(index, &mut exact)?;
         let places = out[start..].iter_mut().step_by(stride.max(1));

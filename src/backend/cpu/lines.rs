@@ -14,6 +14,7 @@ use super::rows::{RowSource, batch_offsets, row_major, row_source, with_small_fl
 use super::simd::{self, Level, Rows};
 use crate::error::{Error, Result};
 use crate::format::{self, BlockLayout, QuantizeOptions, Quantizer, RowQuantizer, ScaleLayout};
+use crate::memory::{room, scratch};
 use crate::num::{DType, F8E4M3, F8E5M2, Scalar, bf16, f16};
 use crate::op::{Dense, Operand, Scaled};
 use crate::registry::Launch;
@@ -345,7 +346,7 @@ fn write_dense<E: Scalar>(
         return Ok(());
     }
     let len = if writing.pieces { n.min(PIECE) } else { n };
-    let mut pieces: Vec<(Piece, &mut [E])> = Vec::with_capacity(starts.len() * n.div_ceil(len));
+    let mut pieces: Vec<(Piece, &mut [E])> = room(starts.len() * n.div_ceil(len))?;
     let mut passed = 0;
     for (line, start) in starts.into_iter().enumerate() {
         let (values, rest) = data.split_at_mut(start - passed).1.split_at_mut(n);
@@ -402,7 +403,7 @@ fn write_scaled(
     };
     if layout.scale_layout() != ScaleLayout::RowMajor || !amax.is_finite() {
         // Scales out of order; or values that no format holds, which are named in the error.
-        let mut values = vec![0.0; layout.values_len()];
+        let mut values = scratch(layout.values_len(), 0.0)?;
         let mut other = Vec::new();
         for (line, values) in values.chunks_mut(k.max(1)).enumerate() {
             f(&whole(line), values, &mut other)?;
@@ -416,7 +417,7 @@ fn write_scaled(
     }
     let width = layout.scale_cols() * layout.spec().scale.size();
     let (mut codes, mut scales) = (bytes.codes, bytes.scales);
-    let mut bands = Vec::with_capacity(layout.bands());
+    let mut bands = room(layout.bands())?;
     for index in 0..layout.bands() {
         let (batch, rows) = layout.band(index);
         let first = batch * layout.rows();
@@ -446,7 +447,7 @@ fn largest_magnitude(
     f: impl Fn(&Piece, &mut [f32], &mut Vec<f32>) -> Result<()> + Sync,
 ) -> Result<f32> {
     let level = Level::of(&launch.caps.isa);
-    let mut largest = vec![0.0f32; layout.batch() * layout.rows()];
+    let mut largest = scratch(layout.batch() * layout.rows(), 0.0f32)?;
     let k = layout.k();
     let mut lines: Vec<(usize, &mut f32)> = largest.iter_mut().enumerate().collect();
     spread(launch, &mut lines, k * (writing.cost + 1), |(line, largest), scratch| {

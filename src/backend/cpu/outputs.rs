@@ -2,6 +2,7 @@
 
 use super::rows::batch_offsets;
 use crate::error::{Error, Result};
+use crate::memory::scratch;
 use crate::num::Scalar;
 use crate::op::Operand;
 
@@ -54,7 +55,7 @@ impl<'a, E: Scalar> OutputRows<'a, E> {
                 row
             }));
         }
-        let mut copy = vec![E::from_f32(0.0); starts.len() * rows * width];
+        let mut copy = scratch(starts.len() * rows * width, E::from_f32(0.0))?;
         f(&mut copy.chunks_mut(width))?;
         for (begin, row) in begins().zip(copy.chunks(width)) {
             for (j, x) in row.iter().enumerate() {

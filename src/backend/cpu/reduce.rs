@@ -6,6 +6,7 @@
 use super::lines::{Lines, Piece, Writing, write_lines};
 use super::simd::{self, Level};
 use crate::error::Result;
+use crate::memory::scratch;
 use crate::op::{Dense, Dims, Operand, Reduce, Reduction};
 use crate::registry::{Launch, Unsupported};
 
@@ -44,7 +45,7 @@ pub(super) fn reduce(op: &Reduce, launch: &Launch<'_>) -> Result<()> {
     if together {
         let per_index: usize = out.dims().leading(1).iter().product();
         return write_lines(launch, &out, writing, |piece, dst, other| {
-            let mut totals = vec![simd::gather(level, op.function, &[]); dst.len()];
+            let mut totals = scratch(dst.len(), simd::gather(level, op.function, &[]))?;
             for index in 0..count {
                 let piece =
                     Piece { line: index * per_index + piece.line, cols: piece.cols.clone() };

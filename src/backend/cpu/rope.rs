@@ -4,6 +4,7 @@ use super::lines::{Lines, Writing, write_lines};
 use super::rows::{batch_offsets, row_major};
 use super::simd::{self, Level};
 use crate::error::Result;
+use crate::memory::scratch;
 use crate::op::{Positions, Rope};
 use crate::registry::Launch;
 
@@ -31,8 +32,8 @@ pub(super) fn rope(op: &Rope, launch: &Launch<'_>) -> Result<()> {
             (values.into_iter().map(|p| p as f64).collect(), places)
         }
     };
-    let (mut sin, mut cos) =
-        (vec![0.0; positions.len() * pairs], vec![0.0; positions.len() * pairs]);
+    let table = positions.len().saturating_mul(pairs);
+    let (mut sin, mut cos) = (scratch(table, 0.0)?, scratch(table, 0.0)?);
     if pairs > 0 {
         let tables = sin.chunks_mut(pairs).zip(cos.chunks_mut(pairs));
         for (position, (sin, cos)) in positions.iter().zip(tables) {

@@ -7,8 +7,8 @@ use super::metadata::Metadata;
 use super::reader::Reader;
 use super::tensor_info::{MAX_TENSORS, MIN_INFO_BYTES, TensorInfo};
 use crate::error::{Error, Result};
-use crate::io::scratch::grow;
 use crate::memory::SourceFile;
+use crate::memory::grow;
 
 /// Largest `general.alignment` that is accepted.
 pub const MAX_ALIGNMENT: usize = 1 << 20;

@@ -13,8 +13,8 @@ use crate::error::{Error, Result};
 use crate::format::{
     BlockLayout, Format, Quantized, Quantizer, RowQuantizer, ScaleLayout, WHOLE, quantize,
 };
-use crate::io::scratch::scratch;
-use crate::memory::{SourceFile, WriteGuard};
+use crate::memory::scratch;
+use crate::memory::{SourceFile, WriteGuard, prefer_huge_pages};
 use crate::num::{DType, F8E4M3, F8E5M2, Scalar};
 use crate::tensor::AnyTensor;
 
@@ -29,6 +29,7 @@ impl Run<'_> {
         let buffer = self.device.allocate(bytes, weight.name)?;
         let decoder = Decoder::new(self.weights, weight)?;
         let mut guard = buffer.write()?;
+        prefer_huge_pages(&mut guard);
         match dtype {
             DType::F32 => self.convert_to::<f32>(step, &decoder, &mut guard),
             DType::BF16 => self.convert_to::<bf16>(step, &decoder, &mut guard),
@@ -71,6 +72,7 @@ impl Run<'_> {
         let (scaled, data) = self.scaled(weight, format)?;
         let mut codes = data.codes.buffer().write()?;
         let mut scales = data.scales.buffer().write()?;
+        prefer_huge_pages(&mut codes);
         if layout.spec().block_rows == WHOLE && quantizer != Quantizer::Mse {
             // One scale a matrix, known from its amax: rows can then be quantised apart.
             let matrix = layout.rows() * layout.k();

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::format::{BlockLayout, Dequantizer, Format, ScaleLayout};
 use crate::io::Weights;
 use crate::io::entry::{Entry, Stored};
-use crate::io::scratch::scratch;
+use crate::memory::scratch;
 use crate::num::Scalar;
 
 /// Reads and decodes a weight piece by piece. Scales that lie apart are held.

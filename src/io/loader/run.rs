@@ -11,12 +11,12 @@ use super::weight::{Source, Weight};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::format::Format;
-#[cfg(feature = "gguf")]
-use crate::io::scratch::scratch;
 use crate::io::{Entry, Weights};
 #[cfg(feature = "safetensors")]
 use crate::memory::Region;
-use crate::memory::{Access, Buffer, SourceFile};
+#[cfg(feature = "gguf")]
+use crate::memory::scratch;
+use crate::memory::{Access, Buffer, SourceFile, prefer_huge_pages};
 use crate::op::{Operand, Scaled, ScaledData};
 use crate::tensor::AnyTensor;
 
@@ -179,6 +179,7 @@ impl Run<'_> {
     fn read_whole(&mut self, step: &Step, entry: &Entry, label: &str) -> Result<Buffer> {
         let buffer = self.device.allocate(entry.region.len(), label)?;
         let mut guard = buffer.write()?;
+        prefer_huge_pages(&mut guard);
         let mut jobs: Vec<(usize, &mut [u8])> =
             guard.chunks_mut(READ_BYTES).enumerate().map(|(i, b)| (i * READ_BYTES, b)).collect();
         let file = (&entry.file, entry.region.offset() as u64, READ_BYTES as u64);
@@ -249,6 +250,7 @@ impl Run<'_> {
             region.buffer().write()?.copy_from_slice(&outer.to_ne_bytes());
         }
         let (mut codes, mut scales) = (data.codes.buffer().write()?, data.scales.buffer().write()?);
+        prefer_huge_pages(&mut codes);
         let blocks = (step.piece / block.block_len()).max(1);
         let per_block = |bytes: usize| (bytes * block.block_len() / values_of(weight)).max(1);
         let (code_bytes, scale_bytes) = (per_block(codes.len()), per_block(scales.len()));

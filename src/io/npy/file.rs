@@ -5,7 +5,7 @@ use std::path::Path;
 use super::Header;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::memory::{Region, SourceFile};
+use crate::memory::{Region, SourceFile, prefer_huge_pages};
 use crate::num::{DType, Element};
 use crate::op::{Dense, Dims};
 use crate::tensor::{AnyTensor, Tensor};
@@ -132,6 +132,7 @@ impl Npy {
         self.dense(dtype)?;
         let buffer = device.allocate(data.len(), format!("{op} {}", self.file.path().display()))?;
         let mut bytes = buffer.write()?;
+        prefer_huge_pages(&mut bytes);
         self.file.read_at(data.start as u64, &mut bytes)?;
         if *big_endian {
             bytes.chunks_exact_mut(*size).for_each(<[u8]>::reverse);

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::literal::Literal;
 use crate::error::{Error, Result};
-use crate::io::scratch::scratch;
 use crate::memory::SourceFile;
+use crate::memory::scratch;
 use crate::num::DType;
 
 /// Longest header in bytes: the longest of version 1. (NumPy itself reads 10 000 characters

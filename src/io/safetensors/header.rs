@@ -7,8 +7,8 @@ use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
 use crate::error::{Error, Result};
-use crate::io::scratch::scratch;
 use crate::memory::SourceFile;
+use crate::memory::scratch;
 use crate::num::DType;
 
 /// Longest header in bytes, as in the `safetensors` crate.

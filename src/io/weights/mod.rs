@@ -13,10 +13,10 @@ use super::entry::Entry;
 use super::gguf::Gguf;
 #[cfg(feature = "safetensors")]
 use super::safetensors::SafeTensors;
-use super::scratch::scratch;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::format::BlockFormat;
+use crate::memory::scratch;
 use crate::num::{Element, Scalar};
 use crate::tensor::{AnyTensor, ScaledTensor, Tensor};
 

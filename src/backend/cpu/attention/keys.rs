@@ -7,6 +7,7 @@ use crate::backend::cpu::lines::Lines;
 use crate::backend::cpu::reduce::reordered;
 use crate::backend::cpu::simd::{self, COLUMNS, Level, Rows};
 use crate::error::Result;
+use crate::memory::scratch;
 use crate::op::{Operand, Reduction, Sequence};
 use crate::registry::Launch;
 
@@ -109,12 +110,12 @@ pub(super) struct Block {
 }
 
 impl Block {
-    pub(super) fn new(d: usize, d_v: usize) -> Self {
-        Block {
-            rows: vec![0.0; BLOCK * d],
-            columns: vec![0.0; BLOCK * d],
-            values: vec![0.0; BLOCK * d_v.next_multiple_of(COLUMNS)],
-        }
+    pub(super) fn new(d: usize, d_v: usize) -> Result<Self> {
+        Ok(Block {
+            rows: scratch(BLOCK * d, 0.0)?,
+            columns: scratch(BLOCK * d, 0.0)?,
+            values: scratch(BLOCK * d_v.next_multiple_of(COLUMNS), 0.0)?,
+        })
     }
 
     /// The keys' columns, [`BLOCK`] apart; those behind the last key, up to a multiple of

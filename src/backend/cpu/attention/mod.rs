@@ -155,6 +155,7 @@ impl Plan {
     /// What every tile and key head gathers of all its keys, divided by the sums.
     fn run(&self, inputs: &Inputs<'_>, launch: &Launch<'_>) -> Result<Vec<State>> {
         let mut tasks = Vec::new();
+        let none = || State { gathered: Vec::new(), values: Vec::new(), stride: 0 };
         for tile in &self.tiles {
             let seen = inputs.seen(&inputs.sequences[tile.sequence], &tile.queries);
             let chunks = seen.start / CHUNK..seen.end.div_ceil(CHUNK).max(1);
@@ -164,7 +165,7 @@ impl Plan {
                     kv_head,
                     queries: tile.queries.clone(),
                     chunks,
-                    result: Ok(State::empty(0, 0)),
+                    result: Ok(none()),
                 };
                 match self.split {
                     false => tasks.push(task(chunks.clone())),
@@ -179,7 +180,7 @@ impl Plan {
                     false => inputs.start(task.kv_head, rows),
                     true => State::empty(rows * inputs.group, inputs.d_v),
                 };
-                task.result = inputs.run(task, state).map(|mut state| {
+                task.result = state.and_then(|state| inputs.run(task, state)).map(|mut state| {
                     if !self.split {
                         state.finish(inputs.level);
                     }
@@ -199,7 +200,7 @@ impl Plan {
         for task in tasks {
             let place = (task.sequence, task.queries.start, task.kv_head);
             if last != Some(place) {
-                states.push(inputs.start(task.kv_head, task.queries.len()));
+                states.push(inputs.start(task.kv_head, task.queries.len())?);
                 last = Some(place);
             }
             let later = task.result?;

@@ -7,6 +7,7 @@ use super::{BLOCK, CHUNK};
 use crate::backend::cpu::lines::{Lines, Piece};
 use crate::backend::cpu::simd::{self, COLUMNS, Gathered, Level, Rows, Score};
 use crate::error::Result;
+use crate::memory::scratch;
 use crate::op::{Attention, Sequence};
 
 /// What the tasks read.
@@ -45,9 +46,10 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn empty(rows: usize, d_v: usize) -> Self {
+    pub(super) fn empty(rows: usize, d_v: usize) -> Result<Self> {
         let stride = d_v.next_multiple_of(COLUMNS);
-        State { gathered: vec![Gathered::NONE; rows], values: vec![0.0; rows * stride], stride }
+        let values = scratch(rows.saturating_mul(stride), 0.0)?;
+        Ok(State { gathered: scratch(rows, Gathered::NONE)?, values, stride })
     }
 
     fn clear(&mut self) {
@@ -95,8 +97,8 @@ impl Inputs<'_> {
     }
 
     /// What rows start from: their sinks.
-    pub(super) fn start(&self, kv_head: usize, queries: usize) -> State {
-        let mut state = State::empty(queries * self.group, self.d_v);
+    pub(super) fn start(&self, kv_head: usize, queries: usize) -> Result<State> {
+        let mut state = State::empty(queries * self.group, self.d_v)?;
         if !self.sinks.is_empty() {
             for (row, gathered) in state.gathered.iter_mut().enumerate() {
                 let sink = self.sinks[kv_head * self.group + row % self.group];
@@ -110,14 +112,14 @@ impl Inputs<'_> {
                 *gathered = Gathered { max: if sink.is_nan() { 0.0 } else { sink }, sum };
             }
         }
-        state
+        Ok(state)
     }
 
     /// Gathers the task's chunks of keys into `state`, in order.
     pub(super) fn run(&self, task: &Task, mut state: State) -> Result<State> {
         let sequence = &self.sequences[task.sequence];
         let rows = task.queries.len() * self.group;
-        let mut queries = vec![0.0; rows * self.d];
+        let mut queries = scratch(rows * self.d, 0.0)?;
         if self.d > 0 {
             for (row, query) in queries.chunks_mut(self.d).enumerate() {
                 let place = sequence.queries.start + task.queries.start + row / self.group;
@@ -128,9 +130,9 @@ impl Inputs<'_> {
         }
         let mut work = Work {
             queries,
-            scores: vec![0.0; rows * BLOCK],
-            block: Block::new(self.d, self.d_v),
-            chunk: State::empty(rows, self.d_v),
+            scores: scratch(rows * BLOCK, 0.0)?,
+            block: Block::new(self.d, self.d_v)?,
+            chunk: State::empty(rows, self.d_v)?,
         };
         let seen = self.seen(sequence, &task.queries);
         for chunk in task.chunks.clone() {
