@@ -22,6 +22,14 @@ pub fn command(subcommand: &str) -> Command {
     command
 }
 
+/// This machine, for builds whose flags must not reach build scripts: those are built without when
+/// a target is named.
+pub const HOST: &str = if cfg!(target_arch = "aarch64") {
+    "aarch64-unknown-linux-gnu"
+} else {
+    "x86_64-unknown-linux-gnu"
+};
+
 /// `cargo +nightly <subcommand>` on the package of that manifest.
 pub fn nightly(subcommand: &str, manifest: &Path) -> Command {
     // By way of rustup: the `cargo` in `CARGO` is of one toolchain.

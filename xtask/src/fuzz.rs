@@ -41,9 +41,6 @@ const INSTRUMENTED: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-covera
     -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares \
     -Cdebug-assertions -Coverflow-checks -Ccodegen-units=1 -Zsanitizer=address";
-/// Without a target named, the flags would reach build scripts too.
-const HOST: &str = "x86_64-unknown-linux-gnu";
-
 /// Builds a target for libFuzzer, with the nightly compiler and C++, and runs it. What it finds to
 /// lead somewhere new is kept in `target/fuzz/`, for the next run to start from.
 fn by_coverage(options: &Options) -> Result<ExitCode> {
@@ -52,13 +49,14 @@ fn by_coverage(options: &Options) -> Result<ExitCode> {
     let (seeds, built) = (fuzz.join("corpus").join(target), cargo::workspace().join("target/fuzz"));
     ensure!(seeds.is_dir(), "{target} is no target: it has no seeds in {}", seeds.display());
     let mut build = cargo::nightly("build", &fuzz.join("Cargo.toml"));
-    build.args(["--release", "--target", HOST, "--bin", target, "--target-dir"]).arg(&built);
+    build.args(["--release", "--target", cargo::HOST, "--bin", target, "--target-dir"]).arg(&built);
     build.env("RUSTFLAGS", INSTRUMENTED);
     let status = build.status().map_err(|e| anyhow!("cannot start cargo: {e}"))?;
     ensure!(status.success(), "the target was not built; it needs nightly Rust and C++");
     let corpus = built.join("corpus").join(target);
     fs::create_dir_all(&corpus).with_context(|| corpus.display().to_string())?;
-    let mut command = std::process::Command::new(built.join(HOST).join("release").join(target));
+    let mut command =
+        std::process::Command::new(built.join(cargo::HOST).join("release").join(target));
     command.args([&corpus, &seeds]);
     // The limits of `tests/fuzz.rs`.
     command.args(["-max_len=16384", "-malloc_limit_mb=16", "-timeout=5", "-print_final_stats=1"]);

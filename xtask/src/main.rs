@@ -14,6 +14,7 @@ mod model;
 mod pip;
 #[cfg(feature = "sass")]
 mod sass;
+mod sanitize;
 mod test;
 mod wheel;
 
@@ -22,6 +23,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use sanitize::Sanitizer;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Project chores")]
@@ -72,6 +74,18 @@ enum Command {
         #[arg(long)]
         coverage: bool,
     },
+    /// Run the library's tests under AddressSanitizer, with nightly Rust
+    Asan {
+        /// Arguments for `cargo test`, such as `--test loader`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Run the library's tests under ThreadSanitizer, with nightly Rust and its `rust-src`
+    Tsan {
+        /// Arguments for `cargo test`, such as `--test faults`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Write a large model of zeros that takes no room on disk, to try loading with
     Checkpoint {
         /// Where to
@@ -109,6 +123,8 @@ fn main() -> ExitCode {
         Command::Fuzz { seconds, seed, target, coverage } => {
             fuzz::run(&fuzz::Options { seconds, seed, target, coverage })
         }
+        Command::Asan { args } => sanitize::run(Sanitizer::Address, &args),
+        Command::Tsan { args } => sanitize::run(Sanitizer::Thread, &args),
         Command::Checkpoint { folder, gib, shards } => checkpoint::write(&folder, gib, shards),
         Command::Chat { args } => chat::run(args),
         Command::Test { full, offline, target, args, binary_args } => {
