@@ -1,20 +1,23 @@
 //! Converts a model to another format, and says what each weight loses by it:
 //! `cargo run --release --example quantize -- MODEL OUT.safetensors --format nvfp4`.
 //!
-//! One weight is in memory at a time, and keeps its name. When the program is ended in any way, the same command goes
-//! on where it was; under the name of the output there is never half a file. The table goes to
-//! stdout, progress to stderr.
+//! One weight is in memory at a time, and keeps its name. When the program is ended in any way, the
+//! same command goes on where it was; under the name of the output there is never half a file. The
+//! table goes to stdout, whole also after a resumption, progress to stderr.
 
 #[path = "common/mod.rs"]
 mod common;
 
+use std::collections::HashMap;
+use std::fs;
+use std::io::Write;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use ferrocerium::format::{Dequantizer, Format, WHOLE};
 use ferrocerium::io::safetensors::{Contents, Naming, Writer};
@@ -29,7 +32,8 @@ use common::weight_format::WeightFormat;
 struct Cli {
     /// A GGUF file, a safetensors file, or a folder with safetensors files
     model: PathBuf,
-    /// The safetensors file to write
+    /// The `.safetensors` file to write; or a folder for it, which then gets the configuration and
+    /// tokenizer of the model's folder, too
     output: PathBuf,
     /// What linear layers become
     #[arg(long, default_value = "nvfp4", value_parser = WeightFormat::NAMES)]
@@ -84,46 +88,134 @@ fn run(cli: &Cli) -> Result<()> {
         }
     }
     let file_bytes = contents.data_len();
-    let mut writer = Writer::resume(&cli.output, contents, &source_key(cli, &format)?)?;
+    let folder = cli.output.extension().is_none_or(|extension| extension != "safetensors");
+    let output = match folder {
+        true => cli.output.join("model.safetensors"),
+        false => cli.output.clone(),
+    };
+    if folder {
+        fs::create_dir_all(&cli.output).with_context(|| cli.output.display().to_string())?;
+    }
+    let is_output = |file: &Path| file.canonicalize().ok() == output.canonicalize().ok();
+    ensure!(
+        !output.exists() || !plan.steps().iter().any(|step| is_output(&step.file)),
+        "{} is a file of the model; name another output",
+        output.display()
+    );
+    let mut writer = Writer::resume(&output, contents, &source_key(cli, &format)?)?;
+    let mut table = Table::open(&output)?;
 
     let bar = progress_bar(plan.steps().iter().map(|step| step.file_bytes).sum())?;
     println!("{:<48} {:>20} {:>12} {:>10} {:>10}", "weight", "shape", "held", "MiB", "error");
-    let mut before = 0;
-    for step in plan.steps() {
-        if !writer.is_done(&step.name) {
-            let only = |weight: &Weight<'_>| {
-                if weight.name() == step.name { target(weight) } else { Target::Skip }
-            };
-            let mut loaded = loader.plan(only)?.load(|progress| {
-                bar.set_position(before + progress.bytes_done);
-                match stop.load(Ordering::SeqCst) {
-                    true => ControlFlow::Break(()),
-                    false => ControlFlow::Continue(()),
-                }
-            })?;
-            let tensor = loaded.take(&step.name).context("a step loads its weight")?;
-            let error = match step.held {
-                Held::Blocks(_) => {
-                    format!("{:.2}%", 100.0 * relative_error(&loader, &step.name, &tensor)?)
-                }
-                Held::Elements(_) => String::new(),
-            };
-            writer.write(&step.name, &tensor)?;
-            let (shape, held) = (format!("{:?}", step.shape), step.held.to_string());
-            let mib = step.bytes as f64 / (1 << 20) as f64;
-            let row = format!("{:<48} {shape:>20} {held:>12} {mib:>10.2} {error:>10}", step.name);
-            bar.suspend(|| println!("{row}"));
+    let mut convert = || -> Result<()> {
+        let mut before = 0;
+        for step in plan.steps() {
+            if writer.is_done(&step.name) {
+                bar.suspend(|| println!("{}", table.row(&step.name)));
+            } else {
+                let only = |weight: &Weight<'_>| {
+                    if weight.name() == step.name { target(weight) } else { Target::Skip }
+                };
+                let mut loaded = loader.plan(only)?.load(|progress| {
+                    bar.set_position(before + progress.bytes_done);
+                    match stop.load(Ordering::SeqCst) {
+                        true => ControlFlow::Break(()),
+                        false => ControlFlow::Continue(()),
+                    }
+                })?;
+                let tensor = loaded.take(&step.name).context("a step loads its weight")?;
+                let error = match step.held {
+                    Held::Blocks(_) => {
+                        format!("{:.2}%", 100.0 * relative_error(&loader, &step.name, &tensor)?)
+                    }
+                    Held::Elements(_) => String::new(),
+                };
+                let (shape, held) = (format!("{:?}", step.shape), step.held.to_string());
+                let mib = step.bytes as f64 / (1 << 20) as f64;
+                let row =
+                    format!("{:<48} {shape:>20} {held:>12} {mib:>10.2} {error:>10}", step.name);
+                // Before the weight: what is written has its row.
+                table.add(&step.name, &row)?;
+                writer.write(&step.name, &tensor)?;
+                bar.suspend(|| println!("{row}"));
+            }
+            before += step.file_bytes;
+            bar.set_position(before);
         }
-        before += step.file_bytes;
-        bar.set_position(before);
-        if stop.load(Ordering::SeqCst) {
-            writer.sync()?;
-            bail!("stopped; the same command goes on from here");
-        }
+        Ok(())
+    };
+    if let Err(error) = convert() {
+        // What is done need not be done again.
+        writer.sync()?;
+        ensure!(!stop.load(Ordering::SeqCst), "stopped; the same command goes on from here");
+        return Err(error);
     }
     bar.finish_and_clear();
+    if folder && cli.model.is_dir() {
+        copy_beside(&cli.model, &cli.output)?;
+    }
     writer.finish()?;
-    println!("{}: {:.1} MiB", cli.output.display(), file_bytes as f64 / (1 << 20) as f64);
+    table.remove()?;
+    println!("{}: {:.1} MiB", output.display(), file_bytes as f64 / (1 << 20) as f64);
+    Ok(())
+}
+
+/// The rows of the table so far, in a hidden file beside the output until that is whole.
+struct Table {
+    path: PathBuf,
+    file: fs::File,
+    rows: HashMap<String, String>,
+}
+
+impl Table {
+    fn open(output: &Path) -> Result<Self> {
+        let name = output.file_name().unwrap_or_default().to_string_lossy();
+        let path = output.with_file_name(format!(".{name}.table"));
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        // The last line may have been cut off; of several for a weight the last counts.
+        let rows = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let file = fs::File::options().create(true).append(true).open(&path);
+        let mut file = file.with_context(|| path.display().to_string())?;
+        if !text.is_empty() {
+            writeln!(file)?;
+        }
+        Ok(Table { path, file, rows })
+    }
+
+    fn row<'a>(&'a self, name: &'a str) -> &'a str {
+        self.rows.get(name).map_or(name, String::as_str)
+    }
+
+    fn add(&mut self, name: &str, row: &str) -> Result<()> {
+        let context = || self.path.display().to_string();
+        writeln!(self.file, "{}", serde_json::json!([name, row])).with_context(context)
+    }
+
+    fn remove(self) -> Result<()> {
+        fs::remove_file(&self.path).with_context(|| self.path.display().to_string())
+    }
+}
+
+/// Files of a model's folder that are the same for every format of its weights.
+const COMPANIONS: [&str; 11] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+];
+
+fn copy_beside(from: &Path, to: &Path) -> Result<()> {
+    for name in COMPANIONS.iter().filter(|name| from.join(name).is_file()) {
+        let target = to.join(name);
+        fs::copy(from.join(name), &target).with_context(|| target.display().to_string())?;
+    }
     Ok(())
 }
 
@@ -131,7 +223,6 @@ fn run(cli: &Cli) -> Result<()> {
 fn source_key(cli: &Cli, format: &WeightFormat) -> Result<String> {
     let model = cli.model.canonicalize().with_context(|| cli.model.display().to_string())?;
     let modified = model.metadata()?.modified()?;
-    ensure!(model != cli.output, "the output would replace the model");
     Ok(format!("{} {modified:?} {format}", model.display()))
 }
 
