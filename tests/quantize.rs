@@ -6,7 +6,6 @@
 #[allow(dead_code)]
 mod folder;
 #[path = "common/ops.rs"]
-#[allow(dead_code)]
 mod ops;
 #[path = "common/program.rs"]
 mod program;

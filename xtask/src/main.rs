@@ -12,9 +12,9 @@ mod cuda;
 mod fuzz;
 mod model;
 mod pip;
+mod sanitize;
 #[cfg(feature = "sass")]
 mod sass;
-mod sanitize;
 mod test;
 mod wheel;
 
