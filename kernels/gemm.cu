@@ -6,154 +6,166 @@
 //        +----------+      Rows of A and columns of B lie along k in shared memory, 16-byte
 //      n |  B tile  |      chunks swizzled; in global memory they lie there too and are copied
 //        +----------+      asynchronously, or in any strides, or as codes: see load.cuh.
-// Block scales go with their slices; f32 scales multiply sums, of slices where K_SCALED.
+// Where GROUPED, a tile's rows are of one group, which has a matrix B of its own.
+// Block scales go with their slices; others multiply sums, of FOLD elements along k or whole ones.
 // Limited by shared memory: ldmatrix reads (TILE_M/WARPS_M + TILE_N/WARPS_N) * 32 bytes a step.
-#include "load.cuh"
-#include "mma.cuh"
-
-struct Args {
-    Matrix a, b;  // `row` is along m and n, `col` along k
-    Scales a_scales, b_scales;
-    Epilogue epilogue;
-    int batch[4];
-    int m, n;
-    int units;  // along k
-    int reserved;
-};
+#include "tile.cuh"
 
 constexpr int STEP = 32;  // bytes along k of one mma
 constexpr int STEPS = SLICE / STEP;
+constexpr int FOLD_STEPS = FOLD * UNIT / STEP;
 constexpr int THREADS = 32 * WARPS_M * WARPS_N;
 constexpr int WARP_M = TILE_M / WARPS_M, WARP_N = TILE_N / WARPS_N;
 constexpr int FRAGS_M = WARP_M / 16, FRAGS_N = WARP_N / 8;
-constexpr int STAGE = (TILE_M + TILE_N) * (SLICE + STEPS * STEP_SCALES);
+constexpr int TILES = (TILE_M + TILE_N) * SLICE;
+// A multiple of a row, so that chunks can be told by bits of their addresses.
+constexpr int STAGE =
+    (TILES + (TILE_M + TILE_N) * STEPS * STEP_SCALES + SLICE - 1) / SLICE * SLICE;
 constexpr int PITCH = TILE_N + 8;  // floats of a row of sums: eight rows are in different banks
 static_assert(FRAGS_N % 2 == 0, "B's fragments are read in pairs");
 static_assert(TILE_M * PITCH * 4 <= STAGES * STAGE, "the sums fit where the slices were");
 
-// The columns of B that a block's tile holds: neighbours, or gates and what they are multiplied
-// with, eight of each in turn, so that a tile has both of a pair.
-struct Columns {
-    int first, width, gated;
-
-    __device__ Columns(const Args& args, int tile)
-        : first(args.epilogue.gated ? tile * (TILE_N / 2) : tile * TILE_N),
-          width(args.epilogue.gated ? args.n / 2 : args.n), gated(args.epilogue.gated) {}
-
-    // Column of B, or -1 beyond the last.
-    __device__ int operator[](int local) const {
-        if (!gated) return first + local < width ? first + local : -1;
-        int col = first + local / 16 * 8 + local % 8;
-        if (col >= width) return -1;
-        return local / 8 % 2 ? col + width : col;
-    }
-
-    // How many of the eight from `local` on there are; they are neighbours.
-    __device__ int run(int local) const {
-        int col = gated ? first + local / 16 * 8 : first + local;
-        return max(0, min(8, width - col));
-    }
-};
-
-struct Rows {
-    int first, end;
-    __device__ int operator[](int local) const {
-        return first + local < end ? first + local : -1;
-    }
-    __device__ int run(int local) const { return max(0, min(8, end - first - local)); }
-};
-
 struct Sums {
     float of[FRAGS_M][FRAGS_N][4];
+
+    __device__ void add(const Sums& other) {
+#pragma unroll
+        for (int i = 0; i < FRAGS_M * FRAGS_N * 4; i++) (&of[0][0][0])[i] += (&other.of[0][0][0])[i];
+    }
 };
 
-// Multiplies one slice into the sums: every warp its part of the tile.
-__device__ inline void multiply(Sums& sums, const u8* stage, int warp_m, int warp_n) {
-    const int lane = threadIdx.x % 32;
-    const u32 tile_a = shared_address(stage), tile_b = tile_a + TILE_M * SLICE;
-#if MMA > MMA_FP8
-    const u32* scales_a = (const u32*)(stage + (TILE_M + TILE_N) * SLICE);
-    const u32* scales_b = scales_a + TILE_M * STEP_SCALES;
-#endif
-#pragma unroll
-    for (int step = 0; step < STEPS; step++) {
-        u32 a[FRAGS_M][4], b[FRAGS_N / 2][4];
+// What a warp multiplies in one step.
+struct Fragments {
+    u32 a[FRAGS_M][4], b[FRAGS_N / 2][4];
+};
+
+// Where a warp's fragments lie in a stage.
+struct Place {
+    int lane, warp_m, warp_n;
+    u32 a, b;
+
+    __device__ Place(int lane, int warp_m, int warp_n)
+        : lane(lane), warp_m(warp_m), warp_n(warp_n),
+          // Rows 0-7, rows 8-15, and both again for the second chunk.
+          a(swizzled(warp_m + lane % 16, lane / 16)),
+          // Columns 0-7 in both chunks, then columns 8-15.
+          b(TILE_M * SLICE + swizzled(warp_n + lane / 16 * 8 + lane % 8, lane / 8 % 2)) {}
+
+    __device__ void load(Fragments& to, u32 stage, int step) const {
 #pragma unroll
         for (int i = 0; i < FRAGS_M; i++) {
-            // Rows 0-7, rows 8-15, and both again for the second chunk.
-            int row = warp_m + 16 * i;
             if (A_LOAD == COPY_ACROSS) {
-                int k = 16 * step + lane / 16 * 8 + lane % 8, eight = row / 8 + lane / 8 % 2;
-                load_transposed(a[i], tile_a + swizzled_across<TILE_M>(k, eight));
+                int k = 16 * step + lane / 16 * 8 + lane % 8;
+                int eight = warp_m / 8 + 2 * i + lane / 8 % 2;
+                load_transposed(to.a[i], stage + swizzled_across<TILE_M>(k, eight));
             } else {
-                load_matrices(a[i], tile_a + swizzled(row + lane % 16, 2 * step + lane / 16));
+                // A step on is two chunks, and two chunks of all rows swap with two others.
+                load_matrices(to.a[i], (stage + a ^ STEP * step) + 16 * i * SLICE);
             }
         }
 #pragma unroll
         for (int j = 0; j < FRAGS_N / 2; j++) {
-            // Columns 0-7 in both chunks, then columns 8-15.
-            int col = warp_n + 16 * j + lane / 16 * 8;
             if (B_LOAD == COPY_ACROSS) {
                 int k = 16 * step + lane / 8 % 2 * 8 + lane % 8;
-                load_transposed(b[j], tile_b + swizzled_across<TILE_N>(k, col / 8));
+                int eight = warp_n / 8 + 2 * j + lane / 16;
+                load_transposed(to.b[j],
+                                stage + TILE_M * SLICE + swizzled_across<TILE_N>(k, eight));
             } else {
-                load_matrices(b[j], tile_b + swizzled(col + lane % 8, 2 * step + lane / 8 % 2));
+                load_matrices(to.b[j], (stage + b ^ STEP * step) + 16 * j * SLICE);
             }
         }
-#if MMA <= MMA_FP8
+    }
+};
+
+#if MMA > MMA_FP8
+// The block scales of a slice: STEP_SCALES words a row.
+struct SliceScales {
+    u32 a[FRAGS_M][STEP_SCALES], b[FRAGS_N][STEP_SCALES];
+
+    __device__ SliceScales(const u8* stage, const Place& place) {
+        const u8* rows = stage + TILES + (place.warp_m + place.lane % 2 * 8 + place.lane / 4) * ROW;
+        const u8* cols = stage + TILES + (TILE_M + place.warp_n + place.lane / 4) * ROW;
 #pragma unroll
-        for (int i = 0; i < FRAGS_M; i++)
+        for (int i = 0; i < FRAGS_M; i++) load(a[i], rows + 16 * i * ROW);
 #pragma unroll
-            for (int j = 0; j < FRAGS_N; j++)
-                mma(sums.of[i][j], a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
-#else
-        // A row's scales of a slice are STEP_SCALES words; a step's begin at a byte of one.
-        u32 scale_a[FRAGS_M], scale_b[FRAGS_N];
-        const int word = step * STEP_SCALES / 4;
+        for (int j = 0; j < FRAGS_N; j++) load(b[j], cols + 8 * j * ROW);
+    }
+
+    static constexpr int ROW = 4 * STEP_SCALES;
+    struct alignas(ROW) Words {
+        u32 of[STEP_SCALES];
+    };
+    __device__ static void load(u32 (&to)[STEP_SCALES], const u8* from) {
+        Words words = *(const Words*)from;
 #pragma unroll
-        for (int i = 0; i < FRAGS_M; i++)
-            scale_a[i] = scales_a[(warp_m + 16 * i + lane % 2 * 8 + lane / 4) * STEP_SCALES + word];
+        for (int i = 0; i < STEP_SCALES; i++) to[i] = words.of[i];
+    }
+};
+#endif
+
+// Multiplies a slice into the sums: every warp its part of the tile. `fold` gets the steps done
+// after every FOLD_STEPS.
+template <typename Fold>
+__device__ inline void multiply(Sums& sums, const u8* stage, const Place& place, const Fold& fold) {
+    const u32 at = shared_address(stage);
+#if MMA > MMA_FP8
+    const SliceScales scales(stage, place);
+#endif
+    // A step's fragments are read while those of the step before are multiplied, where there are
+    // registers for that: scales and folded sums take them.
+    constexpr int BUFFERS = FOLD || STEP_SCALES ? 1 : 2;
+    Fragments fragments[BUFFERS];
+    place.load(fragments[0], at, 0);
 #pragma unroll
-        for (int j = 0; j < FRAGS_N; j++)
-            scale_b[j] = scales_b[(warp_n + 8 * j + lane / 4) * STEP_SCALES + word];
+    for (int step = 0; step < STEPS; step++) {
+        const auto& [a, b] = fragments[step % BUFFERS];
+        if (BUFFERS == 1 && step > 0) place.load(fragments[0], at, step);
+        if (BUFFERS == 2 && step + 1 < STEPS) place.load(fragments[(step + 1) % 2], at, step + 1);
 #pragma unroll
         for (int i = 0; i < FRAGS_M; i++)
 #pragma unroll
             for (int j = 0; j < FRAGS_N; j++) {
                 float(&d)[4] = sums.of[i][j];
                 u32 b0 = b[j / 2][j % 2 * 2], b1 = b[j / 2][j % 2 * 2 + 1];
+#if MMA <= MMA_FP8
+                mma(d, a[i], b0, b1);
+#else
+                // A step's scales begin at a byte of a word.
+                u32 of_a = scales.a[i][step * STEP_SCALES / 4];
+                u32 of_b = scales.b[j][step * STEP_SCALES / 4];
                 switch (step * STEP_SCALES % 4) {
-                    case 0: mma<0>(d, a[i], b0, b1, scale_a[i], scale_b[j]); break;
+                    case 0: mma<0>(d, a[i], b0, b1, of_a, of_b); break;
 #if MMA == MMA_MXFP8
-                    case 1: mma<1>(d, a[i], b0, b1, scale_a[i], scale_b[j]); break;
-                    case 3: mma<3>(d, a[i], b0, b1, scale_a[i], scale_b[j]); break;
+                    case 1: mma<1>(d, a[i], b0, b1, of_a, of_b); break;
+                    case 3: mma<3>(d, a[i], b0, b1, of_a, of_b); break;
 #endif
 #if MMA != MMA_NVFP4
-                    case 2: mma<2>(d, a[i], b0, b1, scale_a[i], scale_b[j]); break;
+                    case 2: mma<2>(d, a[i], b0, b1, of_a, of_b); break;
 #endif
                 }
-            }
 #endif
+            }
+        if (FOLD && (step + 1) % FOLD_STEPS == 0) fold(step + 1 - FOLD_STEPS);
     }
 }
 
 extern "C" __global__ __launch_bounds__(THREADS) void gemm(const __grid_constant__ Args args) {
     extern __shared__ __align__(128) u8 shared[];
-    const int tiles_m = (args.m + TILE_M - 1) / TILE_M, tiles_n = (args.n + TILE_N - 1) / TILE_N;
-    // Neighbouring blocks share columns of B, which are the larger operand most often.
-    const int tile_m = blockIdx.x % tiles_m, tile_n = blockIdx.x / tiles_m % tiles_n;
-    int batch[4], rest = blockIdx.x / tiles_m / tiles_n;
-    for (int i = 3; i >= 0; i--) {
-        batch[i] = rest % args.batch[i];
-        rest /= args.batch[i];
-    }
-    const Source a(args.a, args.a_scales, batch), b(args.b, args.b_scales, batch);
-    const Rows rows = {tile_m * TILE_M, args.m};
-    const Columns columns(args, tile_n);
-    const int slices = (args.units * UNIT + SLICE - 1) / SLICE;
+    const Work<TILE_M> work(args, (args.n + TILE_N - 1) / TILE_N);
+    if (work.is_none()) return;
+    const Source a(args.a, args.a_scales, work.batch), b(args.b, args.b_scales, work.batch);
+    const Rows& rows = work.rows;
+    const Columns<TILE_N> columns(args, work.tile_n);
+    const int units = (args.k + ELEMENTS - 1) / ELEMENTS;
+    const int slices = (units * UNIT + SLICE - 1) / SLICE;
+    const int part_slices = args.part / (SLICE / UNIT * ELEMENTS);
 
-    Loader<TILE_M, A_LOAD, THREADS, Rows> load_a(a, rows, args.units);
-    Loader<TILE_N, B_LOAD, THREADS, Columns> load_b(b, columns, args.units);
+    Loader<TILE_M, A_LOAD, THREADS, Rows> load_a(a, rows, units);
+    Loader<TILE_N, B_LOAD, THREADS, Columns<TILE_N>> load_b(b, columns, units);
+#if MMA > MMA_FP8
+    ScaleLoader<TILE_M, STEP_SCALES, THREADS> load_a_scales(a, rows, threadIdx.x);
+    ScaleLoader<TILE_N, STEP_SCALES, THREADS> load_b_scales(b, columns, threadIdx.x);
+#endif
     auto fetch = [&](int slice) {
         if (slice < slices) {
             load_a.fetch(slice);
@@ -165,55 +177,60 @@ extern "C" __global__ __launch_bounds__(THREADS) void gemm(const __grid_constant
             u8* stage = shared + slice % STAGES * STAGE;
             load_a.put(stage, slice);
             load_b.put(stage + TILE_M * SLICE, slice);
-            if (STEP_SCALES > 0) {
-                u32* scales = (u32*)(stage + (TILE_M + TILE_N) * SLICE);
-                load_scales<TILE_M, STEP_SCALES, THREADS>(scales, a, rows, slice);
-                scales += TILE_M * STEP_SCALES;
-                load_scales<TILE_N, STEP_SCALES, THREADS>(scales, b, columns, slice);
-            }
+#if MMA > MMA_FP8
+            u32* scales = (u32*)(stage + TILES);
+            load_a_scales.put(scales, slice * STEP_SCALES);
+            load_b_scales.put(scales + TILE_M * STEP_SCALES, slice * STEP_SCALES);
+#endif
         }
         copy_async_commit();
     };
 
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int warp_m = warp % WARPS_M * WARP_M, warp_n = warp / WARPS_M * WARP_N;
-    Sums sums = {};
+    const Place place(lane, warp % WARPS_M * WARP_M, warp / WARPS_M * WARP_N);
+    // Of all parts before, of this one, and of what is folded into it next.
+    Sums sums = {}, part = {}, next = {};
 
     for (int slice = 0; slice < STAGES - 1; slice++) {
         fetch(slice);
         put(slice);
     }
     fetch(STAGES - 1);
+    int left = part_slices;
     for (int slice = 0; slice < slices; slice++) {
         copy_async_wait<STAGES - 2>();
         // The slice is there for all, and all are done with the one that is replaced next.
         __syncthreads();
         put(slice + STAGES - 1);
         fetch(slice + STAGES);
-        const u8* stage = shared + slice % STAGES * STAGE;
-#if K_SCALED
-        Sums part = {};
-        multiply(part, stage, warp_m, warp_n);
-        const int at = slice * SLICE / UNIT;
-        float factor[FRAGS_N][2];
+        multiply(FOLD ? next : part, shared + slice % STAGES * STAGE, place, [&](int step) {
+            const int at = (slice * SLICE + step * STEP) / UNIT;
+            float of_col[FRAGS_N * 2];
 #pragma unroll
-        for (int j = 0; j < FRAGS_N * 2; j++) {
-            int col = columns[warp_n + j / 2 * 8 + lane % 4 * 2 + j % 2];
-            factor[j / 2][j % 2] = col < 0 ? 0.0f : b.factor(col, at);
+            for (int j = 0; j < FRAGS_N * 2; j++) {
+                int col = columns[place.warp_n + j / 2 * 8 + lane % 4 * 2 + j % 2];
+                of_col[j] = col < 0 || at >= units ? 0.0f : b.factor(col, at);
+            }
+#pragma unroll
+            for (int i = 0; i < FRAGS_M * 2; i++) {
+                int row = rows[place.warp_m + i * 8 + lane / 4];
+                float of_row = row < 0 || at >= units ? 0.0f : a.factor(row, at);
+#pragma unroll
+                for (int j = 0; j < FRAGS_N * 2; j++) {
+                    float& x = next.of[i / 2][j / 2][i % 2 * 2 + j % 2];
+                    float& sum = part.of[i / 2][j / 2][i % 2 * 2 + j % 2];
+                    sum = folded(sum, x, of_row, of_col[j]);
+                    x = 0.0f;
+                }
+            }
+        });
+        if (--left == 0) {
+            sums.add(part);
+            part = {};
+            left = part_slices;
         }
-#pragma unroll
-        for (int i = 0; i < FRAGS_M * 2; i++) {
-            int row = rows[warp_m + i * 8 + lane / 4];
-            float of_row = row < 0 ? 0.0f : a.factor(row, at);
-#pragma unroll
-            for (int j = 0; j < FRAGS_N * 2; j++)
-                sums.of[i / 2][j / 2][i % 2 * 2 + j % 2] +=
-                    scaled(part.of[i / 2][j / 2][i % 2 * 2 + j % 2], of_row, factor[j / 2][j % 2]);
-        }
-#else
-        multiply(sums, stage, warp_m, warp_n);
-#endif
     }
+    sums.add(part);
 
     // Through shared memory, so that neighbouring threads store neighbouring columns.
     copy_async_wait<0>();
@@ -223,29 +240,13 @@ extern "C" __global__ __launch_bounds__(THREADS) void gemm(const __grid_constant
     for (int i = 0; i < FRAGS_M * 2; i++)
 #pragma unroll
         for (int j = 0; j < FRAGS_N; j++) {
-            int row = warp_m + 8 * i + lane / 4, col = warp_n + 8 * j + lane % 4 * 2;
+            int row = place.warp_m + 8 * i + lane / 4, col = place.warp_n + 8 * j + lane % 4 * 2;
             const float* pair = sums.of[i / 2][j] + i % 2 * 2;
             *(float2*)(tile + row * PITCH + col) = make_float2(pair[0], pair[1]);
         }
     __syncthreads();
-    const EpilogueOf epilogue(args.epilogue, batch);
-    const int width = columns.gated ? TILE_N / 2 : TILE_N;
-#pragma unroll 1
-    for (int i = threadIdx.x; i < TILE_M * width; i += THREADS) {
-        int local = columns.gated ? i % width / 8 * 16 + i % 8 : i % width;
-        int row = rows[i / width], col = columns[local];
-        if (row < 0 || col < 0) continue;
-        const float* sum = tile + i / width * PITCH + local;
-        auto product = [&](float sum, int col) {
-            // Without products there is nothing to multiply with a scale, which may be NaN.
-            if (K_SCALED || slices == 0) return sum;
-            return scaled(sum, a.factor(row, 0), b.factor(col, 0));
-        };
-        if (columns.gated) {
-            float value = product(sum[8], col + columns.width);
-            epilogue.pair(product(sum[0], col), value, row, col, columns.width);
-        } else {
-            epilogue.plain(product(sum[0], col), row, col);
-        }
-    }
+    auto sum = [&](int local_row, int local_col, int row, int col) {
+        return product(tile[local_row * PITCH + local_col], a, b, row, col, args.k);
+    };
+    columns.template store<TILE_M>(EpilogueOf(args.epilogue, work.batch), rows, sum);
 }

@@ -44,18 +44,18 @@ struct Epilogue {
 // The operands of one matrix of the batch.
 struct EpilogueOf {
     const Epilogue& e;
-    const u8 *c, *residual;
+    const u8 *c, *bias, *residual;
     u8* d;
 
     __device__ EpilogueOf(const Epilogue& e, const int (&batch)[4])
-        : e(e), c(e.c.of_batch(batch)), residual(e.residual.of_batch(batch)),
-          d(e.d.of_batch(batch)) {}
+        : e(e), c(e.c.of_batch(batch)), bias(e.bias.of_batch(batch)),
+          residual(e.residual.of_batch(batch)), d(e.d.of_batch(batch)) {}
 
     // What the activation is applied to, at a row and a column of B.
     __device__ float before(float t, int row, int col) const {
         t *= e.alpha;
         if (e.c.data) t += e.beta * load(e.c.dtype, c + row * e.c.row + col * e.c.col);
-        if (e.bias.data) t += load(e.bias.dtype, e.bias.data + col * e.bias.col);
+        if (e.bias.data) t += load(e.bias.dtype, bias + col * e.bias.col);
         return t;
     }
 

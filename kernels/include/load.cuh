@@ -20,13 +20,11 @@ enum Load {
     // To 16-bit elements, exactly:
     DECODE_E4M3 = 2,
     DECODE_E5M2 = 3,
-    DECODE_MXFP8_E4M3 = 4,
-    DECODE_MXFP8_E5M2 = 5,
-    DECODE_MXFP4 = 6,
-    DECODE_NVFP4 = 7,
+    DECODE_E2M1 = 4,
+    DECODE_NVFP4 = 5,  // with their block scales
     // 16-bit elements that are contiguous across rows, eight of them aligned; copied, and
     // transposed when they are read:
-    COPY_ACROSS = 8,
+    COPY_ACROSS = 6,
 };
 
 // Where a chunk of a tile's row lies: eight rows of one chunk are in different banks.
@@ -41,8 +39,7 @@ __device__ inline u32 swizzled_across(int k, int eight) {
     return k * ROWS * 2 + (eight ^ (k & (EIGHTS < 8 ? EIGHTS - 1 : 7))) * CHUNK;
 }
 
-// Two numbers as the elements that are multiplied; exact for all that is decoded, but for MXFP8
-// values below 2^-133.
+// Two numbers as the elements that are multiplied; exact for all that is decoded.
 __device__ inline u32 packed(float low, float high) {
     return MMA == MMA_BF16 ? bf16_of(low) | (u32)bf16_of(high) << 16
                            : f16_of(low) | (u32)f16_of(high) << 16;
@@ -59,20 +56,21 @@ __device__ inline u32 times(u32 x, u32 y) {
     return product;
 }
 
-// Eight FP4 codes times their scale: exponent and mantissa moved to their place, which is worth
-// 2^-126 (bf16) or 2^-14 (f16) of the code, then two exact products.
-__device__ inline uint4 decoded_fp4(u32 codes, float scale) {
+// The FP4 codes in bits 0 to 3 and 16 to 19: exponent and mantissa moved to their place, which is
+// worth 2^-126 (bf16) or 2^-14 (f16) of the code, then an exact product.
+__device__ inline u32 decoded_fp4(u32 codes) {
     constexpr int SHIFT = MMA == MMA_BF16 ? 6 : 9;
-    const u32 bias = MMA == MMA_BF16 ? 0x7E807E80u : 0x74007400u, factor = packed(scale, scale);
-    u32 pairs[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        u32 low = codes >> 8 * i & 0xF, high = codes >> (8 * i + 4) & 0xF;
-        u32 signs = (low & 8) << 12 | (high & 8) << 28;
-        u32 bits = ((low & 7) | (high & 7) << 16) << SHIFT;
-        pairs[i] = times(times(bits | signs, bias), factor);
-    }
-    return make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+    constexpr u32 SIZE = 0x00070007u << SHIFT, SIGN = 0x80008000u;
+    u32 bits = (codes << SHIFT & SIZE) | (codes << 12 & SIGN);
+    return times(bits, MMA == MMA_BF16 ? 0x7E807E80u : 0x74007400u);
+}
+
+// The FP8 codes in bits 0 to 7 and 8 to 15.
+template <bool E5M2>
+__device__ inline u32 decoded_fp8(u32 codes) {
+    u8 low = (u8)codes, high = (u8)(codes >> 8);
+    return E5M2 ? packed(f32_of_e5m2(low), f32_of_e5m2(high))
+                : packed(f32_of_e4m3(low), f32_of_e4m3(high));
 }
 
 // What was read of a chunk: units, or codes and their scale.
@@ -123,9 +121,9 @@ struct Source {
         Fetched to = {};
         if (row < 0 || at >= units) return to;
         const u8* of_row = data + row * matrix.row;
-        if (LOAD == GATHER) {
+        if (LOAD == COPY || LOAD == GATHER) {
             gather(to, of_row, matrix.col, at, units);
-        } else if (LOAD == DECODE_MXFP4 || LOAD == DECODE_NVFP4) {
+        } else if (LOAD == DECODE_E2M1 || LOAD == DECODE_NVFP4) {
             // Rows are padded with zero codes to whole blocks.
             const u8* codes = of_row + at / 2;
             to.words[0] = matrix.words
@@ -134,40 +132,44 @@ struct Source {
         } else {
             gather_codes(to, matrix, of_row, at, units);
         }
-        if (LOAD >= DECODE_MXFP8_E4M3)
-            to.scale = scale_data[scales.index(row, at / (LOAD == DECODE_NVFP4 ? 16 : 32))];
+        if (LOAD == DECODE_NVFP4) to.scale = scale_data[scales.index(row, at / 16)];
         return to;
+    }
+
+    // Where a row begins, or null.
+    __device__ const u8* row(int row) const { return row < 0 ? 0 : data + row * matrix.row; }
+
+    // Copies a chunk from byte `at` of a row of `units` on, which are whole chunks; zeros beyond
+    // the matrix.
+    __device__ void copy(u8* to, const u8* row, int at, int units) const {
+        bool inside = row && at < units * UNIT;
+        copy_async_16(shared_address(to), inside ? row + at : data, inside ? CHUNK : 0);
     }
 
     __device__ float factor(int row, int at) const { return scales.factor(scale_data, row, at); }
 };
 
-// Eight FP8 codes times their scale.
-template <bool E5M2>
-__device__ inline uint4 decoded_fp8(const u32 (&words)[4], float scale) {
-    u32 pairs[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        u16 codes = (u16)(words[i / 2] >> i % 2 * 16);
-        u8 low = (u8)codes, high = (u8)(codes >> 8);
-        pairs[i] = E5M2 ? packed(scale * f32_of_e5m2(low), scale * f32_of_e5m2(high))
-                        : packed(scale * f32_of_e4m3(low), scale * f32_of_e4m3(high));
-    }
-    return make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
-}
-
 // A chunk as it is multiplied.
 template <int LOAD>
 __device__ inline uint4 decoded(const Fetched& from) {
-    switch (LOAD) {
-        case DECODE_E4M3: return decoded_fp8<false>(from.words, 1.0f);
-        case DECODE_E5M2: return decoded_fp8<true>(from.words, 1.0f);
-        case DECODE_MXFP8_E4M3: return decoded_fp8<false>(from.words, f32_of_e8m0(from.scale));
-        case DECODE_MXFP8_E5M2: return decoded_fp8<true>(from.words, f32_of_e8m0(from.scale));
-        case DECODE_MXFP4: return decoded_fp4(from.words[0], f32_of_e8m0(from.scale));
-        case DECODE_NVFP4: return decoded_fp4(from.words[0], f32_of_e4m3(from.scale));
-        default: return make_uint4(from.words[0], from.words[1], from.words[2], from.words[3]);
+    if (LOAD < DECODE_E4M3)
+        return make_uint4(from.words[0], from.words[1], from.words[2], from.words[3]);
+    u32 pairs[4];
+    if (LOAD == DECODE_E4M3 || LOAD == DECODE_E5M2) {
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            pairs[i] = decoded_fp8<LOAD == DECODE_E5M2>(from.words[i / 2] >> i % 2 * 16);
+    } else {
+        const float scale = LOAD == DECODE_NVFP4 ? f32_of_e4m3(from.scale) : 1.0f;
+        const u32 factor = packed(scale, scale);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            u32 byte = from.words[0] >> 8 * i;
+            u32 pair = decoded_fp4((byte & 0xF) | (byte & 0xF0) << 12);
+            pairs[i] = LOAD == DECODE_NVFP4 ? times(pair, factor) : pair;
+        }
     }
+    return make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
 }
 
 // The slices of one operand's tile of ROWS rows: fetched one after the other, each put to shared
@@ -175,25 +177,33 @@ __device__ inline uint4 decoded(const Fetched& from) {
 template <int ROWS, int LOAD, int THREADS, typename Index>
 struct Loader {
     static constexpr int OWN = ROWS * CHUNKS / THREADS;  // chunks of a thread
-    static_assert(ROWS * CHUNKS % THREADS == 0, "every thread has as many chunks");
+    static_assert(ROWS * CHUNKS % THREADS == 0 && THREADS % CHUNKS == 0, "every thread has as many chunks");
 
     const Source& source;
     const Index& index;
     int units;
     static constexpr bool COPIES = LOAD == COPY || LOAD == COPY_ACROSS;
     Fetched fetched[COPIES ? 1 : OWN];
+    // Where what is copied begins: a thread's first row, bytes to the next one, and how many.
+    const u8* first;
+    i64 step;
+    int count;
 
     __device__ Loader(const Source& source, const Index& index, int units)
-        : source(source), index(index), units(units) {}
+        : source(source), index(index), units(units), first(source.row(index[local(0)])),
+          step(index.below(THREADS / CHUNKS) * source.matrix.row), count(0) {
+#pragma unroll
+        for (int i = 0; i < OWN; i++) count += index[local(i)] >= 0;
+    }
 
-    __device__ static int chunk(int i) { return (threadIdx.x + i * THREADS) % CHUNKS; }
+    // A thread's chunks lie below each other.
+    __device__ static int chunk(int i) { return threadIdx.x % CHUNKS; }
     __device__ static int local(int i) { return (threadIdx.x + i * THREADS) / CHUNKS; }
 
     // Reads what can not be copied.
     __device__ void fetch(int slice) {
-        if (COPIES) return;
 #pragma unroll
-        for (int i = 0; i < OWN; i++) {
+        for (int i = 0; i < OWN && !COPIES; i++) {
             int at = (slice * SLICE + chunk(i) * CHUNK) / UNIT;
             fetched[i] = source.fetch<LOAD>(index[local(i)], at, units);
         }
@@ -224,32 +234,52 @@ struct Loader {
                 *(uint4*)to = decoded<LOAD>(fetched[i]);
                 continue;
             }
-            int row = index[local(i)], at = slice * SLICE + chunk(i) * CHUNK;
-            int valid = row < 0 ? 0 : max(0, min(CHUNK, units * UNIT - at));
-            const u8* from = valid ? source.data + row * source.matrix.row + at : source.data;
-            copy_async_16(shared_address(to), from, valid);
+            source.copy(to, i < count ? first + i * step : 0, slice * SLICE + chunk(i) * CHUNK,
+                        units);
         }
     }
 };
 
-// Brings the block scales of a slice to shared memory: WORDS words a row; zeros beyond.
-template <int ROWS, int WORDS, int THREADS, typename Index>
-__device__ inline void load_scales(u32* tile, const Source& source, Index index, int slice) {
-    const Scales& scales = source.scales;
+// Brings WORDS words of four block scales of each of ROWS rows to shared memory, by THREADS threads
+// of which this is `thread`; zeros beyond the matrix.
+template <int ROWS, int WORDS, int THREADS>
+struct ScaleLoader {
+    static constexpr int OWN = (ROWS * WORDS + THREADS - 1) / THREADS;  // words of a thread
+
+    const Scales& scales;
+    const u8* from[OWN];
+    int thread;
+
+    template <typename Index>
+    __device__ ScaleLoader(const Source& source, const Index& index, int thread)
+        : scales(source.scales), thread(thread) {
 #pragma unroll
-    for (int i = threadIdx.x; i < ROWS * WORDS; i += THREADS) {
-        int row = index[i / WORDS], col = (slice * WORDS + i % WORDS) * 4;
-        int valid = row < 0 ? 0 : max(0, min(4, scales.row_scales - col));
-        const u8* from = valid ? source.scale_data + scales.index(row, col) : source.scale_data;
-        if (scales.words) {
-            copy_async_4(shared_address(tile + i), from, valid);
-            continue;
+        for (int i = 0; i < OWN; i++) {
+            int row = own(i) ? index[at(i) / WORDS] : -1;
+            from[i] = row < 0 ? 0 : source.scale_data + scales.index(row, 0);
         }
-        u32 word = 0;
-        for (int j = 0; j < valid; j++) {
-            // Tiled scales are words: along k in rows they lie one behind the other.
-            word |= (u32)from[j] << 8 * j;
-        }
-        tile[i] = word;
     }
-}
+
+    __device__ int at(int i) const { return thread + i * THREADS; }
+    __device__ bool own(int i) const { return ROWS * WORDS % THREADS == 0 || at(i) < ROWS * WORDS; }
+
+    // The words of a row from word `first` on.
+    __device__ void put(u32* tile, int first) const {
+#pragma unroll
+        for (int i = 0; i < OWN; i++) {
+            if (!own(i)) continue;
+            int word = first + at(i) % WORDS;
+            const u8* at_word = from[i] + (i64)word * (scales.tiled ? 512 : 4);
+            if (SCALE_WORDS) {
+                bool inside = from[i] && 4 * word < scales.row_scales;
+                copy_async_4(shared_address(tile + at(i)), inside ? at_word : scales.data,
+                             inside ? 4 : 0);
+                continue;
+            }
+            int valid = from[i] ? max(0, min(4, scales.row_scales - 4 * word)) : 0;
+            u32 bits = 0;
+            for (int j = 0; j < valid; j++) bits |= (u32)at_word[j] << 8 * j;
+            tile[at(i)] = bits;
+        }
+    }
+};

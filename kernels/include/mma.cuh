@@ -29,6 +29,9 @@
 // Bytes of a unit along k: an element, or two of FP4.
 constexpr int UNIT = MMA == MMA_BF16 || MMA == MMA_F16 ? 2 : 1;
 
+// Elements of a unit.
+constexpr int ELEMENTS = MMA == MMA_MXFP4 || MMA == MMA_NVFP4 ? 2 : 1;
+
 // Block scales along k that an instruction takes of each row; 0 for none.
 constexpr int STEP_SCALES = MMA == MMA_NVFP4 ? 4 : MMA == MMA_MXFP4 ? 2 : MMA == MMA_MXFP8 ? 1 : 0;
 

@@ -3,16 +3,25 @@
 
 #include "numbers.cuh"
 
+__device__ inline float f32_of_e8m0(u8 bits) {
+    if (bits == 0) return __uint_as_float(0x00400000u);
+    if (bits == 0xFF) return __uint_as_float(0x7FC00000u);
+    return __uint_as_float((u32)bits << 23);
+}
+
+// What multiplies sums of products, by the numbers that the host gives them.
+enum Factors { FACTORS_NONE = 0, FACTORS_F32 = 1, FACTORS_E8M0 = 2 };
+
 // The scales of a matrix of each batch index. Null where there are none.
 struct Scales {
     const u8* data;
     const float* tensor;  // the scale of the whole tensor
     i64 batch[4];         // bytes
-    int rows, cols;       // rows and elements along k that share a scale
+    int row_shift, col_shift;  // log2 of rows and of elements along k that share a scale
     int row_scales;       // scales along k
     int tiled;            // 128 x 4 at a time, as block-scaled instructions want them; else rows
     int words;            // whether four scales along k are an aligned word
-    int in_f32;           // whether they are f32: factors of whole sums, or of parts of them
+    int factors;          // FACTORS_…: what multiplies sums, or parts of them
 
     __device__ const u8* of_batch(const int (&index)[4]) const {
         const u8* at = data;
@@ -27,10 +36,15 @@ struct Scales {
         return tile * 512 + row % 32 * 16 + row % 128 / 32 * 4 + col % 4;
     }
 
+    // What whole sums are multiplied with, where instructions apply the block scales.
+    __device__ float whole() const { return tensor ? *tensor : 1.0f; }
+
     // What a sum of products of a row, around element `at` along k, is multiplied with.
     __device__ float factor(const u8* of_batch, int row, int at) const {
         if (tensor) return *tensor;
-        return in_f32 ? ((const float*)of_batch)[index(row / rows, at / cols)] : 1.0f;
+        if (factors == FACTORS_NONE) return 1.0f;
+        i64 i = index(row >> row_shift, at >> col_shift);
+        return factors == FACTORS_F32 ? ((const float*)of_batch)[i] : f32_of_e8m0(of_batch[i]);
     }
 };
 
@@ -40,10 +54,4 @@ __device__ inline float scaled(float x, float s, float t) {
     float size = fabsf(product);
     if (size >= 1.17549435e-38f && size <= 3.4e38f) return x * product;
     return (float)((double)x * s * t);
-}
-
-__device__ inline float f32_of_e8m0(u8 bits) {
-    if (bits == 0) return __uint_as_float(0x00400000u);
-    if (bits == 0xFF) return __uint_as_float(0x7FC00000u);
-    return __uint_as_float((u32)bits << 23);
 }

@@ -126,8 +126,8 @@ impl Kind {
     }
 }
 
-/// Checks some elements of x · wᵀ, by the kernel of that name, against sums in f64.
-fn check(kernel: &str, device: &Device, x: &AnyTensor, w: &AnyTensor) {
+/// Checks some elements of x · wᵀ, by the kernel of that name, against sums in f64; gives all.
+fn check(kernel: &str, device: &Device, x: &AnyTensor, w: &AnyTensor) -> Vec<f32> {
     let exact = |of: &AnyTensor| {
         let of = of.cast(DType::F64).unwrap().tensor::<f64, 2>().unwrap();
         (of.to_vec().unwrap(), of.shape())
@@ -146,6 +146,8 @@ fn check(kernel: &str, device: &Device, x: &AnyTensor, w: &AnyTensor) {
             assert!(error <= gamma(k + 8) * size, "{kernel}: {} is not {sum}", y[[i, j]]);
         }
     }
+    let bits = (0..m * n).map(|at| y[[at / n, at % n]]);
+    bits.collect()
 }
 
 #[test]
@@ -197,7 +199,8 @@ fn tiled_scales_give_the_same_bits_as_scales_in_rows() {
         assert_eq!(rows.to_vec().unwrap(), tiles.to_vec().unwrap());
     }
     assert_eq!(device.launches()["cuda.gemm.block_scaled"], 4);
-    assert_eq!(device.launches()["cuda.gemm"], 4);
+    assert_eq!(device.launches()["cuda.gemm.stream"], 2);
+    assert_eq!(device.launches()["cuda.gemm"], 2);
 }
 
 #[test]
@@ -219,5 +222,93 @@ fn where_sums_of_fp8_products_are_short_they_are_kept_in_sixteen_bit_instruction
         let x = x.quantize::<ferrocerium::format::Fp8PerRow>().unwrap();
         let op = x.gemm(&x.t()).spec::<f32>().unwrap();
         assert_eq!(device.explain(&op).unwrap().chosen().unwrap().name, kernel);
+    }
+}
+
+#[test]
+fn weights_stream_past_a_few_rows_at_every_tail_and_with_the_bits_of_tiles() {
+    for arch in [Arch::SM90A, Arch::SM121A] {
+        let Some(device) = emulated(arch) else { return };
+        for w in [
+            Plain(DType::BF16),
+            Plain(DType::F8E4M3),
+            Blocks(Format::Nvfp4),
+            Blocks(Format::Mxfp4),
+            Blocks(Format::Mxfp8E5M2),
+            Blocks(Format::Fp8Row),
+            Blocks(Format::Fp8Block128),
+        ] {
+            // One part and several, whole stages and not, aligned rows and not.
+            for [m, n, k] in [[1, 40, 1280], [9, 17, 1100], [16, 3, 33]] {
+                let x = Plain(DType::BF16).matrix(&device, [m, k], 1);
+                let w = w.matrix(&device, [n, k], 2);
+                let streamed = check("cuda.gemm.stream", &device, &x, &w);
+                assert_eq!(streamed, check("cuda.gemm", &device, &x, &w), "{m} × {n} × {k}");
+            }
+        }
+    }
+}
+
+#[test]
+fn scales_that_no_sixteen_bit_element_holds_are_exact() {
+    let Some(device) = emulated(Arch::SM121A) else { return };
+    // Weights around 2^-140, or 2^130: past what BF16 holds, as are F16's everyday values.
+    for (exponent, x) in [(-140, 2f32.powi(100)), (125, 2f32.powi(-100))] {
+        for format in [Format::Mxfp8E4M3, Format::Mxfp8E5M2, Format::Mxfp4] {
+            let w = Tensor::<f64, 2>::from_fn(&device, [24, 70], |[i, j]| {
+                f64::from(small([i, j]).to_f32()) * 2f64.powi(exponent)
+            });
+            let w = AnyTensor::from(w.unwrap());
+            let w = w.quantize(format, Quantizer::default_for(format)).unwrap();
+            let x = Tensor::from_fn(&device, [16, 70], |at| bf16::from_f32(small(at).to_f32() * x));
+            let x = AnyTensor::from(x.unwrap());
+            check("cuda.gemm", &device, &x, &w);
+            check("cuda.gemm.stream", &device, &x, &w);
+        }
+    }
+}
+
+#[test]
+fn groups_of_rows_meet_their_matrices_in_every_kind_of_tile() {
+    for arch in [Arch::SM90A, Arch::SM121A] {
+        let Some(device) = emulated(arch) else { return };
+        // More groups than a warp has lanes, most of them empty; then a few that are large.
+        let mut sparse = vec![0; 70];
+        (sparse[0], sparse[33], sparse[34], sparse[69]) = (3, 17, 1, 2);
+        for (rows, kernel) in
+            [(sparse, "cuda.grouped_gemm.stream"), (vec![130, 0, 20, 1], "cuda.grouped_gemm")]
+        {
+            let mut offsets = vec![0u32];
+            rows.iter().for_each(|rows| offsets.push(offsets[offsets.len() - 1] + rows));
+            let m = offsets[rows.len()] as usize;
+            let x = Tensor::from_fn(&device, [m, 40], small).unwrap();
+            let w = Tensor::from_fn(&device, [rows.len(), 24, 40], |[e, j, l]| small([e + j, l]));
+            let w = w.unwrap();
+            let ends = Tensor::from_host(&device, [offsets.len()], &offsets).unwrap();
+            let y = x.grouped_gemm(&w.transpose(1, 2).unwrap(), &ends).run::<f32>().unwrap();
+            assert_eq!(device.launches()[kernel], 1);
+            let y = y.host().unwrap();
+            for e in 0..rows.len() {
+                for i in offsets[e] as usize..offsets[e + 1] as usize {
+                    for j in 0..24 {
+                        let terms = (0..40).map(|l| small([i, l]) * small([e + j, l]));
+                        let dot: f32 = terms.map(bf16::to_f32).sum();
+                        assert_eq!(y[[i, j]], dot, "group {e}, row {i}, column {j}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn offsets_that_are_not_those_of_groups_are_refused() {
+    let Some(device) = emulated(Arch::SM121A) else { return };
+    let x = Tensor::from_fn(&device, [4, 32], small).unwrap();
+    let w = Tensor::<bf16, 3>::zeros(&device, [2, 8, 32]).unwrap();
+    for offsets in [[0i32, 5, 4], [1, 2, 4], [0, -1, 4], [0, 2, 3]] {
+        let ends = Tensor::from_host(&device, [3], &offsets).unwrap();
+        let error = x.grouped_gemm(&w.transpose(1, 2).unwrap(), &ends).run::<f32>().unwrap_err();
+        assert!(matches!(error, ferrocerium::Error::Value { .. }), "{offsets:?}: {error}");
     }
 }

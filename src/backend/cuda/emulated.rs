@@ -43,7 +43,7 @@ impl Device {
     /// let x = Tensor::from_fn(&device, [2, 64], |[i, j]| bf16::from_f32((i + j) as f32))?;
     /// let y = x.matmul(&x.t())?;
     /// assert_eq!(y.host()?[[0, 0]], bf16::from_f32(85344.0));
-    /// assert_eq!(device.launches()["cuda.gemm"], 1);
+    /// assert_eq!(device.launches()["cuda.gemm.stream"], 1);
     /// # Ok::<(), ferrocerium::Error>(())
     /// ```
     pub fn emulated(arch: Arch) -> Result<Device> {

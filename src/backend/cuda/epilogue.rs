@@ -2,12 +2,12 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::args::{Matrix, activation_code, require_readable, require_writable};
+use super::args::{BATCH_RANK, Matrix, activation_code, require_readable, require_writable};
 use super::gpu::Call;
 use crate::caps::Caps;
 use crate::error::Result;
 use crate::memory::Access;
-use crate::op::{Gemm, Operand};
+use crate::op::{self, Operand};
 use crate::registry::Unsupported;
 
 /// `Epilogue`
@@ -25,16 +25,27 @@ pub(super) struct Epilogue {
 }
 
 impl Epilogue {
-    /// Whether the kernels have the epilogue of this operation.
-    pub fn supports(op: &Gemm, caps: &Caps) -> Result<(), Unsupported> {
-        let added = [op.c.as_ref(), op.epilogue.bias.as_ref(), op.epilogue.residual.as_ref()];
+    /// Whether the kernels have this epilogue.
+    pub fn supports(
+        c: Option<&Operand>,
+        epilogue: &op::Epilogue,
+        d: &Operand,
+        caps: &Caps,
+    ) -> Result<(), Unsupported> {
+        let added = [c, epilogue.bias.as_ref(), epilogue.residual.as_ref()];
         added.into_iter().flatten().try_for_each(require_readable)?;
-        require_writable(&op.d, caps)
+        require_writable(d, caps)
     }
 
-    /// The operands of an operation, for kernels to see.
-    pub fn bind(op: &Gemm, n: usize, call: &mut Call<'_, '_>) -> Result<Self> {
-        let d_dims = op.d.dims();
+    /// The operands of an epilogue behind a product of `n` columns, for kernels to see.
+    pub fn bind(
+        (alpha, c, beta): (f32, Option<&Operand>, f32),
+        epilogue: &op::Epilogue,
+        d: &Operand,
+        n: usize,
+        call: &mut Call<'_, '_>,
+    ) -> Result<Self> {
+        let d_dims = d.dims();
         let mut wide = d_dims;
         if let Some(last) = wide.last_mut() {
             *last = n;
@@ -43,19 +54,23 @@ impl Epilogue {
             Matrix::bind_opt(call, arg, operand, Access::Read, dims)
         };
         // With beta = 0, C is not read: it may hold anything.
-        let c = op.c.as_ref().filter(|_| op.beta != 0.0);
-        let c = read("c", c, &wide)?;
-        let bias = read("bias", op.epilogue.bias.as_ref(), &wide)?;
-        let residual = read("residual", op.epilogue.residual.as_ref(), &d_dims)?;
+        let c = read("c", c.filter(|_| beta != 0.0), &wide)?;
+        let bias = read("bias", epilogue.bias.as_ref(), &wide)?;
+        let residual = read("residual", epilogue.residual.as_ref(), &d_dims)?;
         Ok(Epilogue {
             c,
             bias,
             residual,
-            d: Matrix::bind(call, "d", &op.d, Access::Write, &d_dims)?,
-            alpha: op.alpha,
-            beta: op.beta,
-            activation: activation_code(op.epilogue.activation),
-            gated: op.epilogue.activation.is_gated().into(),
+            d: Matrix::bind(call, "d", d, Access::Write, &d_dims)?,
+            alpha,
+            beta,
+            activation: activation_code(epilogue.activation),
+            gated: epilogue.activation.is_gated().into(),
         })
+    }
+
+    /// The same, where `bias` has a row for each matrix of the batch rather than of D.
+    pub fn bias_by_group(&mut self) {
+        self.bias.batch[BATCH_RANK - 1] = std::mem::take(&mut self.bias.row);
     }
 }

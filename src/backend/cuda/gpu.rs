@@ -12,7 +12,7 @@ use crate::memory::Region;
 use crate::registry::Launch;
 
 /// What kernel sources can include.
-const HEADERS: [(&str, &str); 14] = [
+const HEADERS: [(\&str, \&str); 15] = [
     ("blocks.cuh", include_str!("../../../kernels/include/blocks.cuh")),
     ("epilogue.cuh", include_str!("../../../kernels/include/epilogue.cuh")),
     ("index.cuh", include_str!("../../../kernels/include/index.cuh")),
@@ -25,6 +25,7 @@ const HEADERS: [(&str, &str); 14] = [
     ("quantize.cuh", include_str!("../../../kernels/include/quantize.cuh")),
     ("rows.cuh", include_str!("../../../kernels/include/rows.cuh")),
     ("scales.cuh", include_str!("../../../kernels/include/scales.cuh")),
+    ("tile.cuh", include_str!("../../../kernels/include/tile.cuh")),
     ("views.cuh", include_str!("../../../kernels/include/views.cuh")),
     ("weights.cuh", include_str!("../../../kernels/include/weights.cuh")),
 ];

@@ -49,13 +49,17 @@ pub use nvrtc::NVRTC_VARIABLE;
 pub use recorded::{Launched, Recording};
 
 use crate::caps::Caps;
+use crate::op::OpKind;
 use crate::registry::Kernel;
 use rows::Registered;
 
 /// Every GPU kernel, for one GPU.
 pub fn kernels(gpu: &Arc<Gpu>) -> impl Iterator<Item = Arc<dyn Kernel>> {
-    let gemm = gemm::Family::ALL.map(|family| gemm::GemmKernel::new(family, gpu.clone()));
-    let gemm = gemm.into_iter().map(|kernel| Arc::new(kernel) as Arc<dyn Kernel>);
+    let products = [OpKind::Gemm, OpKind::GroupedGemm].into_iter().flat_map(|op| {
+        let tiles = gemm::Family::ALL.map(|family| gemm::TileKernel::new(op, family, gpu.clone()));
+        let tiles = tiles.into_iter().map(|kernel| Arc::new(kernel) as Arc<dyn Kernel>);
+        tiles.chain([Arc::new(gemm::StreamKernel::new(op, gpu.clone())) as Arc<dyn Kernel>])
+    });
     let rows = [
         convert::CONVERT,
         quantize::QUANTIZE,
@@ -70,7 +74,7 @@ pub fn kernels(gpu: &Arc<Gpu>) -> impl Iterator<Item = Arc<dyn Kernel>> {
     ];
     let rows = rows.map(|kernel| Registered::new(kernel, gpu.clone()));
     let rows = rows.into_iter().map(|kernel| Arc::new(kernel) as Arc<dyn Kernel>);
-    gemm.chain(attention::kernels(gpu)).chain(rows)
+    products.chain(attention::kernels(gpu)).chain(rows)
 }
 
 /// Every program that these kernels can ask for on such a machine, for compiling ahead.

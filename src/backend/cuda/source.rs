@@ -17,12 +17,12 @@ pub(super) struct Scales {
     address: u64,
     pub tensor: u64,
     batch: [i64; BATCH_RANK],
-    rows: i32,
-    cols: i32,
+    row_shift: i32,
+    col_shift: i32,
     row_scales: i32,
     tiled: i32,
     words: i32,
-    in_f32: i32,
+    factors: i32,
 }
 
 impl Scales {
@@ -31,14 +31,18 @@ impl Scales {
         address: 0,
         tensor: 0,
         batch: [0; BATCH_RANK],
-        // Compilers may divide by them before they ask whether there are scales.
-        rows: 1,
-        cols: 1,
+        row_shift: 0,
+        col_shift: 0,
         row_scales: 1,
         tiled: 0,
         words: 0,
-        in_f32: 0,
+        factors: 0,
     };
+
+    /// Whether rows of them are whole, aligned words of four.
+    pub fn are_words(&self) -> bool {
+        self.words != 0 && self.row_scales % 4 == 0
+    }
 }
 
 /// A matrix and its scales, as kernels see them; no scales for plain elements.
@@ -119,20 +123,24 @@ impl Source {
             address,
             tensor,
             batch,
-            rows: extent(spec.block_rows),
-            cols: extent(spec.block_k),
+            row_shift: shift(spec.block_rows),
+            col_shift: shift(spec.block_k),
             row_scales: layout.scale_cols() as i32,
             tiled: (layout.scale_layout() == ScaleLayout::Tiled128x4).into(),
             words: (spec.scale.size() == 1 && in_words(&layout, address, &batch)).into(),
-            in_f32: (spec.scale == DType::F32).into(),
+            factors: match spec.scale {
+                DType::F32 => 1,
+                DType::E8M0 => 2,
+                _ => 0,
+            },
         };
         Ok(Source { matrix: codes, scales })
     }
 }
 
-/// A block's side, or one that nothing reaches.
-fn extent(side: usize) -> i32 {
-    if side == WHOLE { i32::MAX } else { side as i32 }
+/// Log2 of a block's side, or of one that nothing reaches.
+fn shift(side: usize) -> i32 {
+    if side == WHOLE { i32::BITS as i32 - 1 } else { side.ilog2() as i32 }
 }
 
 /// From one matrix to the next, for each batch size; 0 where it is repeated.

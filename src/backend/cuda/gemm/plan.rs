@@ -1,8 +1,11 @@
 //! Which instruction multiplies which operands, and how they reach it.
 
-use super::tile::Tile;
+use super::product::Product;
+use super::stages::Stages;
+use super::tile::{SLICE, Tile};
 use crate::backend::cuda::args::Matrix;
 use crate::backend::cuda::gpu::Program;
+use crate::backend::cuda::source::Source;
 use crate::caps::Isa;
 use crate::format::{Format, WHOLE};
 use crate::num::DType;
@@ -11,6 +14,9 @@ use crate::registry::Unsupported;
 
 /// Bytes of the chunks that are copied asynchronously.
 pub(in crate::backend::cuda) const CHUNK: i64 = 16;
+
+/// Elements of an MX block.
+const MX_BLOCK: usize = 32;
 
 /// Instructions that a registry entry stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,13 +113,11 @@ impl Way {
 /// `Load` of `load.cuh`.
 const COPY: u32 = 0;
 const GATHER: u32 = 1;
-const COPY_ACROSS: u32 = 8;
+const COPY_ACROSS: u32 = 6;
 const DECODE_E4M3: Way = Way::Decoded(2);
 const DECODE_E5M2: Way = Way::Decoded(3);
-const DECODE_MXFP8_E4M3: Way = Way::Decoded(4);
-const DECODE_MXFP8_E5M2: Way = Way::Decoded(5);
-const DECODE_MXFP4: Way = Way::Decoded(6);
-const DECODE_NVFP4: Way = Way::Decoded(7);
+const DECODE_E2M1: Way = Way::Decoded(4);
+const DECODE_NVFP4: Way = Way::Decoded(5);
 
 /// What an operand is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,16 +143,16 @@ impl Values {
         }
     }
 
-    /// The way to 16-bit elements of a type that hold them exactly.
+    /// The way to 16-bit elements of a type that hold them exactly. E8M0 scales stay out of them:
+    /// no 16-bit type holds what they can make of a code.
     fn to_half(self, half: Mma) -> Option<Way> {
         use {Format::*, Values::*};
         match (self, half) {
             (Plain(DType::BF16), Mma::Bf16) | (Plain(DType::F16), Mma::F16) => Some(Way::AsIs),
             (Blocks(Nvfp4), _) => Some(DECODE_NVFP4),
-            // F16 does not hold what E8M0 scales can make of them.
-            (Blocks(Mxfp4), Mma::Bf16) => Some(DECODE_MXFP4),
-            (Blocks(Mxfp8E4M3), Mma::Bf16) => Some(DECODE_MXFP8_E4M3),
-            (Blocks(Mxfp8E5M2), Mma::Bf16) => Some(DECODE_MXFP8_E5M2),
+            (Blocks(Mxfp4), _) => Some(DECODE_E2M1),
+            (Blocks(Mxfp8E4M3), _) => Some(DECODE_E4M3),
+            (Blocks(Mxfp8E5M2), _) => Some(DECODE_E5M2),
             _ => self.fp8().map(|dtype| match dtype {
                 DType::F8E4M3 => DECODE_E4M3,
                 _ => DECODE_E5M2,
@@ -156,15 +160,13 @@ impl Values {
         }
     }
 
-    /// Whether f32 scales change along k.
-    fn k_scaled(self) -> bool {
-        match self {
-            Values::Plain(_) => false,
-            Values::Blocks(format) => {
-                let spec = format.spec();
-                spec.scale == DType::F32 && spec.block_k != WHOLE
-            }
-        }
+    /// Elements along k whose sums have factors of their own, by instructions that know nothing of
+    /// scales; `None` where the factors are those of whole sums.
+    fn fold(self) -> Option<usize> {
+        let Values::Blocks(format) = self else { return None };
+        let spec = format.spec();
+        let factors = matches!(spec.scale, DType::F32 | DType::E8M0);
+        (factors && spec.block_k != WHOLE).then_some(spec.block_k)
     }
 }
 
@@ -174,7 +176,19 @@ pub(super) struct Plan {
     pub mma: Mma,
     ways: [Way; 2],
     e5m2: [bool; 2],
-    k_scaled: bool,
+    /// Elements along k whose sums are multiplied with factors before they are added; 0 for none.
+    fold: usize,
+    /// Which operands have factors, where sums are folded.
+    factors: [bool; 2],
+}
+
+/// How an operand is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Loads {
+    of: [u32; 2],
+    /// Whether block scales are copied in words.
+    scale_words: bool,
+    grouped: bool,
 }
 
 impl Plan {
@@ -193,8 +207,16 @@ impl Plan {
 
     fn of_values(family: Family, of: [Values; 2]) -> Option<Self> {
         use Format::*;
-        let k_scaled = of.into_iter().any(Values::k_scaled);
-        let as_is = |mma, e5m2| Plan { mma, ways: [Way::AsIs; 2], e5m2, k_scaled };
+        let as_is = |mma: Mma, e5m2| {
+            // Factors of longer runs are applied to what a slice has of them.
+            let fold = match family {
+                Family::BlockScaled => None,
+                _ => of.into_iter().filter_map(Values::fold).min(),
+            };
+            let fold = fold.map_or(0, |fold| fold.min(SLICE / mma.unit()));
+            let factors = of.map(|of| fold > 0 && matches!(of, Values::Blocks(_)));
+            Plan { mma, ways: [Way::AsIs; 2], e5m2, fold, factors }
+        };
         let is_e5m2 = |dtype| dtype == DType::F8E5M2;
         match (family, of) {
             (Family::Half, [a, b]) => {
@@ -216,42 +238,135 @@ impl Plan {
         }
     }
 
-    /// The source for a tile and matrices bound, of so many rows (`m`, and `n` in one piece or
-    /// two) and units along k.
-    pub fn program(
-        &self,
-        tile: Tile,
-        matrices: [&Matrix; 2],
-        [m, n, pieces]: [usize; 3],
-        units: usize,
-    ) -> Program {
-        let unit = self.mma.unit();
-        // Chunks across rows are eight 16-bit elements, and pieces begin with one.
-        let across = |matrix: &Matrix, rows: usize, pieces: usize| {
-            let whole = pieces == 1 || (rows / pieces).is_multiple_of(8);
-            unit == 2 && whole && matrix.has_cols(rows, unit, CHUNK)
-        };
-        let load = |i: usize, rows: usize, pieces: usize| match self.ways[i] {
-            Way::Decoded(number) => number,
-            Way::AsIs if matrices[i].has_rows(units, unit, CHUNK) => COPY,
-            Way::AsIs if across(matrices[i], rows, pieces) => COPY_ACROSS,
-            Way::AsIs => GATHER,
-        };
-        self.source(tile, [load(0, m, 1), load(1, n, pieces)])
+    /// Whether 16-bit elements are multiplied.
+    pub fn is_half(&self) -> bool {
+        matches!(self.mma, Mma::Bf16 | Mma::F16)
     }
 
-    fn source(&self, tile: Tile, loads: [u32; 2]) -> Program {
+    /// Whether sums of fewer elements than a part has are folded.
+    pub fn folds(&self) -> bool {
+        self.fold > 0
+    }
+
+    /// The source for a tile, and the factors of a product, bound.
+    pub fn program(&self, tile: Tile, sources: [&Source; 2], product: &Product<'_>) -> Program {
+        let (unit, units) = (self.mma.unit(), self.mma.units(product.k));
+        let matrices = sources.map(|source| &source.matrix);
+        // Chunks across rows are eight 16-bit elements. Pieces begin with one; groups of rows do
+        // not.
+        let whole = [
+            !product.is_grouped(),
+            product.pieces() == 1 || (product.n / product.pieces()).is_multiple_of(8),
+        ];
+        let rows = [product.m, product.n];
+        let across = |i: usize| unit == 2 && whole[i] && matrices[i].has_cols(rows[i], unit, CHUNK);
+        let of = [0, 1].map(|i| match self.ways[i] {
+            Way::Decoded(number) => number,
+            Way::AsIs if has_chunks(matrices[i], units, unit) => COPY,
+            Way::AsIs if across(i) => COPY_ACROSS,
+            Way::AsIs => GATHER,
+        });
+        let scale_words = self.mma.step_scales() > 0 && all_words(sources);
+        self.source(tile, Loads { of, scale_words, grouped: product.is_grouped() })
+    }
+
+    fn source(&self, tile: Tile, loads: Loads) -> Program {
         let mut defines = tile.defines(self.mma.step_scales()).to_vec();
-        defines.extend([
-            ("MMA", self.mma as u32),
-            ("A_LOAD", loads[0]),
-            ("B_LOAD", loads[1]),
-            ("A_E5M2", self.e5m2[0].into()),
-            ("B_E5M2", self.e5m2[1].into()),
-            ("K_SCALED", self.k_scaled.into()),
-        ]);
+        defines.extend(self.defines(loads));
+        defines.push(("A_E5M2", self.e5m2[0].into()));
+        defines.push(("B_E5M2", self.e5m2[1].into()));
         let source = include_str!("../../../../kernels/gemm.cu");
         Program { name: "gemm.cu", source, defines }
+    }
+
+    fn defines(&self, loads: Loads) -> [(&'static str, u32); 7] {
+        [
+            ("MMA", self.mma as u32),
+            ("A_LOAD", loads.of[0]),
+            ("B_LOAD", loads.of[1]),
+            ("FOLD", self.fold as u32),
+            ("FACTORS", u32::from(self.factors[0]) | u32::from(self.factors[1]) << 1),
+            ("SCALE_WORDS", loads.scale_words.into()),
+            ("GROUPED", loads.grouped.into()),
+        ]
+    }
+
+    /// Why a kernel that streams rows of `b` past a few of `a` does not take them.
+    pub fn streams(&self, b: &Operand) -> Result<(), Unsupported> {
+        let along_k = match b {
+            Operand::Scaled(_) => true,
+            Operand::Dense(dense) => {
+                let axis = dense.dims.len().checked_sub(2);
+                axis.is_some_and(|axis| dense.dims[axis] <= 1 || dense.strides[axis] == 1)
+            }
+        };
+        if self.ways[0] != Way::AsIs {
+            return Err(Unsupported::because("streams weights past BF16 or F16"));
+        }
+        if !along_k {
+            return Err(Unsupported(format!(
+                "streams columns that are contiguous along k, not {b}"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Bytes that `b` has of each element, times two.
+    fn streamed_nibbles(&self) -> usize {
+        match self.ways[1] {
+            Way::AsIs => 4,
+            DECODE_E2M1 | DECODE_NVFP4 => 1,
+            Way::Decoded(_) => 2,
+        }
+    }
+
+    /// The streaming source for so many rows of `a`, and sources bound.
+    pub fn stream_program(
+        &self,
+        stages: Stages,
+        sources: [&Source; 2],
+        product: &Product<'_>,
+    ) -> Program {
+        let [a, b] = sources.map(|source| source.matrix);
+        let load_a = if has_chunks(&a, product.k, 2) { COPY } else { GATHER };
+        let of = [load_a, self.streamed()];
+        let scale_words = self.has_streamed_scales() && all_words([sources[1]]);
+        let loads = Loads { of, scale_words, grouped: product.is_grouped() };
+        // Whole chunks of a row can be read where it begins at one.
+        self.stream_source(stages, loads, b.has_rows(1, 1, CHUNK))
+    }
+
+    fn streamed(&self) -> u32 {
+        match self.ways[1] {
+            Way::AsIs => COPY,
+            Way::Decoded(number) => number,
+        }
+    }
+
+    /// Whether block scales go through shared memory.
+    fn has_streamed_scales(&self) -> bool {
+        self.ways[1] == DECODE_NVFP4 || self.fold == MX_BLOCK
+    }
+
+    fn stream_source(&self, stages: Stages, loads: Loads, chunks: bool) -> Program {
+        let mut defines = self.defines(loads).to_vec();
+        defines.extend([
+            ("B_CHUNKS", chunks.into()),
+            ("MOST_ROWS", stages.rows as u32),
+            ("STAGES", stages.count as u32),
+        ]);
+        let source = include_str!("../../../../kernels/stream.cu");
+        Program { name: "stream.cu", source, defines }
+    }
+
+    /// The stages of the streaming source for `m` rows of `a`.
+    pub fn stages(&self, m: usize) -> Stages {
+        let scales = match self.ways[1] {
+            DECODE_NVFP4 => 8,
+            _ if self.fold == MX_BLOCK => 4,
+            _ => 0,
+        };
+        Stages::new(m, self.streamed_nibbles(), scales)
     }
 
     /// Every plan of a family.
@@ -265,15 +380,55 @@ impl Plan {
         plans
     }
 
-    /// The source for a tile, for matrices of every layout.
+    /// The sources for a tile, for matrices of every layout.
     pub fn programs(&self, tile: Tile) -> Vec<Program> {
-        let loads = |way| match way {
+        let ways = |way| match way {
             Way::AsIs if self.mma.unit() == 2 => vec![COPY, GATHER, COPY_ACROSS],
             Way::AsIs => vec![COPY, GATHER],
             Way::Decoded(number) => vec![number],
         };
-        let (a, b) = (loads(self.ways[0]), loads(self.ways[1]));
-        let pairs = a.iter().flat_map(|&a| b.iter().map(move |&b| [a, b]));
-        pairs.map(|loads| self.source(tile, loads)).collect()
+        let loads = all_loads(&ways(self.ways[0]), &ways(self.ways[1]), self.mma.step_scales() > 0);
+        // Rows of groups are never copied across.
+        let loads = loads.filter(|loads| !(loads.grouped && loads.of[0] == COPY_ACROSS));
+        loads.map(|loads| self.source(tile, loads)).collect()
     }
+
+    /// The streaming sources, for matrices of every layout.
+    pub fn stream_programs(&self) -> Vec<Program> {
+        if self.ways[0] != Way::AsIs {
+            return Vec::new();
+        }
+        let loads = all_loads(&[COPY, GATHER], &[self.streamed()], self.has_streamed_scales());
+        let sources = |loads| {
+            let rows = Stages::ROWS.into_iter();
+            rows.flat_map(move |rows| {
+                [true, false].map(|chunks| self.stream_source(self.stages(rows), loads, chunks))
+            })
+        };
+        loads.flat_map(sources).collect()
+    }
+}
+
+/// Every combination of these, for plain and grouped products.
+fn all_loads(a: &[u32], b: &[u32], scales: bool) -> std::vec::IntoIter<Loads> {
+    let mut all = Vec::new();
+    for of in a.iter().flat_map(|&a| b.iter().map(move |&b| [a, b])) {
+        for grouped in [false, true] {
+            all.push(Loads { of, scale_words: false, grouped });
+            if scales {
+                all.push(Loads { of, scale_words: true, grouped });
+            }
+        }
+    }
+    all.into_iter()
+}
+
+/// Whether rows of units are whole chunks that are contiguous and aligned.
+fn has_chunks(matrix: &Matrix, units: usize, unit: usize) -> bool {
+    (units * unit).is_multiple_of(CHUNK as usize) && matrix.has_rows(units, unit, CHUNK)
+}
+
+/// Whether block scales of all these lie in words.
+fn all_words<const N: usize>(sources: [&Source; N]) -> bool {
+    sources.iter().all(|source| source.scales.are_words())
 }

@@ -2,19 +2,19 @@
 
 use std::fmt;
 
-use crate::op::GemmSizes;
+use super::product::Product;
 
 /// Bytes along k of a slice, as in the source.
-const SLICE: usize = 128;
+pub(super) const SLICE: usize = 128;
 
 /// Instructions along k of a slice, as in the source.
 const STEPS: usize = 4;
 
 /// Shared memory that a block has on every target.
-const SHARED_MEMORY: usize = 99 << 10;
+pub(super) const SHARED_MEMORY: usize = 99 << 10;
 
 /// The most slices along k that are under way: more than hide the latency of memory.
-const MOST_STAGES: usize = 4;
+pub(super) const MOST_STAGES: usize = 4;
 
 /// A tile of D, and the warps that share it.
 ///
@@ -22,7 +22,7 @@ const MOST_STAGES: usize = 4;
 /// change a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tile {
-    m: usize,
+    pub m: usize,
     n: usize,
     warps_m: usize,
     warps_n: usize,
@@ -35,24 +35,34 @@ impl Tile {
     const SMALL: Tile = Tile { m: 64, n: 64, warps_m: 2, warps_n: 2 };
     /// Two or three slices fill shared memory.
     const LARGE: Tile = Tile { m: 128, n: 128, warps_m: 2, warps_n: 4 };
+    /// Half as large, where threads keep one more sum of each element.
+    const FOLDED: Tile = Tile { m: 128, n: 64, warps_m: 4, warps_n: 2 };
 
-    pub const ALL: [Tile; 3] = [Self::FLAT, Self::SMALL, Self::LARGE];
+    /// The tiles of products whose sums are folded, or are not.
+    pub fn all(folds: bool) -> [Tile; 3] {
+        [Self::FLAT, Self::SMALL, if folds { Self::FOLDED } else { Self::LARGE }]
+    }
 
-    /// The tile for these sizes on a machine of `units` multiprocessors.
-    pub fn choose(sizes: &GemmSizes, units: usize) -> Tile {
-        if sizes.m <= Self::FLAT.m {
-            Self::FLAT
-        } else if Self::LARGE.blocks(sizes) >= units {
-            Self::LARGE
+    /// The tile for a product on a machine of `units` multiprocessors.
+    pub fn choose(product: &Product<'_>, units: usize, folds: bool) -> Tile {
+        let [flat, small, large] = Self::all(folds);
+        if Self::is_flat(product) {
+            flat
+        } else if large.blocks(product) >= units {
+            large
         } else {
-            Self::SMALL
+            small
         }
     }
 
+    /// Whether the tile is for a few rows.
+    pub fn is_flat(product: &Product<'_>) -> bool {
+        product.rows() <= Self::FLAT.m
+    }
+
     /// Blocks for a product; the largest number where it is beyond all.
-    pub fn blocks(&self, sizes: &GemmSizes) -> usize {
-        let tiles = [sizes.m.div_ceil(self.m), sizes.n.div_ceil(self.n), sizes.batch];
-        tiles.into_iter().fold(1, usize::saturating_mul)
+    pub fn blocks(&self, product: &Product<'_>) -> usize {
+        product.blocks(self.m, self.n)
     }
 
     pub fn threads(&self) -> u32 {
@@ -61,7 +71,7 @@ impl Tile {
 
     /// Bytes of a slice of A and B; an instruction takes `step_scales` block scales of a row.
     fn stage(&self, step_scales: usize) -> usize {
-        (self.m + self.n) * (SLICE + STEPS * step_scales)
+        ((self.m + self.n) * (SLICE + STEPS * step_scales)).next_multiple_of(SLICE)
     }
 
     /// How many slices along k are under way.
