@@ -30,7 +30,11 @@ struct Sums {
 
     __device__ void add(const Sums& other) {
 #pragma unroll
-        for (int i = 0; i < FRAGS_M * FRAGS_N * 4; i++) (&of[0][0][0])[i] += (&other.of[0][0][0])[i];
+        for (int i = 0; i < FRAGS_M; i++)
+#pragma unroll
+            for (int j = 0; j < FRAGS_N; j++)
+#pragma unroll
+                for (int l = 0; l < 4; l++) of[i][j][l] += other.of[i][j][l];
     }
 };
 

@@ -21,7 +21,8 @@ constexpr int PIECES = K * 2 / CHUNK;     // of a row of A
 // Words of four block scales that a column has in a stage; E8M0 ones may have only half of it.
 constexpr int WORDS = B_LOAD == DECODE_NVFP4 ? 2 : FOLD == 32 ? 1 : 0;
 constexpr int SCALED = B_LOAD == DECODE_NVFP4 ? 16 : 32;  // elements that share one
-constexpr int B_SIZE = COLS * BYTES, A_SIZE = MOST_ROWS * K * 2, STAGE = B_SIZE + A_SIZE + COLS * WORDS * 4;
+constexpr int B_SIZE = COLS * BYTES, A_SIZE = MOST_ROWS * K * 2;
+constexpr int STAGE = B_SIZE + A_SIZE + COLS * WORDS * 4;
 constexpr int PITCH = COLS + 1;
 static_assert(MMA == MMA_BF16 || MMA == MMA_F16, "codes become 16-bit elements");
 static_assert(MOST_ROWS * PITCH * 4 <= STAGES * STAGE, "a part's sums fit where its stages were");
@@ -76,7 +77,8 @@ struct Part {
                 if (A_LOAD == COPY) {
                     a.copy(place, a.row(rows[local]), (at + piece * 8) * 2, end);
                 } else {
-                    *(uint4*)place = decoded<GATHER>(a.fetch<GATHER>(rows[local], at + piece * 8, end));
+                    Fetched chunk = a.fetch<GATHER>(rows[local], at + piece * 8, end);
+                    *(uint4*)place = decoded<GATHER>(chunk);
                 }
             }
 #if B_LOAD == 5 || FOLD == 32
@@ -95,8 +97,8 @@ struct Part {
         } else if (!FP4) {
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                const u8* chunk = stage + col_chunk(g + i % 2 * 8, step);
-                to[i] = decoded_fp8<B_LOAD == DECODE_E5M2>(*(const u16*)(chunk + i / 2 * 8 + 2 * t));
+                const u8* pair = stage + col_chunk(g + i % 2 * 8, step) + i / 2 * 8 + 2 * t;
+                to[i] = decoded_fp8<B_LOAD == DECODE_E5M2>(*(const u16*)pair);
             }
         } else {
             // Byte t of a word of eight codes has those of k = 2t and 2t + 1.
@@ -104,7 +106,8 @@ struct Part {
             if (B_LOAD == DECODE_NVFP4) {
                 u32 low = step < 4 ? scale_bytes[0].x : scale_bytes[0].y;
                 u32 high = step < 4 ? scale_bytes[1].x : scale_bytes[1].y;
-                factor = packed(f32_of_e4m3(low >> step % 4 * 8), f32_of_e4m3(high >> step % 4 * 8));
+                const int shift = step % 4 * 8;
+                factor = packed(f32_of_e4m3(low >> shift), f32_of_e4m3(high >> shift));
             }
 #pragma unroll
             for (int i = 0; i < 2; i++) {
@@ -182,7 +185,9 @@ struct Part {
     }
 };
 
-extern "C" __global__ void stream(const __grid_constant__ Args args) {
+constexpr int THREADS = 256;  // at most: eight parts
+
+extern "C" __global__ __launch_bounds__(THREADS) void stream(const __grid_constant__ Args args) {
     extern __shared__ __align__(128) u8 shared[];
     const Work<MOST_ROWS> work(args, (args.n + COLS - 1) / COLS);
     if (work.is_none()) return;

@@ -50,10 +50,10 @@ struct BlockRow {
     // Elements `at`, a multiple of 8, to `at + 7`, rounded to f32; with `odd`, to odd. Zeros from
     // `n` on. No block ends between them.
     __device__ void read(int at, int n, bool odd, float (&x)[EIGHT]) const {
-        const i64 index = scales.index(row / scales.rows, at / scales.cols);
+        const i64 index = scales.index(row >> scales.row_shift, at >> scales.col_shift);
         // All but the last product are exact, but where they overflow.
         float exact = 1.0f, factor = 1.0f;
-        if (scales.in_f32)
+        if (scales.factors == FACTORS_F32)
             factor = ((const float*)of_batch)[index];
         else
             exact = scales.tensor ? f32_of_e4m3(of_batch[index]) : f32_of_e8m0(of_batch[index]);

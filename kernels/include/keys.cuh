@@ -131,6 +131,7 @@ struct KeyLoader {
 
     // What the scores of a key are multiplied with.
     __device__ float factor(int key) const {
-        return key < end ? source(key).factor(head, 0) : 0.0f;
+        if (key >= end) return 0.0f;
+        return has_scales(LOAD) ? scales.whole() : source(key).factor(head, 0);
     }
 };

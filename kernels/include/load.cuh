@@ -25,7 +25,18 @@ enum Load {
     // 16-bit elements that are contiguous across rows, eight of them aligned; copied, and
     // transposed when they are read:
     COPY_ACROSS = 6,
+    // FP4 codes, to the E4M3 codes of the same values:
+    WIDEN_E2M1 = 7,
+    // To bf16 with their block scales, exactly but for values below 2^-133 or from 2^128 on:
+    DECODE_MXFP8_E4M3 = 8,
+    DECODE_MXFP8_E5M2 = 9,
+    DECODE_MXFP4 = 10,
 };
+
+// Whether what is decoded has its block scales in it.
+__device__ constexpr bool has_scales(int load) {
+    return load == DECODE_NVFP4 || load >= DECODE_MXFP8_E4M3;
+}
 
 // Where a chunk of a tile's row lies: eight rows of one chunk are in different banks.
 __device__ inline u32 swizzled(int row, int chunk) {
@@ -71,6 +82,14 @@ __device__ inline u32 decoded_fp8(u32 codes) {
     u8 low = (u8)codes, high = (u8)(codes >> 8);
     return E5M2 ? packed(f32_of_e5m2(low), f32_of_e5m2(high))
                 : packed(f32_of_e4m3(low), f32_of_e4m3(high));
+}
+
+// The E4M3 codes of four FP4 codes.
+__device__ inline u32 widened_fp4(u32 codes) {
+    u32 sizes = __byte_perm(0x3C383000u, 0x4C484440u, codes & 0x7777);
+    u32 signs = codes & 0x8888;
+    return sizes | (signs & 0x8) << 4 | (signs & 0x80) << 8 | (signs & 0x800) << 12 |
+           (signs & 0x8000) << 16;
 }
 
 // What was read of a chunk: units, or codes and their scale.
@@ -123,16 +142,26 @@ struct Source {
         const u8* of_row = data + row * matrix.row;
         if (LOAD == COPY || LOAD == GATHER) {
             gather(to, of_row, matrix.col, at, units);
-        } else if (LOAD == DECODE_E2M1 || LOAD == DECODE_NVFP4) {
+        } else if (LOAD == DECODE_E2M1 || LOAD == DECODE_NVFP4 || LOAD == DECODE_MXFP4) {
             // Rows are padded with zero codes to whole blocks.
             const u8* codes = of_row + at / 2;
             to.words[0] = matrix.words
                               ? *(const u32*)codes
                               : codes[0] | codes[1] << 8 | codes[2] << 16 | (u32)codes[3] << 24;
+        } else if (LOAD == WIDEN_E2M1) {
+            // Likewise, to blocks of 16 bytes.
+            const u8* codes = of_row + at / 2;
+            if (matrix.words) {
+                to.words[0] = *(const u32*)codes;
+                to.words[1] = *(const u32*)(codes + 4);
+            } else {
+                for (int i = 0; i < 8; i++) to.words[i / 4] |= (u32)codes[i] << i % 4 * 8;
+            }
         } else {
             gather_codes(to, matrix, of_row, at, units);
         }
-        if (LOAD == DECODE_NVFP4) to.scale = scale_data[scales.index(row, at / 16)];
+        if (has_scales(LOAD))
+            to.scale = scale_data[scales.index(row, at / (LOAD == DECODE_NVFP4 ? 16 : 32))];
         return to;
     }
 
@@ -155,18 +184,21 @@ __device__ inline uint4 decoded(const Fetched& from) {
     if (LOAD < DECODE_E4M3)
         return make_uint4(from.words[0], from.words[1], from.words[2], from.words[3]);
     u32 pairs[4];
-    if (LOAD == DECODE_E4M3 || LOAD == DECODE_E5M2) {
+    if (LOAD == WIDEN_E2M1) {
 #pragma unroll
-        for (int i = 0; i < 4; i++)
-            pairs[i] = decoded_fp8<LOAD == DECODE_E5M2>(from.words[i / 2] >> i % 2 * 16);
+        for (int i = 0; i < 4; i++) pairs[i] = widened_fp4(from.words[i / 2] >> i % 2 * 16);
     } else {
-        const float scale = LOAD == DECODE_NVFP4 ? f32_of_e4m3(from.scale) : 1.0f;
+        constexpr bool FP4 = LOAD == DECODE_E2M1 || LOAD == DECODE_NVFP4 || LOAD == DECODE_MXFP4;
+        const float scale = !has_scales(LOAD)      ? 1.0f
+                            : LOAD == DECODE_NVFP4 ? f32_of_e4m3(from.scale)
+                                                   : f32_of_e8m0(from.scale);
         const u32 factor = packed(scale, scale);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            u32 byte = from.words[0] >> 8 * i;
-            u32 pair = decoded_fp4((byte & 0xF) | (byte & 0xF0) << 12);
-            pairs[i] = LOAD == DECODE_NVFP4 ? times(pair, factor) : pair;
+            u32 byte = from.words[0] >> 8 * i, codes = from.words[i / 2] >> i % 2 * 16;
+            pairs[i] = FP4 ? decoded_fp4((byte & 0xF) | (byte & 0xF0) << 12)
+                           : decoded_fp8<LOAD == DECODE_E5M2 || LOAD == DECODE_MXFP8_E5M2>(codes);
+            if (has_scales(LOAD)) pairs[i] = times(pairs[i], factor);
         }
     }
     return make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
@@ -177,7 +209,8 @@ __device__ inline uint4 decoded(const Fetched& from) {
 template <int ROWS, int LOAD, int THREADS, typename Index>
 struct Loader {
     static constexpr int OWN = ROWS * CHUNKS / THREADS;  // chunks of a thread
-    static_assert(ROWS * CHUNKS % THREADS == 0 && THREADS % CHUNKS == 0, "every thread has as many chunks");
+    static_assert(ROWS * CHUNKS % THREADS == 0, "every thread has as many chunks");
+    static_assert(THREADS % CHUNKS == 0, "they lie below each other");
 
     const Source& source;
     const Index& index;

@@ -17,7 +17,8 @@ struct Scales {
     const u8* data;
     const float* tensor;  // the scale of the whole tensor
     i64 batch[4];         // bytes
-    int row_shift, col_shift;  // log2 of rows and of elements along k that share a scale
+    int rows, cols;            // rows and elements along k that share a scale
+    int row_shift, col_shift;  // their logarithms
     int row_scales;       // scales along k
     int tiled;            // 128 x 4 at a time, as block-scaled instructions want them; else rows
     int words;            // whether four scales along k are an aligned word

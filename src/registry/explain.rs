@@ -22,6 +22,8 @@ pub struct Candidate {
     pub info: KernelInfo,
     /// What became of it.
     pub verdict: Verdict,
+    /// Which of its variants would run, where it has several.
+    pub variant: Option<String>,
 }
 
 /// What became of a candidate.
@@ -51,14 +53,15 @@ impl fmt::Display for Explanation {
             return write!(f, "  no kernel is registered for this operation");
         }
         let width = self.candidates.iter().map(|c| c.info.name.len()).max().unwrap_or(0);
-        for (i, Candidate { info, verdict }) in self.candidates.iter().enumerate() {
+        for (i, Candidate { info, verdict, variant }) in self.candidates.iter().enumerate() {
             let (mark, text) = match verdict {
                 Verdict::Chosen(why) => ("→", format!("runs: {why}")),
                 Verdict::Eligible(cost) => (" ", format!("could run, estimated {cost}")),
                 Verdict::Rejected(why) => (" ", format!("no: {why}")),
             };
             let end = if i + 1 < self.candidates.len() { "\n" } else { "" };
-            write!(f, "{mark} {:width$}  {text}{end}", info.name)?;
+            let variant = variant.as_ref().map_or(String::new(), |variant| format!(" ({variant})"));
+            write!(f, "{mark} {:width$}  {text}{variant}{end}", info.name)?;
         }
         Ok(())
     }

@@ -76,6 +76,13 @@ pub trait Kernel: Send + Sync + 'static {
     /// An estimate of the time it takes. Called only where [`Kernel::supports`] holds.
     fn cost(&self, op: &Op, caps: &Caps) -> Cost;
 
+    /// Which of its variants runs the operation, in a few words for
+    /// [`explain`](crate::Device::explain). Called only where [`Kernel::supports`] holds.
+    fn variant(&self, op: &Op, caps: &Caps) -> Option<String> {
+        let _ = (op, caps);
+        None
+    }
+
     /// Runs a validated operation that it supports.
     ///
     /// # Errors

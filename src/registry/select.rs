@@ -100,6 +100,7 @@ impl KernelRegistry {
         let tuned = state.tuning.fastest(op, caps);
         let candidates = state.judged(op, caps, request).map(|(kernel, verdict)| {
             let info = kernel.info().clone();
+            let variant = verdict.as_ref().ok().and_then(|_| kernel.variant(op, caps));
             let verdict = match (verdict, forced) {
                 (Err(why), _) => Verdict::Rejected(why),
                 (Ok(cost), _) if chosen.as_ref() != Some(&info.name) => Verdict::Eligible(cost),
@@ -109,7 +110,7 @@ impl KernelRegistry {
                 }
                 (Ok(cost), None) => Verdict::Chosen(format!("least estimated time, {cost}")),
             };
-            Candidate { info, verdict }
+            Candidate { info, verdict, variant }
         });
         let candidates = candidates.collect();
         Explanation { op: op.to_string(), caps: caps.to_string(), candidates }

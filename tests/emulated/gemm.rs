@@ -84,6 +84,13 @@ fn explain_says_why_a_gpu_kernel_does_not_run() {
     let text = explanation.to_string();
     assert!(text.contains("cuda.gemm"), "{text}");
     assert!(text.contains("not [4, 8] f32"), "{text}");
+    let w = Blocks(Format::Nvfp4).matrix(&device, [64, 256], 1).scaled::<Nvfp4, 2>().unwrap();
+    let x = Tensor::<bf16, 2>::zeros(&device, [1, 256]).unwrap();
+    let text = device.explain(&x.gemm(&w.t()).spec::<f32>().unwrap()).unwrap().to_string();
+    assert!(
+        text.contains("(4 blocks of 16 columns, k in 1 parts, BF16 mma, b expanded)"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -160,6 +167,8 @@ fn narrow_formats_are_right_in_large_tiles() {
         ("cuda.gemm.block_scaled", Blocks(Format::Nvfp4), Blocks(Format::Nvfp4)),
         ("cuda.gemm.block_scaled", Blocks(Format::Mxfp4), Blocks(Format::Mxfp4)),
         ("cuda.gemm.block_scaled", Blocks(Format::Mxfp8E4M3), Blocks(Format::Mxfp8E5M2)),
+        ("cuda.gemm.block_scaled", Blocks(Format::Mxfp8E5M2), Blocks(Format::Mxfp4)),
+        ("cuda.gemm.block_scaled", Blocks(Format::Mxfp4), Blocks(Format::Mxfp8E4M3)),
     ] {
         check(kernel, &device, &x.matrix(&device, [m, k], 1), &w.matrix(&device, [n, k], 2));
     }
@@ -239,7 +248,7 @@ fn weights_stream_past_a_few_rows_at_every_tail_and_with_the_bits_of_tiles() {
             Blocks(Format::Fp8Block128),
         ] {
             // One part and several, whole stages and not, aligned rows and not.
-            for [m, n, k] in [[1, 40, 1280], [9, 17, 1100], [16, 3, 33]] {
+            for [m, n, k] in [[1, 24, 1280], [9, 17, 600], [16, 3, 33]] {
                 let x = Plain(DType::BF16).matrix(&device, [m, k], 1);
                 let w = w.matrix(&device, [n, k], 2);
                 let streamed = check("cuda.gemm.stream", &device, &x, &w);

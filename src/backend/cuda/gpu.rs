@@ -12,7 +12,7 @@ use crate::memory::Region;
 use crate::registry::Launch;
 
 /// What kernel sources can include.
-const HEADERS: [(\&str, \&str); 15] = [
+const HEADERS: [(&str, &str); 15] = [
     ("blocks.cuh", include_str!("../../../kernels/include/blocks.cuh")),
     ("epilogue.cuh", include_str!("../../../kernels/include/epilogue.cuh")),
     ("index.cuh", include_str!("../../../kernels/include/index.cuh")),

@@ -17,6 +17,8 @@ pub(super) struct Scales {
     address: u64,
     pub tensor: u64,
     batch: [i64; BATCH_RANK],
+    rows: i32,
+    cols: i32,
     row_shift: i32,
     col_shift: i32,
     row_scales: i32,
@@ -31,6 +33,9 @@ impl Scales {
         address: 0,
         tensor: 0,
         batch: [0; BATCH_RANK],
+        // Compilers may divide by them before they ask whether there are scales.
+        rows: 1,
+        cols: 1,
         row_shift: 0,
         col_shift: 0,
         row_scales: 1,
@@ -123,6 +128,8 @@ impl Source {
             address,
             tensor,
             batch,
+            rows: extent(spec.block_rows),
+            cols: extent(spec.block_k),
             row_shift: shift(spec.block_rows),
             col_shift: shift(spec.block_k),
             row_scales: layout.scale_cols() as i32,
@@ -136,6 +143,11 @@ impl Source {
         };
         Ok(Source { matrix: codes, scales })
     }
+}
+
+/// A block's side, or one that nothing reaches.
+fn extent(side: usize) -> i32 {
+    if side == WHOLE { i32::MAX } else { side as i32 }
 }
 
 /// Log2 of a block's side, or of one that nothing reaches.

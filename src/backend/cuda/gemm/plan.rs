@@ -1,5 +1,7 @@
 //! Which instruction multiplies which operands, and how they reach it.
 
+use std::fmt;
+
 use super::product::Product;
 use super::stages::Stages;
 use super::tile::{SLICE, Tile};
@@ -90,14 +92,23 @@ impl Mma {
 pub(in crate::backend::cuda) enum Way {
     /// As it is.
     AsIs,
-    /// Decoded to 16-bit elements, by the number in `load.cuh`.
+    /// Decoded to 16-bit elements or to FP8 codes, by the number in `load.cuh`.
     Decoded(u32),
 }
 
 impl Way {
-    /// The way of an operand to 16-bit elements that hold it exactly.
+    /// The way of an operand to 16-bit elements that hold it, block scales and all: exactly, but
+    /// for values with E8M0 scales below 2^-133 or from 2^128 on.
     pub fn to_half(operand: &Operand, half: Mma) -> Option<Self> {
-        Values::of(operand).to_half(half)
+        let values = Values::of(operand);
+        let scaled = match values {
+            Values::Blocks(Format::Mxfp4) => DECODE_MXFP4,
+            Values::Blocks(Format::Mxfp8E4M3) => DECODE_MXFP8_E4M3,
+            Values::Blocks(Format::Mxfp8E5M2) => DECODE_MXFP8_E5M2,
+            _ => return values.to_half(half),
+        };
+        // F16 does not hold what E8M0 scales can make of them.
+        (half == Mma::Bf16).then_some(scaled)
     }
 
     /// The number in `load.cuh` for an operand whose rows are contiguous and aligned, or not.
@@ -114,6 +125,10 @@ impl Way {
 const COPY: u32 = 0;
 const GATHER: u32 = 1;
 const COPY_ACROSS: u32 = 6;
+const WIDEN_E2M1: Way = Way::Decoded(7);
+const DECODE_MXFP8_E4M3: Way = Way::Decoded(8);
+const DECODE_MXFP8_E5M2: Way = Way::Decoded(9);
+const DECODE_MXFP4: Way = Way::Decoded(10);
 const DECODE_E4M3: Way = Way::Decoded(2);
 const DECODE_E5M2: Way = Way::Decoded(3);
 const DECODE_E2M1: Way = Way::Decoded(4);
@@ -199,7 +214,7 @@ impl Plan {
             let takes = match family {
                 Family::Half => "BF16, and formats that it holds, or F16 likewise",
                 Family::Fp8 => "FP8 with f32 scales or none",
-                Family::BlockScaled => "two of NVFP4, of MXFP4 or of MXFP8",
+                Family::BlockScaled => "two of NVFP4, or of MXFP4 and MXFP8",
             };
             Unsupported(format!("multiplies {takes}, not {a} with {b}"))
         })
@@ -229,8 +244,11 @@ impl Plan {
             (Family::BlockScaled, [Values::Blocks(a), Values::Blocks(b)]) => match (a, b) {
                 (Nvfp4, Nvfp4) => Some(as_is(Mma::Nvfp4, [false; 2])),
                 (Mxfp4, Mxfp4) => Some(as_is(Mma::Mxfp4, [false; 2])),
-                (Mxfp8E4M3 | Mxfp8E5M2, Mxfp8E4M3 | Mxfp8E5M2) => {
-                    Some(as_is(Mma::Mxfp8, [a, b].map(|format| is_e5m2(format.spec().code))))
+                (Nvfp4, _) | (_, Nvfp4) => None,
+                _ if [a, b].iter().all(|format| format.spec().scale == DType::E8M0) => {
+                    let way = |format| if format == Mxfp4 { WIDEN_E2M1 } else { Way::AsIs };
+                    let e5m2 = [a, b].map(|format| is_e5m2(format.spec().code));
+                    Some(Plan { ways: [a, b].map(way), ..as_is(Mma::Mxfp8, e5m2) })
                 }
                 _ => None,
             },
@@ -406,6 +424,26 @@ impl Plan {
             })
         };
         loads.flat_map(sources).collect()
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let elements = match self.mma {
+            Mma::Bf16 => "BF16",
+            Mma::F16 => "F16",
+            Mma::Fp8 => "FP8",
+            Mma::Mxfp8 => "MXFP8",
+            Mma::Mxfp4 => "MXFP4",
+            Mma::Nvfp4 => "NVFP4",
+        };
+        let expanded = match self.ways.map(|way| way != Way::AsIs) {
+            [false, false] => "",
+            [true, false] => ", a expanded",
+            [false, true] => ", b expanded",
+            [true, true] => ", both expanded",
+        };
+        write!(f, "{elements} mma{expanded}")
     }
 }
 

@@ -77,6 +77,14 @@ impl Kernel for StreamKernel {
         Cost::roofline(product.products(), rate, product.traffic(), BYTES_PER_SECOND)
     }
 
+    fn variant(&self, op: &Op, _caps: &Caps) -> Option<String> {
+        let product = Product::of(op).ok()?;
+        let plan = product.plan(Family::Half).ok()?;
+        let blocks = product.blocks(plan.stages(product.rows()).rows, COLS);
+        let parts = product.parts();
+        Some(format!("{blocks} blocks of {COLS} columns, k in {parts} parts, {plan}"))
+    }
+
     fn launch(&self, launch: &Launch<'_>) -> Result<()> {
         self.run(&Product::of(launch.op)?, launch)
     }

@@ -93,6 +93,13 @@ impl Kernel for TileKernel {
         Cost::roofline(product.products(), rate, product.traffic(), reads)
     }
 
+    fn variant(&self, op: &Op, caps: &Caps) -> Option<String> {
+        let product = Product::of(op).ok()?;
+        let plan = product.plan(self.family).ok()?;
+        let tile = Tile::choose(&product, caps.units, plan.folds());
+        Some(format!("{} blocks of {tile}, {plan}", tile.blocks(&product)))
+    }
+
     fn launch(&self, launch: &Launch<'_>) -> Result<()> {
         self.run(&Product::of(launch.op)?, launch)
     }
