@@ -1,7 +1,6 @@
 //! Lanes without instructions beyond the architecture's baseline.
 
-use super::LANES;
-use super::tile::{Lanes, SUMS};
+use super::tile::{Lanes, put};
 
 /// Four lanes, which compilers turn into one register.
 #[derive(Clone, Copy)]
@@ -34,15 +33,14 @@ impl Lanes for Four {
     }
 
     #[inline(always)]
-    unsafe fn sums(lanes: *const f32, to: *mut f32) {
-        for i in 0..SUMS {
-            // SAFETY: the caller's promise.
-            unsafe {
-                let quarter = |q: usize| Self::load(lanes.add(i * LANES + q * 4));
-                let (a, b, c, d) = (quarter(0).0, quarter(1).0, quarter(2).0, quarter(3).0);
-                let four = |i: usize| (a[i] + c[i]) + (b[i] + d[i]);
-                *to.add(i) = (four(0) + four(2)) + (four(1) + four(3));
-            }
-        }
+    fn add(self, other: Self) -> Self {
+        Four(std::array::from_fn(|i| self.0[i] + other.0[i]))
+    }
+
+    #[inline(always)]
+    unsafe fn add_up<const N: usize>(vectors: &[Self; N], to: *mut f32, add: bool) {
+        let sums = vectors.map(|Four([a, b, c, d])| (a + c) + (b + d));
+        // SAFETY: the caller's promise.
+        unsafe { put(&sums, to, add) };
     }
 }

@@ -30,18 +30,35 @@ pub(super) trait Lanes: Copy {
     /// `self + a · b`, fused where the level has that.
     fn add_product(self, a: Self, b: Self) -> Self;
 
-    /// Adds up the lanes of [`SUMS`] dot products by halves.
+    fn add(self, other: Self) -> Self;
+
+    /// Adds up the lanes of each vector by halves, and puts the sums at `to`, one after the other:
+    /// in the place of what is there, or added to it.
     ///
     /// # Safety
-    /// `lanes` is valid for reading `SUMS · LANES` values, `to` for writing `SUMS`.
-    unsafe fn sums(lanes: *const f32, to: *mut f32);
+    /// `to` is valid for reading and writing `N` values.
+    unsafe fn add_up<const N: usize>(vectors: &[Self; N], to: *mut f32, add: bool);
 }
 
-/// Dot products whose lanes are added up together.
+/// Most vectors that are added up together.
 pub(super) const SUMS: usize = 8;
 
-/// Most outputs of a tile.
-const MOST: usize = 24;
+/// Puts sums at `to`, or adds them to what is there.
+///
+/// # Safety
+/// `to` is valid for reading and writing as many values.
+#[inline(always)]
+pub(super) unsafe fn put(sums: &[f32], to: *mut f32, add: bool) {
+    for (j, &sum) in sums.iter().enumerate() {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let to = to.add(j);
+            let sum = if add { *to + sum } else { sum };
+            // Which NaN comes out would depend on the order of commutative operands.
+            *to = if sum.is_nan() { f32::NAN } else { sum };
+        }
+    }
+}
 
 /// Where a stretch of a stored row begins.
 #[derive(Clone, Copy)]
@@ -119,6 +136,7 @@ unsafe fn group<V: Lanes, U: Unpack<V>, const MR: usize, const NR: usize>(
 /// # Safety
 /// `a` is valid for `MR` rows of `k` elements rounded up to whole groups, at its stride; `b` for
 /// `k` elements each with their scales; `out` for `MR × NR` outputs.
+#[allow(clippy::needless_range_loop)]
 #[inline(always)]
 pub(super) unsafe fn tile<V: Lanes, U: Unpack<V>, const MR: usize, const NR: usize>(
     (a, a_stride): (*const f32, usize),
@@ -127,7 +145,7 @@ pub(super) unsafe fn tile<V: Lanes, U: Unpack<V>, const MR: usize, const NR: usi
     (factor, ahead): (f32, usize),
     out: Out,
 ) {
-    const { assert!(MR * NR <= MOST, "room for the lanes") };
+    const { assert!(NR <= SUMS && LANES / V::WIDTH <= 4, "columns and passes") };
     let elements = LANES * U::STEPS;
     let (whole, rest) = (k / elements, k % elements);
     // What is left of each row, padded with zeros to a group.
@@ -145,9 +163,9 @@ pub(super) unsafe fn tile<V: Lanes, U: Unpack<V>, const MR: usize, const NR: usi
             *b = Stored { codes: padded.0.as_ptr(), scales: padded.1.as_ptr() };
         }
     }
-    let mut lanes = MaybeUninit::<[f32; MOST * LANES]>::uninit();
-    let lanes = lanes.as_mut_ptr().cast::<f32>();
-    for pass in 0..LANES / V::WIDTH {
+    let passes = LANES / V::WIDTH;
+    let mut earlier = [MaybeUninit::<[[V; NR]; MR]>::uninit(); 3];
+    for pass in 0..passes {
         let mut sums = [[V::zero(); NR]; MR];
         for g in 0..whole {
             // SAFETY: group g of each row.
@@ -163,30 +181,28 @@ pub(super) unsafe fn tile<V: Lanes, U: Unpack<V>, const MR: usize, const NR: usi
                 group::<V, U, MR, NR>(&mut sums, a, &tails, 0, (factor, 0), pass);
             }
         }
-        for (i, sums) in sums.iter().enumerate() {
-            for (j, sum) in sums.iter().enumerate() {
-                let at = (i * NR + j) * LANES + pass * V::WIDTH;
-                // SAFETY: the lanes of this pass of an output of the tile.
-                unsafe { sum.store(lanes.add(at)) };
-            }
+        if pass + 1 < passes {
+            earlier[pass].write(sums);
+            continue;
         }
-    }
-    let mut values = [0.0f32; MOST];
-    for (first, values) in (0..MR * NR).step_by(SUMS).zip(values.chunks_exact_mut(SUMS)) {
-        // SAFETY: there is room for lanes of a multiple of `SUMS` outputs. Of those that are no
-        // outputs nothing was written and nothing is used.
-        unsafe { V::sums(lanes.add(first * LANES), values.as_mut_ptr()) };
-    }
-    for i in 0..MR {
-        for j in 0..NR {
-            let value = values[i * NR + j];
-            // SAFETY: output (i, j), by the caller's promise.
-            unsafe {
-                let to = out.to.add(i * out.stride + j);
-                let sum = if out.add { *to + value } else { value };
-                // Which NaN comes out would depend on the order of commutative operands.
-                *to = if sum.is_nan() { f32::NAN } else { sum };
+        for i in 0..MR {
+            let mut row = sums[i];
+            macro_rules! earlier {
+                ($pass:literal, $j:expr) => {
+                    // SAFETY: the passes before this one were written.
+                    unsafe { earlier[$pass].assume_init_ref()[i][$j] }
+                };
             }
+            for j in 0..NR {
+                if passes == 2 {
+                    row[j] = earlier!(0, j).add(row[j]);
+                } else if passes == 4 {
+                    let odd = earlier!(1, j).add(row[j]);
+                    row[j] = earlier!(0, j).add(earlier!(2, j)).add(odd);
+                }
+            }
+            // SAFETY: outputs (i, 0) to (i, NR - 1), by the caller's promise.
+            unsafe { V::add_up(&row, out.to.add(i * out.stride), out.add) };
         }
     }
 }

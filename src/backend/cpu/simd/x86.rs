@@ -2,8 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::LANES;
-use super::tile::Lanes;
+use super::tile::{Lanes, SUMS, put};
 
 /// Eight lanes in an AVX register.
 #[derive(Clone, Copy)]
@@ -47,45 +46,41 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn sums(lanes: *const f32, to: *mut f32) {
-        // SAFETY: the caller's promise.
-        unsafe { sums(lanes, to) }
+    fn add(self, other: Self) -> Self {
+        // SAFETY: values of this type are made only at this level.
+        Avx2(unsafe { _mm256_add_ps(self.0, other.0) })
     }
-}
 
-/// Adds up the lanes of eight dot products: each level of the tree adds halves of two vectors
-/// into one.
-///
-/// # Safety
-/// AVX2; as [`Lanes::sums`].
-#[inline(always)]
-unsafe fn sums(lanes: *const f32, to: *mut f32) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        macro_rules! eight {
-            ($i:literal) => {{
-                let lanes = lanes.add($i * LANES);
-                _mm256_add_ps(_mm256_loadu_ps(lanes), _mm256_loadu_ps(lanes.add(8)))
-            }};
+    /// Each level of the tree adds halves of two vectors into one.
+    #[inline(always)]
+    unsafe fn add_up<const N: usize>(vectors: &[Self; N], to: *mut f32, add: bool) {
+        // SAFETY: values of this type are made only at this level; the caller's promise.
+        unsafe {
+            let mut all = [_mm256_setzero_ps(); SUMS];
+            for (to, vector) in all.iter_mut().zip(vectors) {
+                *to = vector.0;
+            }
+            macro_rules! four {
+                ($i:expr) => {{
+                    let (x, y) = (all[$i], all[$i + 4]);
+                    let low = _mm256_permute2f128_ps::<0x20>(x, y);
+                    _mm256_castps_pd(_mm256_add_ps(low, _mm256_permute2f128_ps::<0x31>(x, y)))
+                }};
+            }
+            macro_rules! two {
+                ($i:literal) => {{
+                    let (x, y) = (four!($i), four!($i + 1));
+                    let (low, high) = (_mm256_unpacklo_pd(x, y), _mm256_unpackhi_pd(x, y));
+                    _mm256_add_ps(_mm256_castpd_ps(low), _mm256_castpd_ps(high))
+                }};
+            }
+            let (x, y) = (two!(0), two!(2));
+            let even = _mm256_shuffle_ps::<0x88>(x, y);
+            let sums = _mm256_add_ps(even, _mm256_shuffle_ps::<0xDD>(x, y));
+            let mut values = [0.0; SUMS];
+            _mm256_storeu_ps(values.as_mut_ptr(), sums);
+            put(&values[..N], to, add);
         }
-        macro_rules! four {
-            ($x:literal, $y:literal) => {{
-                let (x, y) = (eight!($x), eight!($y));
-                let low = _mm256_permute2f128_ps::<0x20>(x, y);
-                _mm256_add_ps(low, _mm256_permute2f128_ps::<0x31>(x, y))
-            }};
-        }
-        macro_rules! two {
-            ($x:expr, $y:expr) => {{
-                let (x, y) = (_mm256_castps_pd($x), _mm256_castps_pd($y));
-                let (low, high) = (_mm256_unpacklo_pd(x, y), _mm256_unpackhi_pd(x, y));
-                _mm256_add_ps(_mm256_castpd_ps(low), _mm256_castpd_ps(high))
-            }};
-        }
-        let x = two!(four!(0, 4), four!(1, 5));
-        let y = two!(four!(2, 6), four!(3, 7));
-        let even = _mm256_shuffle_ps::<0x88>(x, y);
-        _mm256_storeu_ps(to, _mm256_add_ps(even, _mm256_shuffle_ps::<0xDD>(x, y)));
     }
 }
 
@@ -123,8 +118,50 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn sums(lanes: *const f32, to: *mut f32) {
-        // SAFETY: the caller's promise; the level has AVX2.
-        unsafe { sums(lanes, to) }
+    fn add(self, other: Self) -> Self {
+        // SAFETY: values of this type are made only at this level.
+        Avx512(unsafe { _mm512_add_ps(self.0, other.0) })
+    }
+
+    /// Each level of the tree adds halves of two vectors into one.
+    #[inline(always)]
+    unsafe fn add_up<const N: usize>(vectors: &[Self; N], to: *mut f32, add: bool) {
+        // SAFETY: values of this type are made only at this level; the caller's promise.
+        unsafe {
+            let mut all = [_mm512_setzero_ps(); SUMS];
+            for (to, vector) in all.iter_mut().zip(vectors) {
+                *to = vector.0;
+            }
+            macro_rules! eight {
+                ($i:expr) => {{
+                    let (x, y) = (all[$i], all[$i + 1]);
+                    let low = _mm512_shuffle_f32x4::<0b01_00_01_00>(x, y);
+                    _mm512_add_ps(low, _mm512_shuffle_f32x4::<0b11_10_11_10>(x, y))
+                }};
+            }
+            macro_rules! four {
+                ($i:literal) => {{
+                    let (x, y) = (eight!($i), eight!($i + 2));
+                    let even = _mm512_shuffle_f32x4::<0b10_00_10_00>(x, y);
+                    let odd = _mm512_shuffle_f32x4::<0b11_01_11_01>(x, y);
+                    _mm512_castps_pd(_mm512_add_ps(even, odd))
+                }};
+            }
+            let (x, y) = (four!(0), four!(4));
+            let (low, high) = (_mm512_unpacklo_pd(x, y), _mm512_unpackhi_pd(x, y));
+            let two = _mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high));
+            // Sums i and i + 4 are at the front of quarter i.
+            let one = _mm512_add_ps(two, _mm512_movehdup_ps(two));
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 0, 0, 0, 0, 0, 0, 0);
+            let mut sums = _mm512_castps512_ps256(_mm512_permutexvar_ps(order, one));
+            let there = ((1u32 << N) - 1) as u8;
+            if add {
+                sums = _mm256_add_ps(_mm256_maskz_loadu_ps(there, to), sums);
+            }
+            // Which NaN comes out would depend on the order of commutative operands.
+            let nan = _mm256_cmp_ps_mask::<_CMP_UNORD_Q>(sums, sums);
+            let sums = _mm256_mask_mov_ps(sums, nan, _mm256_set1_ps(f32::NAN));
+            _mm256_mask_storeu_ps(to, there, sums);
+        }
     }
 }

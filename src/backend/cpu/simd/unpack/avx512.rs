@@ -124,8 +124,8 @@ impl Unpack<Avx512> for Nvfp4 {
             // All ones is a NaN of f16.
             let nan = _mm256_cmpeq_epi16(wide, _mm256_set1_epi16(0x7F));
             let half = _mm256_or_si256(_mm256_slli_epi16::<7>(wide), nan);
-            let scale = _mm512_mul_ps(_mm512_cvtph_ps(half), _mm512_set1_ps(256.0));
-            (_mm512_loadu_si512(codes.cast()), _mm512_mul_ps(scale, _mm512_set1_ps(factor)))
+            let scale = _mm512_mul_ps(_mm512_cvtph_ps(half), _mm512_set1_ps(256.0 * factor));
+            (_mm512_loadu_si512(codes.cast()), scale)
         }
     }
 
