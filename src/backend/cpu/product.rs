@@ -22,7 +22,7 @@ use crate::num::Scalar;
 use crate::registry::Workers;
 
 /// Products below which handing work to another thread costs more than it saves.
-const TASK: usize = 1 << 17;
+const TASK: usize = 1 << 15;
 
 /// Tasks for each thread, so that threads of different speed finish together.
 const TASKS_PER_THREAD: usize = 4;
@@ -255,8 +255,8 @@ impl Product<'_> {
         let panel_stride = odd_lines(chunk);
         let streams = block.len <= STREAM_ROWS && self.b.weights(block.b).is_some();
         let panel_len = if streams { 0 } else { columns.len() * panel_stride };
-        with_scratch(&PANEL, block.len * width + panel_len, |scratch| {
-            let (sums, panel) = scratch.split_at_mut(block.len * width);
+        with_scratch(&PANEL, panel_len + block.len * width, |scratch| {
+            let (panel, sums) = scratch.split_at_mut(panel_len);
             for part in 0..self.parts {
                 let rows = columns.start + part * self.n..columns.end + part * self.n;
                 let sums = &mut sums[part * columns.len()..];
@@ -364,18 +364,20 @@ thread_local! {
     static PANEL: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
-/// Lends memory that a thread keeps from call to call, up to [`PACKED_BYTES`]; it holds whatever
-/// the last call left.
+/// Lends memory that a thread keeps from call to call, up to [`PACKED_BYTES`]; it starts a cache
+/// line, and holds whatever the last call left.
 fn with_scratch<T>(
     kept: &'static LocalKey<Cell<Vec<f32>>>,
     len: usize,
     f: impl FnOnce(&mut [f32]) -> T,
 ) -> T {
     let mut memory = kept.take();
-    if memory.len() < len {
-        memory.resize(len, 0.0);
+    if memory.len() < len + LANES {
+        memory.resize(len + LANES, 0.0);
     }
-    let result = f(&mut memory[..len]);
+    // A vector across two lines takes two reads.
+    let first = memory.as_ptr().align_offset(LANES * size_of::<f32>()).min(LANES);
+    let result = f(&mut memory[first..first + len]);
     if memory.len() * size_of::<f32>() <= PACKED_BYTES {
         kept.set(memory);
     }
