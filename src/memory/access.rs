@@ -22,6 +22,8 @@ struct Users {
     host_writer: bool,
     ops_reading: usize,
     op_writing: bool,
+    /// Operations that wait for others to finish.
+    waiting: usize,
 }
 
 /// The reader/writer record of one buffer.
@@ -60,7 +62,9 @@ impl Tracker {
             if !held_by_op {
                 break;
             }
+            users.waiting += 1;
             users = self.op_done.wait(users).unwrap_or_else(PoisonError::into_inner);
+            users.waiting -= 1;
         }
         match (user, access) {
             (User::Host, Access::Read) => users.host_readers += 1,
@@ -79,7 +83,8 @@ impl Tracker {
             (User::Op, Access::Read) => users.ops_reading -= 1,
             (User::Op, Access::Write) => users.op_writing = false,
         }
-        if user == User::Op {
+        // A notification is a system call, whether anybody waits or not.
+        if user == User::Op && users.waiting > 0 {
             self.op_done.notify_all();
         }
     }
