@@ -26,6 +26,8 @@ mod kernel;
 mod launch;
 mod select;
 mod store;
+#[cfg(feature = "cpu")]
+mod threads;
 mod tuning;
 mod workers;
 

@@ -3,6 +3,9 @@
 #[cfg(feature = "cpu")]
 use std::sync::Arc;
 
+#[cfg(feature = "cpu")]
+use super::threads::Pool;
+
 /// A pool of threads, or none.
 ///
 /// Work is cut into tasks that the threads take one by one, so cores of different speed finish
@@ -11,7 +14,7 @@ use std::sync::Arc;
 pub struct Workers {
     threads: usize,
     #[cfg(feature = "cpu")]
-    pool: Option<Arc<rayon::ThreadPool>>,
+    pool: Option<Arc<Pool>>,
 }
 
 impl Workers {
@@ -35,7 +38,7 @@ impl Workers {
             .num_threads(threads)
             .thread_name(|i| format!("ferrocerium-{i}"));
         match builder.build() {
-            Ok(pool) => Workers { threads, pool: Some(Arc::new(pool)) },
+            Ok(pool) => Workers { threads, pool: Some(Arc::new(Pool::new(pool))) },
             Err(error) => {
                 tracing::warn!(%error, "no worker threads; running on the calling thread");
                 Self::sequential()
