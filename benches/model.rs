@@ -1,6 +1,7 @@
-//! A language model in prefill and decode: `cargo bench --bench model -- MODEL [--json]`.
+//! A language model in prefill and decode:
+//! `cargo bench --bench model -- MODEL [FORMAT…] [--json]`.
 //!
-//! Weights in each format, activations and cache in f32, all cores; medians of a few runs after a
+//! Weights in each format, or those named, activations and cache in f32, all cores; medians of a few runs after a
 //! warm-up. Prefill runs 512 tokens at once, decode one at a time behind 128. The limits are
 //! measured in the same run: decode can not be faster than reading the weights once a token,
 //! prefill not faster than two operations for each weight and token.
@@ -34,11 +35,16 @@ const RUNS: usize = 5;
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let as_json = arguments.iter().any(|arg| arg == "--json");
-    let Some(path) = arguments.iter().find(|arg| !arg.starts_with("--")) else {
+    let mut names = arguments.iter().map(String::as_str).filter(|name| !name.starts_with("--"));
+    let Some(path) = names.next() else {
         // `cargo bench` and `cargo test` run every bench, this one without a model.
         println!("no model: cargo bench --bench model -- MODEL");
         return Ok(());
     };
+    let mut formats: Vec<&str> = names.collect();
+    if formats.is_empty() {
+        formats = vec!["f32", "bf16", "fp8", "mxfp8", "mxfp4", "nvfp4"];
+    }
     let device = Device::cpu();
     let threads = device.caps().units;
     let limits = Limits::measure_on(threads);
@@ -56,7 +62,7 @@ fn main() -> Result<()> {
     }
     let checkpoint = Checkpoint::open(&device, Path::new(path))?;
     let mut rows = Vec::new();
-    for format in ["f32", "bf16", "fp8", "mxfp8", "mxfp4", "nvfp4"] {
+    for format in formats {
         let row = Row::measure(&checkpoint, format, &limits)
             .with_context(|| format!("measuring {format}"))?;
         if !as_json {
@@ -72,8 +78,8 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-struct Row {
-    format: &'static str,
+struct Row<'a> {
+    format: &'a str,
     weight_bytes: usize,
     prefill: f64,
     prefill_limit: f64,
@@ -81,8 +87,8 @@ struct Row {
     decode_limit: f64,
 }
 
-impl Row {
-    fn measure(checkpoint: &Checkpoint, format: &'static str, limits: &Limits) -> Result<Self> {
+impl<'a> Row<'a> {
+    fn measure(checkpoint: &Checkpoint, format: &'a str, limits: &Limits) -> Result<Self> {
         let weights = WeightFormat::parse(format, None)?;
         let model = Llama::load(checkpoint, &weights, |_| ControlFlow::Continue(()))?;
         let tokens: Vec<u32> = (0..PREFILL).map(|i| (i * 7919 % model.vocab()) as u32).collect();
