@@ -4,6 +4,7 @@
 //! are made of. A failure is one line on standard error and a non-zero exit code.
 
 mod arm;
+mod bundle;
 mod cache;
 mod cargo;
 mod chat;
@@ -105,6 +106,12 @@ enum Command {
         #[arg(long)]
         sass: bool,
     },
+    /// Put tests and benches as programs into a folder, for a machine without Rust
+    Bundle {
+        /// Where to
+        #[arg(default_value = "target/bundle")]
+        folder: PathBuf,
+    },
     /// Account for the speed of GPU kernels by their machine code: instructions, bytes, times
     SassReport {
         /// Only this architecture: `sm_121a` or `sm_90a`
@@ -134,6 +141,7 @@ fn main() -> ExitCode {
         Command::SassReport { arch, kernel } => sass::report(&sass::Filter { arch, kernel }),
         #[cfg(not(feature = "sass"))]
         Command::SassReport { .. } => with_library(),
+        Command::Bundle { folder } => bundle::write(&folder),
         Command::Arm => arm::set_up().map(|()| ExitCode::SUCCESS),
         Command::Cuda { sass } => {
             let folder = if sass { cuda::fetch_sass_tools() } else { cuda::fetch() };

@@ -1,0 +1,194 @@
+//! `cargo xtask bundle`: tests and benches as programs in a folder, for a machine without Rust.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use serde_json::Value;
+
+use crate::cargo;
+
+/// Tests that run kernels, benches that need no model, and what describes a device.
+const TESTS: [&str; 2] = ["conformance", "emulated"];
+const BENCHES: [&str; 3] = ["gemm", "attention", "convert"];
+const EXAMPLES: [&str; 1] = ["gpu_info"];
+
+/// The most bytes of a folder: such machines are often far away.
+const LIMIT: u64 = 60 << 20;
+
+/// Fills the folder, which must not be there yet or be empty, or be an older bundle.
+pub fn write(folder: &Path) -> Result<ExitCode> {
+    let built = build()?;
+    let binaries = folder.join("bin");
+    if binaries.exists() {
+        ensure!(
+            folder.join("contents.sh").exists(),
+            "{} is not empty and no bundle: choose another folder",
+            folder.display()
+        );
+        fs::remove_dir_all(&binaries).with_context(|| binaries.display().to_string())?;
+    }
+    fs::create_dir_all(&binaries).with_context(|| binaries.display().to_string())?;
+    let mut size = 0;
+    for name in TESTS.iter().chain(&BENCHES).chain(&EXAMPLES) {
+        // There is a test of the same name as some bench.
+        let kind = kind_of(name);
+        let found = built.iter().find(|b| b.kind == kind && b.name == *name);
+        let found = found.with_context(|| format!("cargo built no {kind} `{name}`"))?;
+        size += fs::copy(&found.path, binaries.join(name))
+            .with_context(|| format!("cannot copy {}", found.path.display()))?;
+    }
+    ensure!(size <= LIMIT, "{size} bytes of programs are more than {LIMIT}");
+    write_scripts(folder, &contents(&commit()))?;
+    println!("{}: {:.1} MiB; start run.sh there", folder.display(), size as f64 / 1048576.0);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn kind_of(name: &str) -> &'static str {
+    match name {
+        _ if TESTS.contains(&name) => "test",
+        _ if BENCHES.contains(&name) => "bench",
+        _ => "example",
+    }
+}
+
+/// What cargo made.
+#[derive(Debug, PartialEq, Eq)]
+struct Built {
+    kind: String,
+    name: String,
+    path: PathBuf,
+}
+
+/// Builds all of it, optimised and stripped.
+fn build() -> Result<Vec<Built>> {
+    let mut command = cargo::command("test");
+    command.args(["--package", "ferrocerium", "--all-features", "--release", "--no-run"]);
+    command.args(["--message-format", "json-render-diagnostics"]);
+    for name in TESTS.iter().chain(&BENCHES).chain(&EXAMPLES) {
+        command.args([&format!("--{}", kind_of(name)), *name]);
+    }
+    command.envs([("CARGO_PROFILE_RELEASE_STRIP", "true"), ("CARGO_PROFILE_RELEASE_DEBUG", "0")]);
+    let output = command.stderr(Stdio::inherit()).output();
+    let output = output.map_err(|e| anyhow!("cannot start cargo: {e}"))?;
+    ensure!(output.status.success(), "the programs were not built");
+    Ok(String::from_utf8_lossy(&output.stdout).lines().filter_map(built).collect())
+}
+
+/// What a message of cargo says was built, if it is a program.
+fn built(message: &str) -> Option<Built> {
+    let message: Value = serde_json::from_str(message).ok()?;
+    let target = &message["target"];
+    Some(Built {
+        path: message["executable"].as_str()?.into(),
+        kind: target["kind"][0].as_str()?.to_owned(),
+        name: target["name"].as_str()?.to_owned(),
+    })
+}
+
+/// What `run.sh` is told.
+fn contents(commit: &str) -> String {
+    let mut text = String::new();
+    let lists = [("TESTS", TESTS.join(" ")), ("BENCHES", BENCHES.join(" "))];
+    for (name, value) in lists.into_iter().chain([("COMMIT", commit.to_owned())]) {
+        let _ = writeln!(text, "{name}='{value}'");
+    }
+    text
+}
+
+/// The commit that is bundled; "unknown" without git.
+fn commit() -> String {
+    let mut git = Command::new("git");
+    git.args(["describe", "--always", "--dirty"]).current_dir(cargo::workspace());
+    let output = git.stderr(Stdio::null()).output().ok().filter(|output| output.status.success());
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    text.filter(|text| !text.is_empty()).unwrap_or_else(|| "unknown".to_owned())
+}
+
+fn write_scripts(folder: &Path, contents: &str) -> Result<()> {
+    let files = [
+        ("run.sh", include_str!("run.sh")),
+        ("README.txt", include_str!("README.txt")),
+        ("contents.sh", contents),
+    ];
+    for (name, text) in files {
+        let path = folder.join(name);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let path = folder.join("run.sh");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
+            .with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_in_the_messages_of_cargo() {
+        let message = r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"gemm"},
+            "executable":"/t/release/deps/gemm-1"}"#;
+        let expected = Built {
+            kind: "test".into(),
+            name: "gemm".into(),
+            path: "/t/release/deps/gemm-1".into(),
+        };
+        assert_eq!(built(message), Some(expected));
+        let library = r#"{"target":{"kind":["lib"],"name":"x"},"executable":null}"#;
+        assert_eq!(built(library), None);
+        assert_eq!(built("warning: something"), None);
+    }
+
+    /// With programs that succeed, fail, and print what JSON must escape.
+    #[cfg(unix)]
+    #[test]
+    fn the_script_writes_one_json_file_whatever_the_programs_do() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = std::env::temp_dir().join(format!("xtask-bundle-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(folder.join("bin")).unwrap();
+        for (name, text) in [
+            ("conformance", "echo 'running 1 test'; echo 'test result: ok. 1 passed; 0 failed'"),
+            (
+                "emulated",
+                "echo 'a \"quoted\" \\ line'; printf 'tab\\there\\033[1m\\n' >&2; exit 101",
+            ),
+            ("gemm", "[ \"$1\" = --json ] && echo '{\"rows\": [1.5]}'"),
+            ("attention", "exit 1"),
+            ("convert", "echo '{}'"),
+            ("gpu_info", "echo 'GB/s'; echo host"),
+        ] {
+            let path = folder.join("bin").join(name);
+            fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        write_scripts(&folder, &contents("abc")).unwrap();
+        let result = folder.join("result.json");
+        let status = Command::new(folder.join("run.sh"))
+            .arg(&result)
+            .stderr(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(status.success());
+        let text = fs::read_to_string(&result).unwrap();
+        let json: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(json["commit"], "abc");
+        assert_eq!(json["memory"], "GB/s\nhost");
+        assert_eq!(json["tests"]["conformance"]["exit"], 0);
+        assert_eq!(json["tests"]["conformance"]["summary"], "test result: ok. 1 passed; 0 failed");
+        assert_eq!(json["tests"]["emulated"]["exit"], 101);
+        let log = json["tests"]["emulated"]["log"].as_str().unwrap();
+        assert_eq!(log, "a \"quoted\" \\ line\ntab\there[1m");
+        assert_eq!(json["benches"]["gemm"]["result"]["rows"][0], 1.5);
+        assert_eq!(json["benches"]["attention"]["exit"], 1);
+        assert!(json["benches"]["attention"]["result"].is_null());
+    }
+}

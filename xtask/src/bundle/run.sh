@@ -1,0 +1,86 @@
+#!/bin/sh
+# Runs the tests and benches of this folder and writes one JSON file: ./run.sh [RESULT.json]
+# Needs nothing but a shell; what is missing (a GPU, its compiler) the file says.
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+result=${1:-result.json}
+logs=$(mktemp -d) || exit 1
+trap 'rm -rf "$logs"' EXIT
+
+# quoted: standard input as a JSON string.
+quoted() {
+    printf '"'
+    tr -d '\000-\010\013-\037' | sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/	/\\t/g' |
+        awk 'NR > 1 { printf "\\n" } { printf "%s", $0 }'
+    printf '"'
+}
+
+# run NAME: runs a binary with the rest as arguments; its exit code, seconds, output and log.
+run() {
+    name=$1
+    shift
+    echo "== $name $*" >&2
+    start=$(date +%s)
+    "$here/bin/$name" "$@" >"$logs/out" 2>"$logs/err" </dev/null
+    code=$?
+    seconds=$(($(date +%s) - start))
+    echo "   exit code $code after $seconds s" >&2
+    printf '"exit": %d, "seconds": %d' "$code" "$seconds"
+    if [ "$code" -ne 0 ]; then
+        printf ', "log": '
+        cat "$logs/out" "$logs/err" | tail -n 200 | quoted
+    fi
+}
+
+# The members of the object that says what each test did.
+tests() {
+    comma=
+    for name in $TESTS; do
+        printf '%s\n    "%s": {' "$comma" "$name"
+        run "$name"
+        printf ', "summary": '
+        { grep '^test result: ' "$logs/out" || true; } | quoted
+        printf '}'
+        comma=,
+    done
+}
+
+# Likewise of each bench, whose output is JSON.
+benches() {
+    comma=
+    for name in $BENCHES; do
+        printf '%s\n    "%s": {' "$comma" "$name"
+        run "$name" --json
+        if [ "$code" -eq 0 ] && [ -s "$logs/out" ]; then
+            printf ', "result": '
+            cat "$logs/out"
+        fi
+        printf '}'
+        comma=,
+    done
+}
+
+information() {
+    "$here/bin/gpu_info" 2>&1 | quoted
+}
+
+graphics() {
+    { nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null ||
+        echo none; } | quoted
+}
+
+. "$here/contents.sh"
+{
+    printf '{\n  "commit": "%s",\n  "machine": ' "$COMMIT"
+    uname -a | quoted
+    printf ',\n  "gpu": '
+    graphics
+    printf ',\n  "memory": '
+    information
+    printf ',\n  "tests": {'
+    tests
+    printf '\n  },\n  "benches": {'
+    benches
+    printf '\n  }\n}\n'
+} >"$result"
+echo "written: $result" >&2
