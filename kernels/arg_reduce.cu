@@ -17,7 +17,7 @@ struct Args {
     int largest;
 };
 
-extern "C" __global__ __launch_bounds__(THREADS) void arg_reduce(
+extern "C" __global__ __launch_bounds__(THREADS, BLOCKS) void arg_reduce(
     const __grid_constant__ Args args) {
     const u8* x = args.x + args.x_kept.offset(blockIdx.x);
     u64 best = 0;

@@ -20,7 +20,7 @@ struct Args {
     i64 of_matrix;   // bytes of the scales of each
 };
 
-extern "C" __global__ __launch_bounds__(THREADS) void convert(const __grid_constant__ Args args) {
+extern "C" __global__ __launch_bounds__(THREADS, BLOCKS) void convert(const __grid_constant__ Args args) {
     const int row = args.pieces.row(), at = args.pieces.begin();
     if (at >= args.n) return;
     const Row src(args.src, args.sizes, row), dst(args.dst, args.sizes, row);
@@ -30,7 +30,7 @@ extern "C" __global__ __launch_bounds__(THREADS) void convert(const __grid_const
     dst.write(at, args.n, x);
 }
 
-extern "C" __global__ __launch_bounds__(THREADS) void dequantize(
+extern "C" __global__ __launch_bounds__(THREADS, BLOCKS) void dequantize(
     const __grid_constant__ Args args) {
     const int row = args.pieces.row(), at = args.pieces.begin();
     if (at >= args.n) return;
@@ -43,7 +43,7 @@ extern "C" __global__ __launch_bounds__(THREADS) void dequantize(
 
 // Rows of a matrix of src, which are columns of memory: sizes.of[4] of them, `pieces` tiles along
 // rows.
-extern "C" __global__ __launch_bounds__(THREADS) void turn(const __grid_constant__ Args args) {
+extern "C" __global__ __launch_bounds__(THREADS, BLOCKS) void turn(const __grid_constant__ Args args) {
     // A column more, so that those of a column are in different banks.
     __shared__ unsigned long long tile[TILE][TILE + 1];
     const int rows = args.sizes.of[4], down = (rows + TILE - 1) / TILE;

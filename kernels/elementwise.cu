@@ -59,7 +59,7 @@ __device__ inline void evaluate(const Args& args, int row, int at, float (&x)[EI
 }
 
 #ifndef CODE
-extern "C" __global__ __launch_bounds__(THREADS) void elementwise(
+extern "C" __global__ __launch_bounds__(THREADS, BLOCKS) void elementwise(
     const __grid_constant__ Args args) {
     const int row = args.pieces.row(), at = args.pieces.begin();
     if (at >= args.n) return;
@@ -76,14 +76,14 @@ __device__ inline void values(const Args& args, int row, int at, float (&x)[EIGH
         if (at + i >= args.n) x[i] = 0.0f;
 }
 
-extern "C" __global__ __launch_bounds__(THREADS) void note_values(
+extern "C" __global__ __launch_bounds__(THREADS, BLOCKS) void note_values(
     const __grid_constant__ Args args) {
     float x[EIGHT];
     values(args, args.pieces.row(), args.pieces.begin(), x);
     note(args.to, args.pieces.row(), args.pieces.begin(), x);
 }
 
-extern "C" __global__ __launch_bounds__(THREADS) void quantize_values(
+extern "C" __global__ __launch_bounds__(THREADS, BLOCKS) void quantize_values(
     const __grid_constant__ Args args) {
     float x[EIGHT];
     values(args, args.pieces.row(), args.pieces.begin(), x);

@@ -42,7 +42,7 @@ __device__ inline void gather_elements(const Args& args, const Row& indices, con
     }
 }
 
-extern "C" __global__ __launch_bounds__(THREADS) void gather(const __grid_constant__ Args args) {
+extern "C" __global__ __launch_bounds__(THREADS, BLOCKS) void gather(const __grid_constant__ Args args) {
     const int row = args.pieces.row(), at = args.pieces.begin();
     if (at >= args.n) return;
     const Row indices(args.indices, args.sizes, row), out(args.out, args.sizes, row);
@@ -58,7 +58,7 @@ extern "C" __global__ __launch_bounds__(THREADS) void gather(const __grid_consta
 }
 
 // Of a matrix of blocks.
-extern "C" __global__ __launch_bounds__(THREADS) void gather_blocks(
+extern "C" __global__ __launch_bounds__(THREADS, BLOCKS) void gather_blocks(
     const __grid_constant__ Args args) {
     const int row = args.pieces.row(), at = args.pieces.begin();
     if (at >= args.n) return;

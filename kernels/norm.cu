@@ -108,20 +108,20 @@ struct Normed {
 };
 
 #ifndef CODE
-extern "C" __global__ __launch_bounds__(THREADS) void norm_rows(const __grid_constant__ Args args) {
+extern "C" __global__ __launch_bounds__(THREADS, BLOCKS) void norm_rows(const __grid_constant__ Args args) {
     const Row out(args.out, args.sizes, blockIdx.x);
     Normed(args, blockIdx.x).results([&](int at, const float(&y)[EIGHT]) {
         out.write(at, args.n, y);
     });
 }
 #else
-extern "C" __global__ __launch_bounds__(THREADS) void note_norms(const __grid_constant__ Args args) {
+extern "C" __global__ __launch_bounds__(THREADS, BLOCKS) void note_norms(const __grid_constant__ Args args) {
     Normed(args, blockIdx.x).results([&](int at, const float(&y)[EIGHT]) {
         note(args.to, blockIdx.x, at, y);
     });
 }
 
-extern "C" __global__ __launch_bounds__(THREADS) void quantize_norms(
+extern "C" __global__ __launch_bounds__(THREADS, BLOCKS) void quantize_norms(
     const __grid_constant__ Args args) {
     Normed(args, blockIdx.x).results([&](int at, const float(&y)[EIGHT]) {
         quantize(args.to, blockIdx.x, at, y);

@@ -30,13 +30,13 @@ __device__ inline void read(const Args& args, int row, int at, float (&x)[EIGHT]
     }
 }
 
-extern "C" __global__ __launch_bounds__(THREADS) void note_rows(const __grid_constant__ Args args) {
+extern "C" __global__ __launch_bounds__(THREADS, BLOCKS) void note_rows(const __grid_constant__ Args args) {
     float x[EIGHT];
     read(args, args.pieces.row(), args.pieces.begin(), x);
     note(args.dst, args.pieces.row(), args.pieces.begin(), x);
 }
 
-extern "C" __global__ __launch_bounds__(THREADS) void quantize_rows(
+extern "C" __global__ __launch_bounds__(THREADS, BLOCKS) void quantize_rows(
     const __grid_constant__ Args args) {
     float x[EIGHT];
     read(args, args.pieces.row(), args.pieces.begin(), x);

@@ -47,7 +47,7 @@ __device__ inline void finish(const Args& args, int which, float x) {
     store(args.out_dtype, args.out + args.out_kept.offset(which), x);
 }
 
-extern "C" __global__ __launch_bounds__(THREADS) void reduce_block(
+extern "C" __global__ __launch_bounds__(THREADS, BLOCKS) void reduce_block(
     const __grid_constant__ Args args) {
     const u8* x = args.x + args.x_kept.offset(blockIdx.x);
     float total = none();
@@ -57,7 +57,7 @@ extern "C" __global__ __launch_bounds__(THREADS) void reduce_block(
     if (threadIdx.x == 0) finish(args, blockIdx.x, total);
 }
 
-extern "C" __global__ __launch_bounds__(THREADS) void reduce_thread(
+extern "C" __global__ __launch_bounds__(THREADS, BLOCKS) void reduce_thread(
     const __grid_constant__ Args args) {
     const int which = blockIdx.x * THREADS + threadIdx.x;
     if (which >= args.count) return;

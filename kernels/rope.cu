@@ -23,7 +23,7 @@ struct Args {
     double half_turns[MOST_PAIRS];  // of each pair from one position to the next
 };
 
-extern "C" __global__ __launch_bounds__(THREADS) void rope(const __grid_constant__ Args args) {
+extern "C" __global__ __launch_bounds__(THREADS, BLOCKS) void rope(const __grid_constant__ Args args) {
     const int row = blockIdx.x;
     const Row x(args.x, args.sizes, row), out(args.out, args.sizes, row);
     const int in_sequence = row / args.sizes.of[4] % args.sizes.of[3];

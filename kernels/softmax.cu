@@ -13,7 +13,7 @@ struct Args {
     float scale;
 };
 
-extern "C" __global__ __launch_bounds__(THREADS) void softmax_rows(const __grid_constant__ Args args) {
+extern "C" __global__ __launch_bounds__(THREADS, BLOCKS) void softmax_rows(const __grid_constant__ Args args) {
     const Row x(args.x, args.sizes, blockIdx.x), out(args.out, args.sizes, blockIdx.x);
     float largest = -INFINITY;
     for (int col = threadIdx.x; col < args.n; col += THREADS)

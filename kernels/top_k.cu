@@ -63,7 +63,7 @@ __device__ inline u64 threshold(const Row& x, int n, int k) {
     return prefix;
 }
 
-extern "C" __global__ __launch_bounds__(THREADS) void top_k(const __grid_constant__ Args args) {
+extern "C" __global__ __launch_bounds__(THREADS, BLOCKS) void top_k(const __grid_constant__ Args args) {
     extern __shared__ u64 picked[];
     __shared__ int count;
     const Row x(args.x, args.sizes, blockIdx.x), values(args.values, args.sizes, blockIdx.x);

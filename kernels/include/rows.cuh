@@ -8,6 +8,8 @@
 #define THREADS 128
 #endif
 constexpr int WARPS = (THREADS + 31) / 32;
+// Of a multiprocessor at once, which leaves a thread 128 registers.
+constexpr int BLOCKS = THREADS < 512 ? 512 / THREADS : 1;
 constexpr int EIGHT = 8;
 
 // The sizes before the last one.
