@@ -55,7 +55,7 @@ fn kind_of(name: &str) -> &'static str {
 }
 
 /// What cargo made.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Built {
     kind: String,
     name: String,
@@ -64,10 +64,17 @@ struct Built {
 
 /// Builds all of it, optimised and stripped.
 fn build() -> Result<Vec<Built>> {
-    let mut command = cargo::command("test");
-    command.args(["--package", "ferrocerium", "--all-features", "--release", "--no-run"]);
+    let tests: Vec<_> = TESTS.into_iter().chain(BENCHES).collect();
+    // `cargo test` would make a test of an example.
+    Ok([run_cargo(&["test", "--no-run"], &tests)?, run_cargo(&["build"], &EXAMPLES)?].concat())
+}
+
+fn run_cargo(subcommand: &[&str], names: &[&str]) -> Result<Vec<Built>> {
+    let mut command = cargo::command(subcommand[0]);
+    command.args(&subcommand[1..]);
+    command.args(["--package", "ferrocerium", "--all-features", "--release"]);
     command.args(["--message-format", "json-render-diagnostics"]);
-    for name in TESTS.iter().chain(&BENCHES).chain(&EXAMPLES) {
+    for name in names {
         command.args([&format!("--{}", kind_of(name)), *name]);
     }
     command.envs([("CARGO_PROFILE_RELEASE_STRIP", "true"), ("CARGO_PROFILE_RELEASE_DEBUG", "0")]);
