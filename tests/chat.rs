@@ -89,6 +89,31 @@ fn a_file_and_a_folder_of_one_model_give_the_same_tokens_on_every_device() {
     assert_eq!(&greedy(folder.path(), &[])["tokens"], expected);
 }
 
+#[cfg(feature = "emulator")]
+#[test]
+fn gpu_kernels_give_the_tokens_of_the_cpu_and_nothing_runs_by_the_reference() {
+    if let Err(error) = ferrocerium::Device::emulated(ferrocerium::caps::Arch::SM121A) {
+        assert!(!std::env::var("CI").is_ok_and(|ci| ci == "true"), "{error}");
+        eprintln!("skipped: {error}");
+        return;
+    }
+    let (_folder, path) = model("gpu");
+    // 16 bits of everything, which is what tensor cores multiply.
+    let narrow = ["--format", "bf16", "--activations", "bf16"];
+    let expected = greedy(&path, &narrow);
+    for device in ["emulated:sm_121a", "emulated:sm_90a"] {
+        let report = greedy(&path, &["--format", "bf16", "--device", device]);
+        assert_eq!(report["tokens"], expected["tokens"], "{device}");
+        assert_eq!(report["device"], device);
+        let kernels = report["kernels"].as_object().unwrap();
+        let others: Vec<_> = kernels.keys().filter(|k| !k.starts_with("cuda.")).collect();
+        assert!(others.is_empty(), "{report}");
+        for op in ["gemm", "attention", "norm", "rope", "elementwise", "gather", "top_k"] {
+            assert!(kernels.keys().any(|k| k.starts_with(&format!("cuda.{op}"))), "{op}: {report}");
+        }
+    }
+}
+
 #[test]
 fn every_format_and_quantizer_runs_and_says_its_bytes() {
     let (_folder, path) = model("formats");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
-use crate::common::cli::DeviceArgs;
+use crate::common::cli::{DeviceArgs, DeviceName};
 use crate::common::sampling::Sampling;
 
 /// Talk with a Llama-family model (GGUF file or safetensors folder).
@@ -44,9 +44,13 @@ pub struct Cli {
     /// How block formats choose scales: amax, ocp, ocp_ceil, four_over_six, mse
     #[arg(long)]
     pub quantizer: Option<String>,
-    /// Where to run
-    #[arg(long, value_enum, default_value_t = DeviceName::Auto)]
+    /// Where to run: auto, cpu, reference (plain loops in f64), emulated:ARCH (a GPU's kernels on
+    /// the CPU, as emulated:sm_121a; slow)
+    #[arg(long, default_value = "auto")]
     pub device: DeviceName,
+    /// Type of what flows between layers (default: f32, on GPUs bf16, which they multiply)
+    #[arg(long, value_enum)]
+    pub activations: Option<Activations>,
     #[command(flatten)]
     pub flags: DeviceArgs,
     /// Print one JSON object at the end instead of text as it comes
@@ -54,15 +58,11 @@ pub struct Cli {
     pub json: bool,
 }
 
-/// Where to run.
+/// Type of what flows between layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DeviceName {
-    /// The fastest there is
-    Auto,
-    /// The CPU kernels
-    Cpu,
-    /// Plain loops in f64: slow
-    Reference,
+pub enum Activations {
+    F32,
+    Bf16,
 }
 
 impl Cli {

@@ -16,9 +16,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use ferrocerium::Device;
+use ferrocerium::{Float, bf16};
 
-use cli::{Cli, DeviceName};
+use cli::{Activations, Cli};
 use common::checkpoint::Checkpoint;
 use common::cli::{exit, progress_bar, show};
 use common::detokenizer::Detokenizer;
@@ -44,8 +44,8 @@ fn run(cli: &Cli) -> Result<()> {
     })?;
 
     let format = WeightFormat::parse(&cli.format, cli.quantizer.as_deref())?;
-    let mut sampler = Sampler::new(cli.sampling())?;
-    let device = open_device(cli)?;
+    let sampler = Sampler::new(cli.sampling())?;
+    let device = cli.device.open(cli.flags.builder())?;
     let checkpoint = Checkpoint::open(&device, &cli.model)?;
     let tokenizer = TextTokenizer::of(checkpoint.weights())?;
     let prompt = prompt_tokens(cli, &tokenizer)?;
@@ -70,49 +70,66 @@ fn run(cli: &Cli) -> Result<()> {
         "the tokenizer makes ids beyond the model's vocabulary of {}",
         model.vocab()
     );
-    let mut cache = model.cache(prompt.len() + budget)?;
-    let mut report = Report::new(&model, &device, loading.elapsed());
-
-    let mut stdout = std::io::stdout().lock();
-    let mut decoder = Detokenizer::new(&tokenizer, &prompt);
-    let started = Instant::now();
-    let mut logits = model.forward(&prompt, &mut cache, Logits::Last)?;
-    report.prefilled(prompt.len(), started.elapsed());
-    let started = Instant::now();
-    while report.tokens.len() < budget && !stop.load(Ordering::SeqCst) {
-        let token = sampler.sample(logits.host()?.as_slice().context("logits are contiguous")?)?;
-        if tokenizer.is_end(token) {
-            break;
-        }
-        let piece = decoder.push(token)?;
-        report.generated(token, &piece);
-        if !cli.json {
-            stdout.write_all(piece.as_bytes())?;
-            stdout.flush()?;
-        }
-        if report.tokens.len() == budget {
-            break;
-        }
-        logits = model.forward(&[token], &mut cache, Logits::Last)?;
+    let report = Report::new(&model, &device, loading.elapsed());
+    let mut answer =
+        Answer { cli, tokenizer: &tokenizer, prompt: &prompt, budget, sampler, report };
+    let on_gpu = device.caps().target.arch().is_some();
+    let usual = if on_gpu { Activations::Bf16 } else { Activations::F32 };
+    match cli.activations.unwrap_or(usual) {
+        Activations::F32 => answer.generate::<f32>(&model, &stop),
+        Activations::Bf16 => answer.generate::<bf16>(&model, &stop),
     }
-    let rest = decoder.finish()?;
-    report.text.push_str(&rest);
-    report.decoded(started.elapsed());
-    if cli.json {
-        writeln!(stdout, "{}", report.to_json())?;
-    } else {
-        writeln!(stdout, "{rest}")?;
-        eprintln!("{report}");
-    }
-    Ok(())
 }
 
-fn open_device(cli: &Cli) -> Result<Device> {
-    let builder = cli.flags.builder();
-    Ok(match cli.device {
-        DeviceName::Auto | DeviceName::Cpu => builder.cpu()?,
-        DeviceName::Reference => builder.reference(),
-    })
+/// An answer in the making.
+struct Answer<'a> {
+    cli: &'a Cli,
+    tokenizer: &'a TextTokenizer,
+    prompt: &'a [u32],
+    /// The most tokens.
+    budget: usize,
+    sampler: Sampler,
+    report: Report,
+}
+
+impl Answer<'_> {
+    /// Makes and prints it, with activations of a type.
+    fn generate<A: Float>(&mut self, model: &Llama, stop: &AtomicBool) -> Result<()> {
+        let Answer { cli, tokenizer, prompt, budget, sampler, report } = self;
+        let mut cache = model.cache_as::<A>(prompt.len() + *budget)?;
+        let mut stdout = std::io::stdout().lock();
+        let mut decoder = Detokenizer::new(tokenizer, prompt);
+        let started = Instant::now();
+        let mut logits = model.forward(prompt, &mut cache, Logits::Last)?;
+        report.prefilled(prompt.len(), started.elapsed());
+        let started = Instant::now();
+        while report.tokens.len() < *budget && !stop.load(Ordering::SeqCst) {
+            let token = sampler.next(&logits)?;
+            if tokenizer.is_end(token) {
+                break;
+            }
+            let piece = decoder.push(token)?;
+            report.generated(token, &piece);
+            if !cli.json {
+                stdout.write_all(piece.as_bytes())?;
+                stdout.flush()?;
+            }
+            if report.tokens.len() == *budget {
+                break;
+            }
+            logits = model.forward(&[token], &mut cache, Logits::Last)?;
+        }
+        let rest = decoder.finish()?;
+        report.text.push_str(&rest);
+        report.decoded(started.elapsed());
+        if cli.json {
+            writeln!(stdout, "{}", report.to_json())?;
+        } else {
+            writeln!(stdout, "{rest}")?;
+            eprintln!("{report}");
+        }
+        Ok(())
+    }
 }
 
 /// The prompt as the model wants it: through its chat template, or raw.

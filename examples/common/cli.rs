@@ -2,10 +2,14 @@
 
 use std::ops::ControlFlow;
 use std::process::ExitCode;
+use std::str::FromStr;
 
-use anyhow::Result;
+#[cfg(not(feature = "emulator"))]
+use anyhow::bail;
+use anyhow::{Context, Result};
 use clap::Args;
 use ferrocerium::Device;
+use ferrocerium::caps::Arch;
 use ferrocerium::device::DeviceBuilder;
 use ferrocerium::io::Progress;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -32,6 +36,53 @@ impl DeviceArgs {
             builder = builder.threads(threads);
         }
         builder
+    }
+}
+
+/// Where to run, by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceName {
+    /// The fastest there is: `auto`
+    Auto,
+    /// The CPU kernels: `cpu`
+    Cpu,
+    /// Plain loops in f64: `reference`
+    Reference,
+    /// A GPU's kernels, executed by the CPU: `emulated:sm_121a`
+    Emulated(Arch),
+}
+
+impl FromStr for DeviceName {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        const NAMES: &str = "auto, cpu, reference and emulated:ARCH are there";
+        Ok(match text {
+            "auto" => DeviceName::Auto,
+            "cpu" => DeviceName::Cpu,
+            "reference" => DeviceName::Reference,
+            _ => {
+                let arch = text.strip_prefix("emulated:");
+                let arch = arch.with_context(|| format!("no device is called so; {NAMES}"))?;
+                DeviceName::Emulated(arch.parse()?)
+            }
+        })
+    }
+}
+
+impl DeviceName {
+    /// The device, made by a builder.
+    pub fn open(self, builder: DeviceBuilder) -> Result<Device> {
+        Ok(match self {
+            DeviceName::Auto | DeviceName::Cpu => builder.cpu()?,
+            DeviceName::Reference => builder.reference(),
+            #[cfg(feature = "emulator")]
+            DeviceName::Emulated(arch) => builder.emulated(arch)?,
+            #[cfg(not(feature = "emulator"))]
+            DeviceName::Emulated(arch) => {
+                bail!("emulated:{arch}: built without the emulator; add `--features emulator`")
+            }
+        })
     }
 }
 

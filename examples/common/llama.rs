@@ -7,7 +7,8 @@
 //! logits = Whead · rmsnorm(x)
 //! ```
 //!
-//! Activations are f32; the linear layers' weights are of whatever type they were loaded in.
+//! Activations are f32, or of another type if the cache is; the linear layers' weights are of
+//! whatever type they were loaded in.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -16,7 +17,7 @@ use anyhow::{Context, Result, ensure};
 use ferrocerium::io::{LoadPlan, Progress};
 use ferrocerium::op::RopeFrequencies;
 use ferrocerium::tensor::GemmBuilder;
-use ferrocerium::{AnyTensor, DType, Device, Tensor, bf16, f16};
+use ferrocerium::{AnyTensor, DType, Device, Float, Tensor, bf16, f16};
 
 use crate::common::checkpoint::Checkpoint;
 use crate::common::config::Config;
@@ -59,7 +60,7 @@ impl Linear {
         Ok(Linear { weight_t: weight.t()?, bias })
     }
 
-    fn product(&self, x: &Tensor<f32, 2>) -> GemmBuilder<2> {
+    fn product<A: Float>(&self, x: &Tensor<A, 2>) -> GemmBuilder<2> {
         let product = x.gemm(&self.weight_t);
         match &self.bias {
             Some(bias) => product.bias(bias),
@@ -67,28 +68,29 @@ impl Linear {
         }
     }
 
-    fn forward(&self, x: &Tensor<f32, 2>) -> Result<Tensor<f32, 2>> {
+    fn forward<A: Float, O: Float>(&self, x: &Tensor<A, 2>) -> Result<Tensor<O, 2>> {
         Ok(self.product(x).run()?)
     }
 
     /// `residual + x · Wᵀ`
-    fn forward_onto(
+    fn forward_onto<A: Float>(
         &self,
-        x: &Tensor<f32, 2>,
-        residual: &Tensor<f32, 2>,
-    ) -> Result<Tensor<f32, 2>> {
+        x: &Tensor<A, 2>,
+        residual: &Tensor<A, 2>,
+    ) -> Result<Tensor<A, 2>> {
         Ok(x.gemm(&self.weight_t).residual(residual).run()?)
     }
 }
 
-/// Keys and values of the tokens so far, per layer `[1, capacity, kv_heads, head_dim]`.
-pub struct KvCache {
-    layers: Vec<(Tensor<f32, 4>, Tensor<f32, 4>)>,
+/// Keys and values of the tokens so far, per layer `[1, capacity, kv_heads, head_dim]`. Their type
+/// is that of all activations.
+pub struct KvCache<A: Float = f32> {
+    layers: Vec<(Tensor<A, 4>, Tensor<A, 4>)>,
     len: usize,
     capacity: usize,
 }
 
-impl KvCache {
+impl<A: Float> KvCache<A> {
     /// Tokens that are in.
     pub fn len(&self) -> usize {
         self.len
@@ -239,6 +241,11 @@ impl Llama {
 
     /// An empty cache for up to `capacity` tokens.
     pub fn cache(&self, capacity: usize) -> Result<KvCache> {
+        self.cache_as(capacity)
+    }
+
+    /// The same for activations of another type.
+    pub fn cache_as<A: Float>(&self, capacity: usize) -> Result<KvCache<A>> {
         let shape = [1, capacity, self.config.kv_heads, self.config.head_dim];
         let layer = |i: usize| -> Result<_> {
             let zeros = |part| {
@@ -251,19 +258,19 @@ impl Llama {
     }
 
     /// Runs `tokens` after those in the cache, and returns logits `[positions, vocab]`.
-    pub fn forward(
+    pub fn forward<A: Float>(
         &self,
         tokens: &[u32],
-        cache: &mut KvCache,
+        cache: &mut KvCache<A>,
         logits: Logits,
     ) -> Result<Tensor<f32, 2>> {
         self.device.workers().enter(|| self.forward_here(tokens, cache, logits))
     }
 
-    fn forward_here(
+    fn forward_here<A: Float>(
         &self,
         tokens: &[u32],
-        cache: &mut KvCache,
+        cache: &mut KvCache<A>,
         logits: Logits,
     ) -> Result<Tensor<f32, 2>> {
         let n = tokens.len();
@@ -275,7 +282,7 @@ impl Llama {
             cache.capacity
         );
         let ids = Tensor::from_host(&self.device, [n], tokens)?;
-        let mut x = self.embed(&ids)?;
+        let mut x = self.embed::<A>(&ids)?;
         for (layer, kv) in self.layers.iter().zip(&cache.layers) {
             x = self.attention(layer, kv, cache.len, &x)?;
             x = self.mlp(layer, &x)?;
@@ -289,7 +296,7 @@ impl Llama {
         self.head.forward(&last.rms_norm(&self.norm, self.config.norm_eps)?)
     }
 
-    fn embed(&self, ids: &Tensor<u32, 1>) -> Result<Tensor<f32, 2>> {
+    fn embed<A: Float>(&self, ids: &Tensor<u32, 1>) -> Result<Tensor<A, 2>> {
         let table = &self.embedding;
         Ok(match table.dtype() {
             Some(DType::F32) => table.tensor::<f32, 2>()?.embed_as(ids)?,
@@ -299,20 +306,20 @@ impl Llama {
         })
     }
 
-    fn attention(
+    fn attention<A: Float>(
         &self,
         layer: &Layer,
-        (k_cache, v_cache): &(Tensor<f32, 4>, Tensor<f32, 4>),
+        (k_cache, v_cache): &(Tensor<A, 4>, Tensor<A, 4>),
         past: usize,
-        x: &Tensor<f32, 2>,
-    ) -> Result<Tensor<f32, 2>> {
+        x: &Tensor<A, 2>,
+    ) -> Result<Tensor<A, 2>> {
         let Config { heads, kv_heads, head_dim, norm_eps, rope_style, .. } = self.config;
         let [n, _] = x.shape();
         let normed = x.rms_norm(&layer.attention_norm, norm_eps)?;
-        let split = |linear: &Linear, heads: usize| -> Result<Tensor<f32, 4>> {
-            Ok(linear.forward(&normed)?.reshape([1, n, heads, head_dim])?)
+        let split = |linear: &Linear, heads: usize| -> Result<Tensor<A, 4>> {
+            Ok(linear.forward::<A, A>(&normed)?.reshape([1, n, heads, head_dim])?)
         };
-        let norm = |x: Tensor<f32, 4>, weight: &Option<Tensor<f32, 1>>| -> Result<_> {
+        let norm = |x: Tensor<A, 4>, weight: &Option<Tensor<f32, 1>>| -> Result<_> {
             Ok(match weight {
                 Some(weight) => x.rms_norm(weight, norm_eps)?,
                 None => x,
@@ -322,17 +329,18 @@ impl Llama {
         let q = q.rope(&self.frequencies, rope_style, past)?;
         let k = norm(split(&layer.k, kv_heads)?, &layer.k_norm)?;
         // Keys and values are computed into their places.
-        let place = |cache: &Tensor<f32, 4>| cache.slice(1, past..past + n);
+        let place = |cache: &Tensor<A, 4>| cache.slice(1, past..past + n);
         k.rope_into(&self.frequencies, rope_style, past, &place(k_cache)?)?;
         layer.v.product(&normed).run_into(&place(v_cache)?.reshape([n, kv_heads * head_dim])?)?;
         let (k, v) = (k_cache.slice(1, 0..past + n)?, v_cache.slice(1, 0..past + n)?);
-        let mixed = q.attention(&k, &v).causal().run::<f32>()?;
+        let mixed = q.attention(&k, &v).causal().run::<A>()?;
         layer.o.forward_onto(&mixed.reshape([n, heads * head_dim])?, x)
     }
 
-    fn mlp(&self, layer: &Layer, x: &Tensor<f32, 2>) -> Result<Tensor<f32, 2>> {
+    fn mlp<A: Float>(&self, layer: &Layer, x: &Tensor<A, 2>) -> Result<Tensor<A, 2>> {
         let normed = x.rms_norm(&layer.mlp_norm, self.config.norm_eps)?;
-        let gated = layer.gate.forward(&normed)?.silu_mul(&layer.up.forward(&normed)?)?;
+        let (gate, up) = (layer.gate.forward::<A, A>(&normed)?, layer.up.forward(&normed)?);
+        let gated = gate.silu_mul::<2>(&up)?;
         layer.down.forward_onto(&gated, x)
     }
 }

@@ -1,6 +1,7 @@
 //! From logits to the next token.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use ferrocerium::Tensor;
 
 /// How to choose: temperature first, then the `top_k` likeliest, then the smallest set of
 /// likeliest tokens whose probabilities sum to `top_p`.
@@ -42,6 +43,21 @@ impl Sampler {
             how.top_p
         );
         Ok(Self { how, random: SplitMix64(how.seed) })
+    }
+
+    /// Chooses a token by logits `[1, vocabulary]`. Where few of them matter, no others are taken
+    /// from the device.
+    pub fn next(&mut self, logits: &Tensor<f32, 2>) -> Result<u32> {
+        let few = if self.how.temperature == 0.0 { 1 } else { self.how.top_k };
+        if !(1..logits.shape()[1]).contains(&few) {
+            let logits = logits.host()?;
+            return self.sample(logits.as_slice().context("logits are contiguous")?);
+        }
+        let (likeliest, tokens) = logits.top_k(few)?;
+        let (likeliest, tokens) = (likeliest.to_vec()?, tokens.to_vec()?);
+        require_number(tokens[0], likeliest[0])?;
+        // They are in the order in which all would be sorted.
+        Ok(tokens[self.sample(&likeliest)? as usize])
     }
 
     /// Chooses a token by the logits, one for each token of the vocabulary.
@@ -89,9 +105,7 @@ pub fn greedy(logits: &[f32]) -> Result<u32> {
     let Some(first) = logits.first() else { bail!("no logits to choose a token from") };
     let (mut best, mut top) = (0, *first);
     for (i, &x) in logits.iter().enumerate() {
-        if x.is_nan() || x == f32::INFINITY {
-            bail!("the logit of token {i} is {x}; the model's weights or activations overflow");
-        }
+        require_number(i as u32, x)?;
         if x > top {
             (best, top) = (i, x);
         }
@@ -100,6 +114,15 @@ pub fn greedy(logits: &[f32]) -> Result<u32> {
         bail!("every logit is -inf; there is no token to choose");
     }
     Ok(best as u32)
+}
+
+/// Refuses a logit that no sum of numbers gives.
+fn require_number(token: u32, logit: f32) -> Result<()> {
+    ensure!(
+        !logit.is_nan() && logit != f32::INFINITY,
+        "the logit of token {token} is {logit}; the model's weights or activations overflow"
+    );
+    Ok(())
 }
 
 /// Steele, Lea and Flood's SplitMix64: 64 bits of state, every seed as good as another.
