@@ -105,27 +105,23 @@ struct WarpRows {
     const Args& args;
     const Tile& tile;
     int local;  // the first that the lane has something of
-    int position[FRAGS_M][2];
+    int first, last;  // positions of its outermost rows
 
-    __device__ WarpRows(const Args& args, const Tile& tile, int first)
-        : args(args), tile(tile), local(first + threadIdx.x % 32 / 4) {
-#pragma unroll
-        for (int i = 0; i < FRAGS_M * 2; i++)
-            position[i / 2][i % 2] = position_of(tile, row(i).query);
-    }
+    __device__ WarpRows(const Args& args, const Tile& tile, int row)
+        : args(args), tile(tile), local(row + threadIdx.x % 32 / 4), first(position(0)),
+          last(position(FRAGS_M * 2 - 1)) {}
 
     __device__ Row row(int i) const {
         return Row(args, tile.queries, tile.row + local + i * 8, blockIdx.x % args.kv_heads);
     }
 
-    // That of its bias; not kept, since registers are short.
+    // Its position and the slope of its bias; not kept, since registers are short.
+    __device__ int position(int i) const { return position_of(tile, row(i).query); }
+
     __device__ float slope(int i) const {
         if (!args.alibi.data) return 0.0f;
         return SCORE * load(args.alibi.dtype, args.alibi.data + row(i).head * args.alibi.col);
     }
-
-    __device__ int first() const { return position[0][0]; }
-    __device__ int last() const { return position[FRAGS_M - 1][1]; }
 };
 
 // The scores of a warp's rows and the keys of its part of a tile, before scale and mask.
@@ -168,7 +164,7 @@ __device__ inline void finish_scores(float (&s)[FRAGS_M][FRAGS_S][4], const Args
     const float unit = SOFTCAP ? scale : scale * SCORE;
 #pragma unroll
     for (int i = 0; i < FRAGS_M * 2; i++) {
-        const int position = rows.position[i / 2][i % 2];
+        const int position = masked || args.alibi.data ? rows.position(i) : 0;
         const float slope = rows.slope(i);
 #pragma unroll
         for (int j = 0; j < FRAGS_S * 2; j++) {
@@ -228,7 +224,8 @@ __device__ inline void add_non_finite(State& state, u32 (&b)[4], int frag, const
         u32 seen[4];
 #pragma unroll
         for (int r = 0; r < 4; r++) {
-            int position = rows.position[i][r % 2], key = first + r / 2 * 8 + threadIdx.x % 4 * 2;
+            const int position = rows.position(2 * i + r % 2);
+            const int key = first + r / 2 * 8 + threadIdx.x % 4 * 2;
             seen[r] = pair_of(mask.sees(position, key), mask.sees(position, key + 1));
         }
 #pragma unroll
@@ -462,10 +459,10 @@ extern "C" __global__ __launch_bounds__(THREADS, 1) void attention(
             if (V_LOAD == COPY) values.begin(to + K_TILE, next);
             copy_async_commit();
             // Rows that see the most and the fewest of the warp's keys are the outermost ones.
-            const bool none = mask.first(rows.first()) >= own + WARP_KEYS ||
-                              mask.last(rows.last()) <= own;
-            const bool some = mask.first(rows.last()) > own ||
-                              mask.last(rows.first()) < own + WARP_KEYS;
+            const bool none = mask.first(rows.first) >= own + WARP_KEYS ||
+                              mask.last(rows.last) <= own;
+            const bool some = mask.first(rows.last) > own ||
+                              mask.last(rows.first) < own + WARP_KEYS;
             const bool live = !__all_sync(~0u, none), masked = __any_sync(~0u, some);
             // There is nothing to put for others either.
             if (!live && K_LOAD == COPY && V_LOAD == COPY) continue;
