@@ -73,17 +73,22 @@ impl Codec {
 
     /// `sum + Σ (x − code(x)·unit)²`, added in order.
     pub(super) fn add_error(self, sum: f64, src: &[f32], unit: f64) -> f64 {
+        let rounder = self.rounder(unit);
+        src.iter().fold(sum, |sum, &x| {
+            let d = f64::from(x) - rounder.round(x);
+            sum + d * d
+        })
+    }
+
+    /// Rounds values to codes in units of `unit`.
+    pub(super) fn rounder(self, unit: f64) -> Rounder {
         match self {
-            Codec::E2M1 => {
-                let thresholds = e2m1_thresholds(unit);
-                let values = E2M1_VALUES.map(|v| f64::from(v) * unit);
-                src.iter().fold(sum, |sum, x| {
-                    let code = e2m1_magnitude(&thresholds, x.abs());
-                    square(sum, f64::from(x.abs()) - values[usize::from(code)])
-                })
-            }
-            Codec::E4M3 => fp8_error(sum, src, unit, self.limit(unit), e4m3, &E4M3_VALUES),
-            Codec::E5M2 => fp8_error(sum, src, unit, self.limit(unit), e5m2, &E5M2_VALUES),
+            Codec::E2M1 => Rounder::E2M1 {
+                thresholds: e2m1_thresholds(unit),
+                values: E2M1_VALUES.map(|v| f64::from(v) * unit),
+            },
+            Codec::E4M3 => Rounder::E4M3 { unit, limit: self.limit(unit) },
+            Codec::E5M2 => Rounder::E5M2 { unit, limit: self.limit(unit) },
         }
     }
 
@@ -98,9 +103,28 @@ impl Codec {
     }
 }
 
-/// `sum + d²`, kept apart so that every error is accumulated the same way.
-fn square(sum: f64, d: f64) -> f64 {
-    sum + d * d
+/// `code(x)·unit` of one value after the other: what [`Codec::encode`] would make of it.
+pub(super) enum Rounder {
+    E2M1 { thresholds: [f32; 7], values: [f64; 8] },
+    E4M3 { unit: f64, limit: f64 },
+    E5M2 { unit: f64, limit: f64 },
+}
+
+impl Rounder {
+    #[inline(always)]
+    pub(super) fn round(&self, x: f32) -> f64 {
+        let fp8 = |unit: f64, limit, code: fn(f64) -> u8, values: &[f32; 256]| {
+            f64::from(values[usize::from(fp8_code(x, unit, limit, code))]) * unit
+        };
+        match self {
+            Rounder::E2M1 { thresholds, values } => {
+                let value = values[usize::from(e2m1_magnitude(thresholds, x.abs()))];
+                if x.is_sign_negative() { -value } else { value }
+            }
+            Rounder::E4M3 { unit, limit } => fp8(*unit, *limit, e4m3, &E4M3_VALUES),
+            Rounder::E5M2 { unit, limit } => fp8(*unit, *limit, e5m2, &E5M2_VALUES),
+        }
+    }
 }
 
 /// `t[i]` is the least f32 that gets a code above `i`: `x ≥ t[i]` is "past midpoint `i`".
@@ -166,24 +190,14 @@ pub(super) fn e4m3_code(q: f64) -> u8 {
 fn encode_fp8(src: &[f32], unit: f64, dst: &mut [u8], limit: f64, code: impl Fn(f64) -> u8) {
     let (bytes, padding) = dst.split_at_mut(src.len());
     for (byte, &x) in bytes.iter_mut().zip(src) {
-        *byte = code((f64::from(x) / unit).clamp(-limit, limit));
+        *byte = fp8_code(x, unit, limit, &code);
     }
     padding.fill(0);
 }
 
-#[inline]
-fn fp8_error(
-    sum: f64,
-    src: &[f32],
-    unit: f64,
-    limit: f64,
-    code: impl Fn(f64) -> u8,
-    values: &[f32; 256],
-) -> f64 {
-    src.iter().fold(sum, |sum, &x| {
-        let code = code((f64::from(x) / unit).clamp(-limit, limit));
-        square(sum, f64::from(x) - f64::from(values[usize::from(code)]) * unit)
-    })
+#[inline(always)]
+fn fp8_code(x: f32, unit: f64, limit: f64, code: impl Fn(f64) -> u8) -> u8 {
+    code((f64::from(x) / unit).clamp(-limit, limit))
 }
 
 /// The values of all codes of an 8-bit type.

@@ -30,11 +30,19 @@
 //! an eighth in MXFP8, under [`Quantizer::Amax`] nothing but 1/17 in NVFP4, whose scales are
 //! themselves rounded.
 //!
+//! What a quantiser costs a model is not the squared error of its weights: on SmolLM2-135M, as the
+//! README's table measures it, NVFP4 by [`Quantizer::Mse`] is worse than by
+//! [`Quantizer::FourOverSix`] (20% above f32 to 13%), the best of those without data. With
+//! [error feedback](RowQuantizer::quantize_row_gptq) for a calibration text of 5,632 tokens,
+//! layer by layer, and scales by `Mse`, it was 5.5% (8.6% with a text of another kind), for a minute
+//! or so of two cores. FP8 with a scale a tensor is 0.4% above f32 by `Mse`, 1.2% by `Amax`.
+//!
 //! [`BlockLayout`] says where codes and scales lie, [`quantize`] and [`dequantize`] convert whole
 //! tensors, [`RowQuantizer`] and [`Dequantizer`] do the same piece by piece. All work on slices.
 
 mod codec;
 mod dequantize;
+mod gptq;
 mod layout;
 mod quantize;
 mod quantizer;
@@ -42,6 +50,7 @@ mod scale;
 mod spec;
 
 pub use dequantize::{Dequantizer, dequantize, dequantize_f64};
+pub use gptq::HessianFactor;
 pub use layout::{BlockLayout, TILE_COLS, TILE_ROWS, convert_scales};
 pub use quantize::{NonFinite, Quantized, RowQuantizer, amax, quantize};
 pub use quantizer::{QuantizeOptions, Quantizer};

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::codec::Codec;
+use super::gptq::{Feedback, HessianFactor};
 use super::layout::check_len;
 use super::scale::{Block, Scaling, max_magnitude_bits};
 use super::{BlockLayout, QuantizeOptions, ScaleLayout, WHOLE};
@@ -190,27 +191,9 @@ impl RowQuantizer {
         codes: &mut [u8],
         scales: &mut [u8],
     ) -> Result<()> {
+        self.check_band(band, src, codes, scales)?;
         let layout = &self.layout;
-        let (_, rows) = layout.band(band);
         let (k, row_bytes, size) = (layout.k(), layout.row_bytes(), layout.spec().scale.size());
-        let wanted = (rows.len() * k, rows.len() * row_bytes, layout.scale_cols() * size);
-        if band >= layout.bands() || (src.len(), codes.len(), scales.len()) != wanted {
-            return Err(Error::shape(
-                OP,
-                "band",
-                format!(
-                    "band {band} of {} takes {} values, {} bytes of codes and {} of scales; \
-                     given were {}, {} and {}",
-                    layout.bands(),
-                    wanted.0,
-                    wanted.1,
-                    wanted.2,
-                    src.len(),
-                    codes.len(),
-                    scales.len(),
-                ),
-            ));
-        }
         let codec = Codec::of(layout.spec().code);
         let block_cols = layout.block_cols();
         for (col, scale) in scales.chunks_exact_mut(size).enumerate() {
@@ -218,7 +201,8 @@ impl RowQuantizer {
             let block =
                 Block { src, stride: k, start, cols: block_cols.min(k.saturating_sub(start)) };
             let amax = block.amax().ok_or_else(|| self.non_finite(band, src))?;
-            let chosen = self.scaling.choose(codec, self.options.quantizer, block, amax);
+            let error = |unit| block.error(codec, unit);
+            let chosen = self.scaling.choose(codec, self.options.quantizer, amax, error);
             chosen.stored.write(scale);
             // Only the last block has padding, and it ends where the row of codes does.
             let byte = start / layout.spec().codes_per_byte;
@@ -228,6 +212,101 @@ impl RowQuantizer {
             }
         }
         Ok(())
+    }
+
+    /// Quantises row `row` with error feedback, and returns what that costs: `(w−q)ᵀ·(H + λ·I)·(w−q)`,
+    /// see [`HessianFactor`].
+    ///
+    /// ```text
+    /// t_j = w_j + Σ_{i<j} R_ij·(w_i − q_i) / R_jj      q_j = s·g · rn(t_j / (s·g))
+    /// ```
+    ///
+    /// Scales are chosen block by block by the rule of the options, with two changes: `amax` is that
+    /// of the `t_j` as the blocks before leave them, and the error that rules compare is the block's
+    /// part of the cost, `Σ (R_jj·(t_j − q_j))²` with feedback within the block. Sums are in f64,
+    /// targets are rounded to f32. Slices are as for [`RowQuantizer::quantize_band`], of which this
+    /// is the other way for formats with blocks of one row; it takes `k²/2` multiply-adds, and
+    /// about half a block's length of them a value for every scale tried.
+    ///
+    /// ```
+    /// use ferrocerium::format::*;
+    ///
+    /// let layout = BlockLayout::new(Format::Nvfp4, ScaleLayout::RowMajor, 1, 1, 2)?;
+    /// let factor = HessianFactor::new(2, &[1.0, 0.9, 0.9, 1.0], 0.01)?;
+    /// let quantizer = RowQuantizer::new(&layout, Quantizer::Amax, 6.0)?;
+    /// let (mut codes, mut scales) = (vec![0; layout.codes_len()], vec![0; layout.scales_bytes()]);
+    /// quantizer.quantize_row_gptq(0, &factor, &[2.4, 6.0], &mut codes, &mut scales)?;
+    /// let mut back = [0.0; 2];
+    /// dequantize(&layout, &codes, &scales, quantizer.tensor_scale(), &mut back)?;
+    /// assert_eq!(back, [2.0, 6.0]);
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`RowQuantizer::quantize_band`]; [`Error::Value`] for a format whose rows share
+    /// scales, [`Error::Shape`] for a factor of another `k`.
+    pub fn quantize_row_gptq(
+        &self,
+        row: usize,
+        factor: &HessianFactor,
+        src: &[f32],
+        codes: &mut [u8],
+        scales: &mut [u8],
+    ) -> Result<f64> {
+        let layout = &self.layout;
+        if layout.spec().block_rows != 1 {
+            let problem = format!(
+                "{}'s rows share scales: error feedback takes formats with blocks of one row",
+                layout.format()
+            );
+            return Err(Error::value(OP, "format", problem));
+        }
+        if factor.k() != layout.k() {
+            let problem = format!("is of {} inputs, rows have {}", factor.k(), layout.k());
+            return Err(Error::shape(OP, "factor", problem));
+        }
+        self.check_band(row, src, codes, scales)?;
+        amax(src).map_err(|_| self.non_finite(row, src))?;
+        let codec = Codec::of(layout.spec().code);
+        let (block_cols, size) = (layout.block_cols(), layout.spec().scale.size());
+        let mut feedback = Feedback::new(factor, codec, src);
+        for (col, scale) in scales.chunks_exact_mut(size).enumerate() {
+            let start = col * block_cols;
+            let cols = block_cols.min(layout.k().saturating_sub(start));
+            let (chosen, targets) =
+                feedback.block(self.scaling, self.options.quantizer, start, cols);
+            chosen.stored.write(scale);
+            // Only the last block has padding, and it ends where the row of codes does.
+            let byte = start / layout.spec().codes_per_byte;
+            let end = (byte + block_cols / layout.spec().codes_per_byte).min(codes.len());
+            codec.encode(targets, chosen.unit, &mut codes[byte..end]);
+        }
+        Ok(feedback.error())
+    }
+
+    fn check_band(&self, band: usize, src: &[f32], codes: &[u8], scales: &[u8]) -> Result<()> {
+        let layout = &self.layout;
+        let rows = layout.band(band).1.len();
+        let (k, row_bytes, size) = (layout.k(), layout.row_bytes(), layout.spec().scale.size());
+        let wanted = (rows * k, rows * row_bytes, layout.scale_cols() * size);
+        if band < layout.bands() && (src.len(), codes.len(), scales.len()) == wanted {
+            return Ok(());
+        }
+        Err(Error::shape(
+            OP,
+            "band",
+            format!(
+                "band {band} of {} takes {} values, {} bytes of codes and {} of scales; \
+                 given were {}, {} and {}",
+                layout.bands(),
+                wanted.0,
+                wanted.1,
+                wanted.2,
+                src.len(),
+                codes.len(),
+                scales.len(),
+            ),
+        ))
     }
 
     /// The error for a band that holds NaN or infinity.

@@ -29,6 +29,11 @@ impl<'a> Block<'a> {
             .map(move |row| &row[self.start..self.start + self.cols])
     }
 
+    /// Squared error of its codes under a unit, summed in order.
+    pub(super) fn error(self, codec: Codec, unit: f64) -> f64 {
+        self.rows().fold(0.0, |sum, row| codec.add_error(sum, row, unit))
+    }
+
     /// Largest magnitude, or `None` when a value is NaN or infinite.
     #[inline(always)]
     pub(super) fn amax(self) -> Option<f32> {
@@ -112,13 +117,14 @@ impl Scaling {
         }
     }
 
-    /// The scale of one block by a rule.
+    /// The scale of one block by a rule; `error` says what the block loses under a unit.
+    #[inline(always)]
     pub(super) fn choose(
         self,
         codec: Codec,
         quantizer: Quantizer,
-        block: Block<'_>,
         amax: f32,
+        error: impl FnMut(f64) -> f64,
     ) -> Scale {
         match self {
             Scaling::Ue4m3 { g, max_code } => {
@@ -126,12 +132,10 @@ impl Scaling {
                 let base = mapped_to(6.0);
                 let scale = |code| ue4m3(code, g);
                 match quantizer {
-                    Quantizer::FourOverSix => {
-                        best(codec, block, scale(base), [scale(mapped_to(4.0))])
-                    }
+                    Quantizer::FourOverSix => best(error, scale(base), [scale(mapped_to(4.0))]),
                     Quantizer::Mse => {
                         let codes = mapped_to(8.0)..=mapped_to(3.0);
-                        best(codec, block, scale(base), codes.map(scale))
+                        best(error, scale(base), codes.map(scale))
                     }
                     _ => scale(base),
                 }
@@ -148,7 +152,7 @@ impl Scaling {
                 match quantizer {
                     Quantizer::Amax => code(ocp + i32::from(amax > codec.max() * exp2(ocp))),
                     Quantizer::OcpCeil => code(ocp + i32::from(amax > exp2(floor))),
-                    Quantizer::Mse => best(codec, block, code(ocp), [code(ocp - 1), code(ocp + 1)]),
+                    Quantizer::Mse => best(error, code(ocp), [code(ocp - 1), code(ocp + 1)]),
                     _ => code(ocp),
                 }
             }
@@ -162,7 +166,7 @@ impl Scaling {
                             let target = codec.max() - f64::from(i) * codec.top_step();
                             f32_exact(f32_scale(amax, target as f32))
                         });
-                        best(codec, block, f32_exact(base), scales)
+                        best(error, f32_exact(base), scales)
                     }
                     _ => f32_exact(base),
                 }
@@ -172,14 +176,12 @@ impl Scaling {
     }
 }
 
-/// The candidate of least squared error; on a tie the earliest, `base` first.
+/// The candidate of least error; on a tie the earliest, `base` first.
 fn best(
-    codec: Codec,
-    block: Block<'_>,
+    mut error: impl FnMut(f64) -> f64,
     base: Scale,
     others: impl IntoIterator<Item = Scale>,
 ) -> Scale {
-    let error = |unit: f64| block.rows().fold(0.0, |sum, row| codec.add_error(sum, row, unit));
     let first = (base, error(base.unit));
     let better = |best: (Scale, f64), scale: Scale| {
         let error = error(scale.unit);

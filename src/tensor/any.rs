@@ -48,7 +48,6 @@ impl AnyTensor {
     }
 
     /// An operand with data, as operations take it.
-    #[cfg(any(feature = "testing", feature = "gguf", feature = "npy", feature = "safetensors"))]
     pub(crate) fn from_operand(device: &Device, operand: Operand) -> Self {
         AnyTensor { device: device.clone(), operand }
     }

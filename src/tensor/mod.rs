@@ -14,6 +14,7 @@ mod convert;
 mod dense;
 mod elementwise;
 mod gather;
+mod gptq;
 mod grouped_gemm;
 mod host;
 mod interop;

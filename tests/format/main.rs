@@ -2,6 +2,7 @@
 
 mod corners;
 mod golden;
+mod gptq;
 mod layout;
 mod properties;
 mod searches;

@@ -1,7 +1,8 @@
 //! Parts of block-scaled tensors, and conversions into given memory.
 
 use ferrocerium::format::{
-    BlockFormat, Fp8Block128, Fp8PerRow, Fp8PerTensor, Mxfp4, Mxfp8, Nvfp4, Quantizer, ScaleLayout,
+    BlockFormat, Fp8Block128, Fp8PerRow, Fp8PerTensor, HessianFactor, Mxfp4, Mxfp8, Nvfp4,
+    Quantizer, ScaleLayout,
 };
 use ferrocerium::{Device, F8E4M3, ScaledTensor, Tensor};
 use proptest::prelude::*;
@@ -124,4 +125,24 @@ fn conversions_write_into_given_memory() {
     says(&error(q.dequantize_into(&rest)), &["[2, 40] f32", "[3, 40]"]);
     let elsewhere = ScaledTensor::<Nvfp4, 2>::zeros(&Device::cpu(), [3, 40]).unwrap();
     says(&error(x.quantize_into(&elsewhere, Quantizer::Amax)), &["reference and cpu"]);
+}
+
+#[test]
+fn error_feedback_gives_the_same_whatever_the_number_of_threads() {
+    let k = 48;
+    let x: Tensor<f32, 2> = tensor(&Device::reference(), [100, k], 1);
+    let w: Tensor<f32, 2> = tensor(&Device::reference(), [37, k], 2);
+    let hessian: Tensor<f32, 2> = x.t().matmul(&x).unwrap();
+    let factor = HessianFactor::new(k, &hessian.to_vec().unwrap(), 0.01).unwrap();
+    let on = |device: &Device| {
+        let w = w.to_device(device).unwrap();
+        let q = w.quantize_gptq::<Nvfp4>(Quantizer::Mse, &factor).unwrap();
+        values(&q.dequantize::<f32>().unwrap())
+    };
+    let alone = on(&Device::reference());
+    assert_eq!(on(&Device::builder().threads(3).cpu().unwrap()), alone);
+    let refused = w.quantize_gptq::<Fp8PerTensor>(Quantizer::Mse, &factor);
+    says(&error(refused), &["rows share scales"]);
+    let nan = Tensor::full(&Device::reference(), [2, k], f32::NAN).unwrap();
+    says(&error(nan.quantize_gptq::<Nvfp4>(Quantizer::Mse, &factor)), &["[0, 0] is NaN"]);
 }
