@@ -38,6 +38,7 @@ impl Partial {
     }
 
     /// What the file will be.
+    #[cfg(feature = "safetensors")]
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
