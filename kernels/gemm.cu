@@ -153,7 +153,7 @@ __device__ inline void multiply(Sums& sums, const u8* stage, const Place& place,
     }
 }
 
-extern "C" __global__ __launch_bounds__(THREADS) void gemm(const __grid_constant__ Args args) {
+extern "C" __global__ __launch_bounds__(THREADS, 1) void gemm(const __grid_constant__ Args args) {
     extern __shared__ __align__(128) u8 shared[];
     const Work<TILE_M> work(args, (args.n + TILE_N - 1) / TILE_N);
     if (work.is_none()) return;
