@@ -129,6 +129,8 @@ pub struct Caps {
     pub units: usize,
     /// Memory kinds that kernels on this device can read.
     pub memory_kinds: Vec<MemoryKind>,
+    /// The kind that results live in.
+    pub memory_kind: MemoryKind,
     /// Bytes of shared memory that a block of GPU threads can use; 0 on CPUs.
     pub shared_memory: usize,
 }
@@ -146,12 +148,13 @@ impl Caps {
                 MemoryKind::Pinned,
                 MemoryKind::Managed,
             ],
+            memory_kind: MemoryKind::Host,
             shared_memory: 0,
         }
     }
 
     /// A GPU of `units` multiprocessors that reads the memory kinds given, with everything that
-    /// its architecture has.
+    /// its architecture has. Results live in the first of the kinds.
     ///
     /// ```
     /// use ferrocerium::caps::{Arch, Caps, Isa, MemoryKind};
@@ -166,6 +169,7 @@ impl Caps {
             isa: arch.isa().to_vec(),
             units,
             memory_kinds: memory_kinds.to_vec(),
+            memory_kind: memory_kinds.first().copied().unwrap_or(MemoryKind::Host),
             shared_memory: arch.shared_memory(),
         }
     }

@@ -63,6 +63,14 @@ pub enum Error {
         /// Who holds it, who wanted it, what to do.
         problem: String,
     },
+    /// Memory of a kind that can not be used so, or not on that device.
+    #[error("buffer `{label}`: {problem}")]
+    Memory {
+        /// The buffer's label.
+        label: String,
+        /// What kind it is, what was wanted, what to do.
+        problem: String,
+    },
     /// The request does not fit the device's memory budget, or the system has no more memory.
     #[error(
         "out of memory: {} for `{label}` on {device}, where {} is in use: at most {} more fits, {explanation}",

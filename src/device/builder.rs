@@ -1,6 +1,6 @@
 //! What a device is made with.
 
-use crate::caps::Isa;
+use crate::caps::{Isa, MemoryKind};
 #[cfg(any(feature = "cpu", feature = "emulator"))]
 use crate::error::{Error, Result};
 use crate::memory::{Pool, SystemMemory};
@@ -38,6 +38,7 @@ pub struct DeviceBuilder {
     threads: Option<usize>,
     strict: bool,
     isa: Option<Vec<Isa>>,
+    memory: Option<MemoryKind>,
 }
 
 impl DeviceBuilder {
@@ -54,6 +55,33 @@ impl DeviceBuilder {
     pub fn memory_reserve(mut self, bytes: u64) -> Self {
         self.memory_reserve = Some(bytes);
         self
+    }
+
+    /// The kind of memory that results on a GPU live in, instead of what suits the machine: the
+    /// host's where the GPU reads it, the GPU's own where it does not. CPU devices keep to
+    /// [`MemoryKind::Host`].
+    pub fn memory(mut self, kind: MemoryKind) -> Self {
+        self.memory = Some(kind);
+        self
+    }
+
+    /// The kind of memory asked for, or the first of those that the device has.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for one that it has not, or that is never written.
+    #[cfg(feature = "emulator")]
+    pub(crate) fn memory_kind(&self, kinds: &[MemoryKind]) -> Result<MemoryKind> {
+        let mut fit = kinds.iter().copied().filter(|&kind| kind != MemoryKind::Mapped);
+        let found = match self.memory {
+            None => fit.next(),
+            Some(asked) => fit.find(|&kind| kind == asked),
+        };
+        found.ok_or_else(|| {
+            let names: Vec<_> = kinds.iter().map(ToString::to_string).collect();
+            let asked = self.memory.map_or_else(|| "any".to_owned(), |kind| kind.to_string());
+            let names = names.join(", ");
+            Error::value("device", "memory", format!("{asked}; results can be in {names}"))
+        })
     }
 
     /// How many threads kernels use. Without it, one per core that the process may run on.

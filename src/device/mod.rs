@@ -1,6 +1,7 @@
 //! A [`Device`]: a machine, its memory budget, its threads, and the kernels it runs with.
 
 mod builder;
+mod graph;
 mod tune;
 
 use std::collections::BTreeMap;
@@ -8,12 +9,16 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use builder::{DeviceBuilder, ISA_VARIABLE};
+pub use graph::Graph;
 
-use crate::caps::Caps;
+use crate::caps::{Caps, MemoryKind};
 use crate::error::{Error, Result};
-use crate::memory::{Buffer, Locks, MemoryReport, Pool};
+use crate::memory::{Access, Buffer, Locks, MemoryReport, Pool, Recording};
 use crate::op::Op;
-use crate::registry::{Explanation, KernelInfo, KernelRegistry, Launch, Request, Tier, Workers};
+use crate::registry::{
+    Accelerator, Explanation, Kernel, KernelInfo, KernelRegistry, Launch, Request, Stream, Tier,
+    Workers,
+};
 
 /// Where tensors live and operations run.
 ///
@@ -28,6 +33,8 @@ use crate::registry::{Explanation, KernelInfo, KernelRegistry, Launch, Request, 
 pub struct Device {
     shared: Arc<Shared>,
     request: Arc<Request>,
+    /// Where its work goes; none where operations run on the calling thread.
+    stream: Option<Arc<dyn Stream>>,
 }
 
 struct Shared {
@@ -36,7 +43,22 @@ struct Shared {
     pool: Pool,
     workers: Workers,
     registry: KernelRegistry,
+    accelerator: Option<Arc<dyn Accelerator>>,
     launches: Mutex<BTreeMap<String, u64>>,
+}
+
+/// The buffers of an operation, and what it does with them.
+fn uses(op: &Op) -> Vec<(&Buffer, Access)> {
+    let mut uses = Vec::new();
+    for operand in op.operands() {
+        uses.extend(operand.operand.regions().map(|region| (region.buffer(), operand.access)));
+    }
+    uses
+}
+
+/// Locks the buffers of an operation that is run or recorded.
+fn lock<'a>(op: &'a Op, recording: Option<&Arc<Recording>>) -> Result<Locks<'a>> {
+    Locks::acquire_at_once(op.kind().name(), uses(op), recording)
 }
 
 impl Device {
@@ -62,8 +84,20 @@ impl Device {
         request: Request,
     ) -> Self {
         let name = name.into();
-        let shared = Shared { name, caps, pool, workers, registry, launches: Mutex::default() };
-        Device { shared: Arc::new(shared), request: Arc::new(request) }
+        let launches = Mutex::default();
+        let shared = Shared { name, caps, pool, workers, registry, accelerator: None, launches };
+        Device { shared: Arc::new(shared), request: Arc::new(request), stream: None }
+    }
+
+    /// The same device, which runs its kernels in streams.
+    #[cfg(feature = "emulator")]
+    pub(crate) fn with_accelerator(self, accelerator: Arc<dyn Accelerator>) -> Result<Self> {
+        let Some(shared) = Arc::into_inner(self.shared) else {
+            return Err(Error::device("the device is in use already"));
+        };
+        let stream = Some(accelerator.open_stream()?);
+        let shared = Arc::new(Shared { accelerator: Some(accelerator), ..shared });
+        Ok(Device { shared, request: self.request, stream })
     }
 
     /// The name: `"cpu"`, `"reference"`, …
@@ -100,8 +134,8 @@ impl Device {
         self.shared.launches.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Records a choice, in the log and in [`Device::launches`].
-    fn record(&self, kernel: &KernelInfo, op: &Op) {
+    /// Counts a launch, in the log and in [`Device::launches`].
+    fn count(&self, kernel: &KernelInfo, op: &Op) {
         let name = kernel.name.as_str();
         tracing::trace!(kernel = name, %op, device = self.name(), "run");
         let mut launches = self.shared.launches.lock().unwrap_or_else(PoisonError::into_inner);
@@ -143,7 +177,28 @@ impl Device {
     pub fn with_request(&self, request: Request) -> Self {
         let strict = self.request.strict || request.strict;
         let request = Request { strict, forced: self.request.forced.clone(), ..request };
-        Device { shared: self.shared.clone(), request: Arc::new(request) }
+        Device { request: Arc::new(request), ..self.clone() }
+    }
+
+    /// A handle to the same device whose operations run in a stream of their own, where a device
+    /// has streams: they wait for those of other handles only where they use the same memory, and
+    /// can run beside them. A tensor's operations run in the stream of the handle that it has:
+    /// see [`Tensor::on`](crate::Tensor::on).
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the driver refuses.
+    pub fn with_new_stream(&self) -> Result<Self> {
+        let stream = self.shared.accelerator.as_ref().map(|a| a.open_stream()).transpose()?;
+        Ok(Device { stream, ..self.clone() })
+    }
+
+    /// Waits for all work of the device, that of other handles too. Reading a result waits for what
+    /// it needs: this is for measuring, and for errors of work whose results nobody read.
+    ///
+    /// # Errors
+    /// The first failure of device work since the last time, with the kernel's name.
+    pub fn synchronize(&self) -> Result<()> {
+        self.shared.accelerator.as_ref().map_or(Ok(()), |accelerator| accelerator.synchronize())
     }
 
     /// Whether the two handles are the same device.
@@ -156,7 +211,28 @@ impl Device {
     /// # Errors
     /// [`Error::OutOfMemory`] when the budget or the system does not allow it.
     pub fn allocate(&self, len: usize, label: impl Into<String>) -> Result<Buffer> {
-        Buffer::host(&self.shared.pool, len, label)
+        self.allocate_kind(self.memory_kind(), len, label)
+    }
+
+    /// `len` zero bytes of a kind of memory: [`MemoryKind::Host`] on any device, on GPUs also what
+    /// [`Caps::memory_kinds`] lists.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] for a kind that the device does not allocate; those of
+    /// [`Device::allocate`].
+    pub fn allocate_kind(
+        &self,
+        kind: MemoryKind,
+        len: usize,
+        label: impl Into<String>,
+    ) -> Result<Buffer> {
+        Buffer::allocate(&self.shared.pool, kind, len, label)
+    }
+
+    /// The kind of memory that results live in: what [`DeviceBuilder::memory`] asked for, or what
+    /// suits the machine.
+    pub fn memory_kind(&self) -> MemoryKind {
+        self.caps().memory_kind
     }
 
     /// The threads of its CPU kernels.
@@ -185,7 +261,9 @@ impl Device {
         Ok(self.registry().explain(op, self.caps(), &self.request))
     }
 
-    /// Runs an operation: checks it, picks a kernel, waits for conflicting work, launches.
+    /// Runs an operation: checks it, picks a kernel, launches it after conflicting work. On a GPU it
+    /// returns when the kernel is enqueued; what goes wrong later is the error of whoever waits
+    /// for what it writes.
     ///
     /// Each launch is a `tracing` event of level trace with the kernel's name and the operation,
     /// the first launch of a kernel one of level debug; the first launch of a
@@ -197,6 +275,7 @@ impl Device {
     pub fn run(&self, op: &Op) -> Result<()> {
         op.validate()?;
         op.require_data()?;
+        self.require_reach(op)?;
         let Some(kernel) = self.registry().select(op, self.caps(), &self.request) else {
             return Err(Error::NoKernel {
                 op: op.to_string(),
@@ -204,13 +283,41 @@ impl Device {
                 explanation: self.registry().explain(op, self.caps(), &self.request).to_string(),
             });
         };
-        let uses = op.operands();
-        let buffers = uses.iter().flat_map(|u| u.operand.regions().map(|r| (r.buffer(), u.access)));
-        let mut locks = Locks::acquire(op.kind().name(), buffers)?;
+        self.count(kernel.info(), op);
+        self.launch(op, &kernel)
+    }
+
+    /// Launches a kernel, or notes it where this thread records.
+    fn launch(&self, op: &Op, kernel: &Arc<dyn Kernel>) -> Result<()> {
+        if self.capture_step(op, kernel)? {
+            return Ok(());
+        }
+        let locks = lock(op, None)?;
         let name = &kernel.info().name;
-        let launch = Launch::new(op, name, &mut locks, self.caps(), &self.shared.workers);
-        self.record(kernel.info(), op);
-        kernel.launch(&launch)
+        let launch = Launch::new(op, name, &locks, self.caps(), &self.shared.workers);
+        kernel.launch(&launch.on_stream(self.stream.as_ref()))
+    }
+
+    /// Whether its kernels reach the memory of a buffer.
+    pub fn reaches(&self, buffer: &Buffer) -> bool {
+        let reached = self.caps().memory_kinds.contains(&buffer.kind());
+        reached && self.shared.pool.reaches(buffer)
+    }
+
+    /// Refuses operands in memory that the device can not reach.
+    fn require_reach(&self, op: &Op) -> Result<()> {
+        let Some((buffer, _)) = uses(op).into_iter().find(|(buffer, _)| !self.reaches(buffer))
+        else {
+            return Ok(());
+        };
+        Err(Error::Memory {
+            label: buffer.label().to_owned(),
+            problem: format!(
+                "it is {} memory that {} does not reach; copy it, by `to_device` or `to_kind`",
+                buffer.kind(),
+                self.name()
+            ),
+        })
     }
 }
 

@@ -51,10 +51,12 @@ impl Device {
             let request = Request { kernel: Some(name.clone()), ..(*self.request).clone() };
             let device = self.with_request(request);
             device.run(op)?;
+            device.synchronize()?;
             let mut runs = [Duration::ZERO; RUNS];
             for time in &mut runs {
                 let start = Instant::now();
                 device.run(op)?;
+                device.synchronize()?;
                 *time = start.elapsed();
             }
             runs.sort();

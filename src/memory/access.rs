@@ -1,9 +1,12 @@
 //! Who is reading and writing a buffer, and the guards that say so.
 
+use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::buffer::Buffer;
+use super::work::{Earlier, Fence, Recording};
+use crate::caps::MemoryKind;
 use crate::error::{Error, Result};
 
 /// How an operation uses a buffer.
@@ -15,8 +18,8 @@ pub enum Access {
     Write,
 }
 
-/// Counts of the current users of a buffer.
-#[derive(Debug, Default)]
+/// The current users of a buffer.
+#[derive(Default)]
 struct Users {
     host_readers: usize,
     host_writer: bool,
@@ -24,28 +27,68 @@ struct Users {
     op_writing: bool,
     /// Operations that wait for others to finish.
     waiting: usize,
+    /// Device work that reads it.
+    reads: Vec<Fence>,
+    /// Device work that writes it; what failed stays until the host writes.
+    writes: Vec<Fence>,
+    /// What is recorded and not run.
+    recorded: Vec<(Arc<Recording>, Access)>,
+}
+
+impl Users {
+    /// Device work that such an access has to come after.
+    fn earlier(&self, access: Access) -> impl Iterator<Item = Earlier> + '_ {
+        let reads = if access == Access::Write { &self.reads[..] } else { &[] };
+        let reads = reads.iter().map(|work| (work.clone(), Access::Read));
+        self.writes.iter().map(|work| (work.clone(), Access::Write)).chain(reads)
+    }
+
+    /// Forgets work that ended, but for writes that failed.
+    fn prune(&mut self) {
+        self.reads.retain(|work| !work.is_done());
+        self.writes.retain(|work| !work.is_done() || work.wait().is_err());
+        self.recorded.retain(|(recording, _)| recording.is_open());
+    }
+
+    /// Notes work that was ordered after all that is [`Users::earlier`].
+    fn add(&mut self, work: &Fence, access: Access) {
+        match access {
+            Access::Read => {
+                self.reads.retain(|other| !other.is_done() && other.stream() != work.stream());
+                self.reads.push(work.clone());
+            }
+            Access::Write => {
+                self.reads.clear();
+                self.writes = vec![work.clone()];
+            }
+        }
+    }
 }
 
 /// The reader/writer record of one buffer.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Tracker {
     users: Mutex<Users>,
     op_done: Condvar,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum User {
+/// Who wants a buffer.
+#[derive(Clone, Debug)]
+pub(super) enum User {
+    /// The host, which waits for device work.
     Host,
-    Op,
+    /// An operation, which sees to it that it comes after device work. It may be one that is
+    /// recorded.
+    Op(Option<Arc<Recording>>),
 }
 
 impl Tracker {
     fn users(&self) -> MutexGuard<'_, Users> {
-        // Counts are updated in single steps, so a panic elsewhere leaves them right.
+        // Updated in single steps, so a panic elsewhere leaves it right.
         self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn acquire(&self, label: &str, user: User, access: Access) -> Result<()> {
+    fn acquire(&self, label: &str, user: &User, access: Access) -> Result<()> {
         let mut users = self.users();
         loop {
             let held_by_host = match access {
@@ -55,45 +98,85 @@ impl Tracker {
             if held_by_host {
                 return Err(busy(label, user, access, users.host_writer));
             }
+            users.prune();
+            let own = match user {
+                User::Op(Some(recording)) => Some(recording),
+                _ => None,
+            };
+            let elsewhere = |(recording, recorded): &(Arc<Recording>, Access)| {
+                let conflicts = access == Access::Write || *recorded == Access::Write;
+                conflicts && !own.is_some_and(|own| Arc::ptr_eq(own, recording))
+            };
+            if users.recorded.iter().any(elsewhere) {
+                return Err(Error::Busy {
+                    label: label.to_owned(),
+                    problem: "it is used by operations that are being recorded, which have not \
+                              run; use it when the recording is done"
+                        .to_owned(),
+                });
+            }
             let held_by_op = match access {
                 Access::Read => users.op_writing,
                 Access::Write => users.op_writing || users.ops_reading > 0,
             };
-            if !held_by_op {
-                break;
+            if held_by_op {
+                users.waiting += 1;
+                users = self.op_done.wait(users).unwrap_or_else(PoisonError::into_inner);
+                users.waiting -= 1;
+                continue;
             }
-            users.waiting += 1;
-            users = self.op_done.wait(users).unwrap_or_else(PoisonError::into_inner);
-            users.waiting -= 1;
+            let earlier = match user {
+                User::Host => users.earlier(access).next(),
+                User::Op(_) => None,
+            };
+            let Some((work, effect)) = earlier else { break };
+            drop(users);
+            let result = work.wait();
+            users = self.users();
+            if effect == Access::Write && result.is_err() {
+                if access == Access::Write {
+                    // Reported now; what the host writes is right again.
+                    users.writes.retain(|other| !Arc::ptr_eq(other, &work));
+                }
+                return result;
+            }
         }
         match (user, access) {
             (User::Host, Access::Read) => users.host_readers += 1,
             (User::Host, Access::Write) => users.host_writer = true,
-            (User::Op, Access::Read) => users.ops_reading += 1,
-            (User::Op, Access::Write) => users.op_writing = true,
+            (User::Op(_), Access::Read) => users.ops_reading += 1,
+            (User::Op(_), Access::Write) => users.op_writing = true,
         }
         Ok(())
     }
 
-    fn release(&self, user: User, access: Access) {
+    fn release(&self, user: &User, access: Access, work: Option<&Fence>) {
         let mut users = self.users();
         match (user, access) {
             (User::Host, Access::Read) => users.host_readers -= 1,
             (User::Host, Access::Write) => users.host_writer = false,
-            (User::Op, Access::Read) => users.ops_reading -= 1,
-            (User::Op, Access::Write) => users.op_writing = false,
+            (User::Op(_), Access::Read) => users.ops_reading -= 1,
+            (User::Op(_), Access::Write) => users.op_writing = false,
         }
-        // A notification is a system call, whether anybody waits or not.
-        if user == User::Op && users.waiting > 0 {
-            self.op_done.notify_all();
+        if let User::Op(recording) = user {
+            if let Some(work) = work {
+                users.add(work, access);
+            }
+            if let Some(recording) = recording {
+                users.recorded.push((recording.clone(), access));
+            }
+            // A notification is a system call, whether anybody waits or not.
+            if users.waiting > 0 {
+                self.op_done.notify_all();
+            }
         }
     }
 }
 
-fn busy(label: &str, user: User, access: Access, writer: bool) -> Error {
+fn busy(label: &str, user: &User, access: Access, writer: bool) -> Error {
     let who = match user {
         User::Host => "a host guard",
-        User::Op => "an operation",
+        User::Op(_) => "an operation",
     };
     let wanted = match access {
         Access::Read => "read",
@@ -109,16 +192,17 @@ fn busy(label: &str, user: User, access: Access, writer: bool) -> Error {
 }
 
 /// A share of a buffer's tracker, given back on drop.
-#[derive(Debug)]
-struct Held<'a> {
-    buffer: &'a Buffer,
+pub(super) struct Held<'a> {
+    pub(super) buffer: &'a Buffer,
     user: User,
-    access: Access,
+    pub(super) access: Access,
+    /// Device work that goes on with it.
+    pub(super) work: Option<Fence>,
 }
 
 impl<'a> Held<'a> {
-    fn acquire(buffer: &'a Buffer, user: User, access: Access) -> Result<Self> {
-        if access == Access::Write && !buffer.kind().host_writable() {
+    pub(super) fn acquire(buffer: &'a Buffer, user: User, access: Access) -> Result<Self> {
+        if access == Access::Write && buffer.kind() == MemoryKind::Mapped {
             return Err(Error::Busy {
                 label: buffer.label().to_owned(),
                 problem: format!(
@@ -127,24 +211,62 @@ impl<'a> Held<'a> {
                 ),
             });
         }
-        buffer.tracker().acquire(buffer.label(), user, access)?;
-        Ok(Held { buffer, user, access })
+        buffer.tracker().acquire(buffer.label(), &user, access)?;
+        Ok(Held { buffer, user, access, work: None })
+    }
+
+    /// Device work that this use has to come after.
+    pub(super) fn earlier(&self) -> Vec<Earlier> {
+        self.buffer.tracker().users().earlier(self.access).collect()
+    }
+
+    pub(super) fn is_recorded(&self) -> bool {
+        matches!(self.user, User::Op(Some(_)))
+    }
+
+    /// Waits for that work, and fails where what it should have written is not there.
+    pub(super) fn wait(&self) -> Result<()> {
+        if self.is_recorded() {
+            return Err(Error::Busy {
+                label: self.buffer.label().to_owned(),
+                problem: "the host would read or write it in an operation that is being recorded; \
+                          run the operation outside the recording, or by a kernel of the device"
+                    .to_owned(),
+            });
+        }
+        for (work, effect) in self.earlier() {
+            let result = work.wait();
+            if effect == Access::Write {
+                result?;
+            }
+        }
+        Ok(())
     }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.buffer.tracker().release(self.user, self.access);
+        self.buffer.tracker().release(&self.user, self.access, self.work.as_ref());
+    }
+}
+
+impl fmt::Debug for Held<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} of {:?} by {:?}", self.access, self.buffer, self.user)
     }
 }
 
 /// Shared host access to a buffer's bytes, held off from writers while it lives.
 #[derive(Debug)]
-pub struct ReadGuard<'a>(Held<'a>);
+pub struct ReadGuard<'a> {
+    held: Held<'a>,
+    start: *const u8,
+}
 
 impl<'a> ReadGuard<'a> {
     pub(super) fn new(buffer: &'a Buffer) -> Result<Self> {
-        Held::acquire(buffer, User::Host, Access::Read).map(ReadGuard)
+        let start = buffer.host_ptr()?;
+        Ok(ReadGuard { held: Held::acquire(buffer, User::Host, Access::Read)?, start })
     }
 }
 
@@ -152,20 +274,28 @@ impl Deref for ReadGuard<'_> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        let buffer = self.0.buffer;
         // SAFETY: the memory is valid and initialised for `len` bytes as long as the buffer
         // lives, and the tracker keeps writers out while this guard is held.
-        unsafe { std::slice::from_raw_parts(buffer.as_ptr(), buffer.len()) }
+        unsafe { std::slice::from_raw_parts(self.start, self.held.buffer.len()) }
     }
 }
 
+// SAFETY: it gives out shared slices of bytes only; the memory may be read by any thread.
+unsafe impl Send for ReadGuard<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for ReadGuard<'_> {}
+
 /// Exclusive host access to a buffer's bytes.
 #[derive(Debug)]
-pub struct WriteGuard<'a>(Held<'a>);
+pub struct WriteGuard<'a> {
+    held: Held<'a>,
+    start: *mut u8,
+}
 
 impl<'a> WriteGuard<'a> {
     pub(super) fn new(buffer: &'a Buffer) -> Result<Self> {
-        Held::acquire(buffer, User::Host, Access::Write).map(WriteGuard)
+        let start = buffer.host_ptr()?;
+        Ok(WriteGuard { held: Held::acquire(buffer, User::Host, Access::Write)?, start })
     }
 }
 
@@ -173,94 +303,21 @@ impl Deref for WriteGuard<'_> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        let buffer = self.0.buffer;
         // SAFETY: as in `ReadGuard`; the tracker admits no other user beside this one.
-        unsafe { std::slice::from_raw_parts(buffer.as_ptr(), buffer.len()) }
+        unsafe { std::slice::from_raw_parts(self.start, self.held.buffer.len()) }
     }
 }
 
 impl DerefMut for WriteGuard<'_> {
     fn deref_mut(&mut self) -> &mut [u8] {
-        let buffer = self.0.buffer;
         // SAFETY: the memory is writable (checked when acquiring), valid for `len` bytes, and
         // the tracker admits no other user beside this one, which is borrowed mutably.
-        unsafe { std::slice::from_raw_parts_mut(buffer.as_ptr(), buffer.len()) }
+        unsafe { std::slice::from_raw_parts_mut(self.start, self.held.buffer.len()) }
     }
 }
 
-/// All buffers of one operation, locked together.
-///
-/// Locks are taken in the order of buffer identity, so that operations on several threads never
-/// wait for each other in a circle.
-#[derive(Debug)]
-pub struct Locks<'a> {
-    held: Vec<Held<'a>>,
-}
-
-impl<'a> Locks<'a> {
-    /// Locks every buffer once, for writing if any use of it writes.
-    ///
-    /// # Errors
-    /// [`Error::Busy`] when a host guard conflicts or the memory is read-only; [`Error::Layout`]
-    /// when a buffer that is written appears more than once.
-    pub fn acquire(
-        op: &'static str,
-        buffers: impl IntoIterator<Item = (&'a Buffer, Access)>,
-    ) -> Result<Self> {
-        let mut uses: Vec<(&Buffer, Access)> = buffers.into_iter().collect();
-        uses.sort_by_key(|(buffer, _)| buffer.id());
-        for pair in uses.windows(2) {
-            let ((a, a_access), (b, b_access)) = (pair[0], pair[1]);
-            if a.id() == b.id() && (a_access == Access::Write || b_access == Access::Write) {
-                return Err(Error::layout(
-                    op,
-                    "output",
-                    format!(
-                        "it lies in buffer `{}`, which is also another operand; \
-                         give the output memory of its own",
-                        a.label()
-                    ),
-                ));
-            }
-        }
-        uses.dedup_by_key(|(buffer, _)| buffer.id());
-        let mut held = Vec::with_capacity(uses.len());
-        for (buffer, access) in uses {
-            held.push(Held::acquire(buffer, User::Op, access)?);
-        }
-        Ok(Locks { held })
-    }
-
-    /// The bytes of the locked buffers: shared for readers, exclusive for writers, once each.
-    pub fn bytes(&mut self) -> impl Iterator<Item = (u64, BufferBytes<'_>)> {
-        self.held.iter_mut().map(|held| {
-            let (ptr, len) = (held.buffer.as_ptr(), held.buffer.len());
-            // Valid for `len` bytes while the buffer lives, and the lock outlives
-            // the borrow of `self`. Readers: the lock keeps writers out. Writers: each buffer is
-            // held once, exclusively, and the borrow of `self` is mutable, so no second slice of
-            // it exists.
-            let bytes = match held.access {
-                Access::Read => {
-                    // SAFETY: as above, for readers.
-                    let bytes = unsafe { std::slice::from_raw_parts(ptr, len) };
-                    BufferBytes::Read(bytes)
-                }
-                Access::Write => {
-                    // SAFETY: as above, for writers.
-                    let bytes = unsafe { std::slice::from_raw_parts_mut(ptr, len) };
-                    BufferBytes::Write(bytes)
-                }
-            };
-            (held.buffer.id(), bytes)
-        })
-    }
-}
-
-/// The bytes of a locked buffer.
-#[derive(Debug)]
-pub enum BufferBytes<'a> {
-    /// Locked for reading.
-    Read(&'a [u8]),
-    /// Locked for writing.
-    Write(&'a mut [u8]),
-}
+// SAFETY: the memory may be touched by any thread, and slices of it are borrowed from the guard
+// as Rust's rules have it.
+unsafe impl Send for WriteGuard<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for WriteGuard<'_> {}

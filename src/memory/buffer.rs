@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::Mmap;
 
-use super::access::{ReadGuard, Tracker, WriteGuard};
+use super::access::{Access, Held, ReadGuard, Tracker, User, WriteGuard};
 use super::file::SourceFile;
 use super::host::HostBytes;
 use super::mapped::map_file;
 use super::pool::{Pool, Reservation};
+use super::raw::RawMemory;
 use crate::caps::MemoryKind;
 use crate::error::{Error, Result};
 
@@ -30,12 +31,13 @@ struct Inner {
     storage: Storage,
     tracker: Tracker,
     // Dropped after `storage`: the budget is free only when the memory is.
-    _reservation: Option<Reservation>,
+    reservation: Option<Reservation>,
 }
 
 enum Storage {
     Host(HostBytes),
     Mapped(Mmap),
+    Raw(MemoryKind, Box<dyn RawMemory>),
 }
 
 fn next_id() -> u64 {
@@ -60,10 +62,29 @@ impl Buffer {
     /// # Ok::<(), ferrocerium::Error>(())
     /// ```
     pub fn host(pool: &Pool, len: usize, label: impl Into<String>) -> Result<Self> {
+        Self::allocate(pool, MemoryKind::Host, len, label)
+    }
+
+    /// `len` zero bytes of a kind that the device of `pool` has, booked under `label`.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] when the pool's budget, the system or the driver does not allow it;
+    /// [`Error::Memory`] for a kind that there is not on the device.
+    pub fn allocate(
+        pool: &Pool,
+        kind: MemoryKind,
+        len: usize,
+        label: impl Into<String>,
+    ) -> Result<Self> {
         let label = label.into();
-        let reservation = pool.reserve(&label, len as u64)?;
-        let bytes = HostBytes::zeroed(len).ok_or_else(|| pool.refused(&label, len as u64))?;
-        Ok(Self::new(label, len, Storage::Host(bytes), Some(reservation)))
+        let allocator = pool.allocator(kind, &label)?;
+        let reservation = pool.reserve(kind, &label, len as u64)?;
+        let storage = match allocator {
+            None => HostBytes::zeroed(len).map(Storage::Host).ok_or_else(String::new),
+            Some(from) => from.allocate(kind, len).map(|memory| Storage::Raw(kind, memory)),
+        };
+        let storage = storage.map_err(|reason| pool.refused(&label, len as u64, &reason))?;
+        Ok(Self::new(label, len, storage, Some(reservation)))
     }
 
     /// A whole file, mapped read-only ([`MemoryKind::Mapped`]).
@@ -91,7 +112,7 @@ impl Buffer {
             len,
             storage,
             tracker: Tracker::default(),
-            _reservation: reservation,
+            reservation,
         }))
     }
 
@@ -100,6 +121,7 @@ impl Buffer {
         match self.0.storage {
             Storage::Host(_) => MemoryKind::Host,
             Storage::Mapped(_) => MemoryKind::Mapped,
+            Storage::Raw(kind, _) => kind,
         }
     }
 
@@ -126,7 +148,8 @@ impl Buffer {
     /// Shared host access, once device work that writes the buffer is done.
     ///
     /// # Errors
-    /// [`Error::Busy`] while a host guard writes it.
+    /// [`Error::Busy`] while a host guard writes it; [`Error::Memory`] for memory that the host can
+    /// not touch; what went wrong with work that should have written it.
     pub fn read(&self) -> Result<ReadGuard<'_>> {
         ReadGuard::new(self)
     }
@@ -134,20 +157,139 @@ impl Buffer {
     /// Exclusive host access, once device work that uses the buffer is done.
     ///
     /// # Errors
-    /// [`Error::Busy`] while any other host guard holds it, or when the memory is read-only.
+    /// [`Error::Busy`] while any other host guard holds it, or when the memory is read-only;
+    /// [`Error::Memory`] for memory that the host can not touch; what went wrong with work that
+    /// should have written it, once.
     pub fn write(&self) -> Result<WriteGuard<'_>> {
         WriteGuard::new(self)
+    }
+
+    /// Copies bytes from `offset` on to the host, whatever the kind of memory, once device work
+    /// that writes them is done.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when they reach past the end; those of [`Buffer::read`] but for the kind.
+    pub fn copy_to_host(&self, offset: usize, to: &mut [u8]) -> Result<()> {
+        let range = self.range(offset, to.len())?;
+        match &self.0.storage {
+            Storage::Raw(_, memory) if memory.host().is_none() => {
+                let _held = Held::acquire(self, User::Host, Access::Read)?;
+                memory.read(offset, to).map_err(|reason| self.not_copied(&reason))
+            }
+            _ => {
+                to.copy_from_slice(&self.read()?[range]);
+                Ok(())
+            }
+        }
+    }
+
+    /// Copies bytes of the host to `offset` and on, whatever the kind of memory, once device work
+    /// that uses the buffer is done.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when they reach past the end; those of [`Buffer::write`] but for the kind.
+    pub fn copy_from_host(&self, offset: usize, from: &[u8]) -> Result<()> {
+        let range = self.range(offset, from.len())?;
+        match &self.0.storage {
+            Storage::Raw(_, memory) if memory.host().is_none() => {
+                let _held = Held::acquire(self, User::Host, Access::Write)?;
+                memory.write(offset, from).map_err(|reason| self.not_copied(&reason))
+            }
+            _ => {
+                self.write()?[range].copy_from_slice(from);
+                Ok(())
+            }
+        }
+    }
+
+    /// Gives the bytes of a new buffer to `f` to be filled: in place where the host can write
+    /// them, else as zeros of the host's that are copied over afterwards.
+    ///
+    /// # Errors
+    /// Those of `f`, and of [`Buffer::copy_from_host`].
+    pub fn fill<R>(&self, f: impl FnOnce(&mut [u8]) -> Result<R>) -> Result<R> {
+        if self.kind() != MemoryKind::Device {
+            return f(&mut self.write()?);
+        }
+        let mut bytes = self.host_bytes(self.len())?;
+        let result = f(&mut bytes)?;
+        self.copy_from_host(0, &bytes)?;
+        Ok(result)
+    }
+
+    /// Memory of the host for a copy of `len` bytes.
+    fn host_bytes(&self, len: usize) -> Result<HostBytes> {
+        HostBytes::zeroed(len).ok_or_else(|| Error::Memory {
+            label: self.label().to_owned(),
+            problem: format!("the host has no {len} bytes for a copy of it"),
+        })
+    }
+
+    fn range(&self, offset: usize, len: usize) -> Result<std::ops::Range<usize>> {
+        Region::new(self.clone(), offset, len).map(|region| region.range())
+    }
+
+    fn not_copied(&self, reason: &str) -> Error {
+        let problem = format!("it can not be copied: {reason}");
+        Error::Memory { label: self.label().to_owned(), problem }
+    }
+
+    /// Where it is booked.
+    pub(super) fn pool(&self) -> Option<&Pool> {
+        self.0.reservation.as_ref().map(|reservation| &reservation.pool)
     }
 
     pub(super) fn tracker(&self) -> &Tracker {
         &self.0.tracker
     }
 
-    /// The first byte. Read-only for [`MemoryKind::Mapped`].
-    pub(super) fn as_ptr(&self) -> *mut u8 {
+    /// The first byte, where the host may touch it. Read-only for [`MemoryKind::Mapped`].
+    pub(super) fn host_ptr(&self) -> Result<*mut u8> {
         match &self.0.storage {
-            Storage::Host(bytes) => bytes.as_ptr(),
-            Storage::Mapped(map) => map.as_ptr().cast_mut(),
+            Storage::Host(bytes) => Ok(bytes.as_ptr()),
+            Storage::Mapped(map) => Ok(map.as_ptr().cast_mut()),
+            Storage::Raw(kind, memory) => {
+                memory.host().map(|start| start.as_ptr()).ok_or_else(|| Error::Memory {
+                    label: self.label().to_owned(),
+                    problem: format!(
+                        "it is {kind} memory, which the host can not touch; copy it, by \
+                         `to_vec()`, `to_kind(MemoryKind::Host)` or `Buffer::copy_to_host`"
+                    ),
+                })
+            }
+        }
+    }
+
+    /// Where a device finds the first byte, if it can reach memory of this kind.
+    #[cfg(feature = "emulator")]
+    pub(crate) fn address(&self) -> u64 {
+        match &self.0.storage {
+            Storage::Host(bytes) => bytes.as_ptr().addr() as u64,
+            Storage::Mapped(map) => map.as_ptr().addr() as u64,
+            Storage::Raw(_, memory) => memory.address(),
+        }
+    }
+}
+
+/// Bytes of a region for the host to read.
+#[derive(Debug)]
+pub struct RegionView<'a>(View<'a>);
+
+#[derive(Debug)]
+enum View<'a> {
+    /// In place.
+    Borrowed(ReadGuard<'a>, std::ops::Range<usize>),
+    /// A copy.
+    Copied(HostBytes),
+}
+
+impl std::ops::Deref for RegionView<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            View::Borrowed(guard, range) => &guard[range.clone()],
+            View::Copied(bytes) => bytes,
         }
     }
 }
@@ -222,6 +364,36 @@ impl Region {
     /// The range of the buffer's bytes.
     pub fn range(&self) -> std::ops::Range<usize> {
         self.offset..self.offset + self.len
+    }
+
+    /// Its bytes, borrowed.
+    ///
+    /// # Errors
+    /// Those of [`Buffer::read`].
+    pub fn host(&self) -> Result<RegionView<'_>> {
+        Ok(RegionView(View::Borrowed(self.buffer.read()?, self.range())))
+    }
+
+    /// A copy of its bytes, in all of a buffer of that length.
+    ///
+    /// # Errors
+    /// Those of [`Buffer::copy_to_host`] and [`Buffer::copy_from_host`].
+    pub fn copy_to(&self, buffer: Buffer) -> Result<Region> {
+        buffer.copy_from_host(0, &self.to_host()?)?;
+        Ok(Region::whole(buffer))
+    }
+
+    /// Its bytes: borrowed where the host can touch them, else copied.
+    ///
+    /// # Errors
+    /// Those of [`Buffer::copy_to_host`].
+    pub fn to_host(&self) -> Result<RegionView<'_>> {
+        if self.buffer.kind() != MemoryKind::Device {
+            return self.host();
+        }
+        let mut bytes = self.buffer.host_bytes(self.len)?;
+        self.buffer.copy_to_host(self.offset, &mut bytes)?;
+        Ok(RegionView(View::Copied(bytes)))
     }
 
     /// `len` bytes from `offset` within this region.

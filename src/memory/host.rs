@@ -1,6 +1,8 @@
 //! Zeroed, aligned heap memory.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::fmt;
+use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
 use super::HOST_ALIGNMENT;
@@ -15,6 +17,7 @@ pub(super) struct HostBytes {
     layout: Layout,
     /// From `start` to the first aligned byte.
     offset: usize,
+    len: usize,
 }
 
 impl HostBytes {
@@ -25,12 +28,34 @@ impl HostBytes {
         // SAFETY: the layout's size is not zero.
         let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
         let offset = start.addr().get().wrapping_neg() % HOST_ALIGNMENT;
-        Some(HostBytes { start, layout, offset })
+        Some(HostBytes { start, layout, offset, len })
     }
 
     pub(super) fn as_ptr(&self) -> *mut u8 {
         // SAFETY: the offset is below HOST_ALIGNMENT, by which the allocation exceeds `len`.
         unsafe { self.start.as_ptr().add(self.offset) }
+    }
+}
+
+impl Deref for HostBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: owned, initialised, and `len` bytes long.
+        unsafe { std::slice::from_raw_parts(self.as_ptr(), self.len) }
+    }
+}
+
+impl DerefMut for HostBytes {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above; borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.as_ptr(), self.len) }
+    }
+}
+
+impl fmt::Debug for HostBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.len)
     }
 }
 

@@ -37,6 +37,15 @@ pub enum LimitSource {
         /// What is left to the rest of the machine.
         reserve: u64,
     },
+    /// A GPU's own memory, by what its driver says: `free − reserve`.
+    Driver {
+        /// What the driver says is free, and what of its pool nobody uses.
+        free: u64,
+        /// The GPU's memory.
+        total: u64,
+        /// What is left to the driver and to other programs.
+        reserve: u64,
+    },
     /// A control group of the process, or one around it:
     /// `limit − (used − reclaimable) − promised − reserve`.
     Cgroup {
@@ -63,6 +72,9 @@ impl LimitSource {
             LimitSource::System { .. } => {
                 "end other programs, or lower Device::builder().memory_reserve(..)"
             }
+            LimitSource::Driver { .. } => {
+                "end other programs on the GPU, or lower Device::builder().memory_reserve(..)"
+            }
             LimitSource::Cgroup { .. } => {
                 "raise the limit of the container or control group, or lower \
                  Device::builder().memory_reserve(..)"
@@ -88,6 +100,10 @@ impl fmt::Display for LimitSource {
             LimitSource::System { free, total, promised, reserve } => {
                 write!(f, "the system: {} available of {}", Bytes(*free), Bytes(*total))?;
                 write_less(f, *promised, *reserve)
+            }
+            LimitSource::Driver { free, total, reserve } => {
+                write!(f, "the driver: {} free of {}", Bytes(*free), Bytes(*total))?;
+                write_less(f, 0, *reserve)
             }
             LimitSource::Cgroup { path, limit, used, reclaimable, promised, reserve } => {
                 write!(

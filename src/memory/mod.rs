@@ -32,21 +32,31 @@ mod cgroup;
 mod file;
 mod host;
 mod limit;
+#[cfg_attr(not(feature = "emulator"), allow(dead_code, reason = "for GPUs"))]
+mod locks;
 mod mapped;
 #[cfg(any(feature = "gguf", feature = "npy", feature = "safetensors"))]
 mod pages;
 mod pool;
+#[cfg_attr(not(feature = "emulator"), allow(dead_code, reason = "for GPUs"))]
+mod raw;
 #[cfg(any(feature = "cpu", feature = "gguf", feature = "npy", feature = "safetensors"))]
 mod scratch;
 mod system;
+mod work;
 
-pub use access::{Access, BufferBytes, Locks, ReadGuard, WriteGuard};
-pub use buffer::{Buffer, Region};
+pub use access::{Access, ReadGuard, WriteGuard};
+pub use buffer::{Buffer, Region, RegionView};
 pub use file::SourceFile;
 pub use limit::{Limit, LimitSource};
+#[cfg(feature = "emulator")]
+pub(crate) use locks::DeviceUse;
+pub use locks::{BufferBytes, Locks};
 #[cfg(any(feature = "gguf", feature = "npy", feature = "safetensors"))]
 pub(crate) use pages::prefer_huge_pages;
 pub use pool::{LiveBuffer, MemoryReport, Pool};
+#[cfg(feature = "emulator")]
+pub(crate) use raw::{Allocator, EmulatedMemory, RawMemory};
 #[cfg(feature = "gguf")]
 pub(crate) use scratch::grow;
 #[cfg(feature = "cpu")]
@@ -54,6 +64,9 @@ pub(crate) use scratch::room;
 #[cfg(any(feature = "cpu", feature = "gguf", feature = "npy", feature = "safetensors"))]
 pub(crate) use scratch::scratch;
 pub use system::{RESERVE_MAX, RESERVE_MIN, SystemMemory};
+pub(crate) use work::Recording;
+#[cfg(feature = "emulator")]
+pub(crate) use work::{Earlier, Fence, Work};
 
 /// Alignment of host allocations in bytes: a whole number of cache lines, of vector registers,
 /// and of the largest transaction a GPU makes.

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::buffer::Buffer;
 use super::limit::{Limit, LimitSource};
+use super::raw::Allocator;
 use super::system::{Promise, SystemMemory};
+use crate::caps::MemoryKind;
 use crate::error::{Bytes, Error, Result};
 
 /// Bytes that are granted before the system is asked again how much it has. Larger allocations
@@ -18,12 +21,25 @@ const RECHECK: u64 = 64 << 20;
 #[derive(Clone, Debug)]
 pub struct Pool(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     device: String,
     budget: u64,
     system: Option<SystemMemory>,
+    backend: Option<Backend>,
     books: Mutex<Books>,
+}
+
+/// The device's own memory.
+struct Backend {
+    allocator: Arc<dyn Allocator>,
+    /// What it has, [`MemoryKind::Host`] aside.
+    kinds: Vec<MemoryKind>,
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner").field("device", &self.device).field("budget", &self.budget).finish()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -94,7 +110,72 @@ impl Pool {
     }
 
     fn with(device: impl Into<String>, budget: u64, system: Option<SystemMemory>) -> Self {
-        Pool(Arc::new(Inner { device: device.into(), budget, system, books: Mutex::default() }))
+        let (device, books) = (device.into(), Mutex::default());
+        Pool(Arc::new(Inner { device, budget, system, backend: None, books }))
+    }
+
+    /// The same limits, with memory of these kinds from a backend.
+    #[cfg(feature = "emulator")]
+    pub(crate) fn with_backend(self, allocator: Arc<dyn Allocator>, kinds: &[MemoryKind]) -> Self {
+        let Inner { device, budget, system, .. } = &*self.0;
+        let backend = Some(Backend { allocator, kinds: kinds.to_vec() });
+        let (device, system, books) = (device.clone(), system.clone(), Mutex::default());
+        Pool(Arc::new(Inner { device, budget: *budget, system, backend, books }))
+    }
+
+    /// Where memory of a kind comes from; `None` for the host's heap.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where there is none of the kind.
+    pub(super) fn allocator(
+        &self,
+        kind: MemoryKind,
+        label: &str,
+    ) -> Result<Option<&Arc<dyn Allocator>>> {
+        let backend = self.0.backend.as_ref();
+        let own = backend.filter(|backend| backend.kinds.contains(&kind));
+        match kind {
+            MemoryKind::Host => Ok(None),
+            MemoryKind::Pinned | MemoryKind::Managed | MemoryKind::Device if own.is_some() => {
+                Ok(own.map(|backend| &backend.allocator))
+            }
+            _ => {
+                let kinds = backend.map_or(&[][..], |backend| &backend.kinds);
+                let allocated = kinds.iter().filter(|&&kind| kind != MemoryKind::Mapped);
+                let mut names: Vec<_> = allocated.map(ToString::to_string).collect();
+                if !kinds.contains(&MemoryKind::Host) {
+                    names.insert(0, MemoryKind::Host.to_string());
+                }
+                Err(Error::Memory {
+                    label: label.to_owned(),
+                    problem: format!(
+                        "{} allocates no {kind} memory; {} can be had there",
+                        self.0.device,
+                        names.join(", ")
+                    ),
+                })
+            }
+        }
+    }
+
+    /// Whether this device's kernels find a buffer at its address: [`MemoryKind::Device`] memory is
+    /// that of one device.
+    pub(crate) fn reaches(&self, buffer: &Buffer) -> bool {
+        let own = || buffer.pool().is_some_and(|pool| Arc::ptr_eq(&pool.0, &self.0));
+        buffer.kind() != MemoryKind::Device || own()
+    }
+
+    /// Free and total bytes of the memory that a kind is in, where that is not the host's.
+    fn own_memory(&self, kind: MemoryKind) -> Option<(u64, u64)> {
+        let backend = self.0.backend.as_ref().filter(|_| kind == MemoryKind::Device)?;
+        backend.allocator.own_memory()
+    }
+
+    /// Lets go of what ended work held. The books must not be open: buffers close their entries.
+    fn reclaim(&self) {
+        if let Some(backend) = &self.0.backend {
+            backend.allocator.reclaim();
+        }
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
@@ -109,8 +190,12 @@ impl Pool {
 
     /// Used, peak, the largest live buffers by label, and everything that limits further ones.
     pub fn report(&self) -> MemoryReport {
+        self.reclaim();
+        let own = self.own_memory(MemoryKind::Device);
         let books = self.books();
-        let limits = self.limits(&books, 0);
+        let mut limits = self.limits(&books, 0);
+        limits.extend(own.map(|own| self.own_limit(own)));
+        limits.sort_by_key(|limit| limit.available);
         let available = limits.first().map_or(u64::MAX, |limit| limit.available);
         MemoryReport {
             used: books.used,
@@ -138,23 +223,43 @@ impl Pool {
         limits
     }
 
+    /// The limit that a device's own memory sets, of which these bytes are free and there are.
+    fn own_limit(&self, (free, total): (u64, u64)) -> Limit {
+        let reserve = self.0.system.as_ref().map_or(0, |system| system.reserve_of(total));
+        let available = free.saturating_sub(reserve);
+        Limit { available, source: LimitSource::Driver { free, total, reserve } }
+    }
+
     /// Books `bytes` under `label`, or says what limits and what holds the memory. The
     /// reservation ends when the returned value is dropped.
-    pub(super) fn reserve(&self, label: &str, bytes: u64) -> Result<Reservation> {
-        let promise = self.0.system.is_some().then(|| Promise::new(bytes));
+    pub(super) fn reserve(&self, kind: MemoryKind, label: &str, bytes: u64) -> Result<Reservation> {
+        self.reclaim();
+        let own = self.own_memory(kind);
+        let promised = self.0.system.is_some() && own.is_none();
+        let promise = promised.then(|| Promise::new(bytes));
         let mut books = self.books();
         let within_budget =
             books.used.checked_add(bytes).is_some_and(|total| total <= self.0.budget);
         let granted = promise.is_none() || bytes <= books.granted;
+        if let Some(limit) = own.map(|own| self.own_limit(own))
+            && bytes > limit.available
+        {
+            return Err(self.out_of_memory(&books, label, bytes, Some(&limit), ""));
+        }
         if !(within_budget && granted) {
-            let limits = self.limits(&books, bytes);
+            let mut limits = self.limits(&books, bytes);
+            if own.is_some() {
+                limits.retain(|limit| matches!(limit.source, LimitSource::Budget { .. }));
+            }
             let available = limits.first().map_or(u64::MAX - books.used, |l| l.available);
             if bytes > available {
-                return Err(self.out_of_memory(&books, label, bytes, limits.first()));
+                return Err(self.out_of_memory(&books, label, bytes, limits.first(), ""));
             }
-            books.granted = available.min(RECHECK.max(bytes));
+            if promised {
+                books.granted = available.min(RECHECK.max(bytes));
+            }
         }
-        if promise.is_some() {
+        if promised {
             books.granted -= bytes;
         }
         books.used += bytes;
@@ -162,12 +267,13 @@ impl Pool {
         let id = books.next_id;
         books.next_id += 1;
         books.live.insert(id, LiveBuffer { label: label.to_owned(), bytes });
-        Ok(Reservation { pool: self.clone(), id, _promise: promise })
+        Ok(Reservation { pool: self.clone(), id, promise })
     }
 
     /// The error for an allocation that the system refused although the budget allowed it.
-    pub(super) fn refused(&self, label: &str, bytes: u64) -> Error {
-        self.out_of_memory(&self.books(), label, bytes, None)
+    /// The driver may have given its reason.
+    pub(super) fn refused(&self, label: &str, bytes: u64, reason: &str) -> Error {
+        self.out_of_memory(&self.books(), label, bytes, None, reason)
     }
 
     fn out_of_memory(
@@ -176,6 +282,7 @@ impl Pool {
         label: &str,
         request: u64,
         limit: Option<&Limit>,
+        reason: &str,
     ) -> Error {
         let holders = largest(books).iter().map(LiveBuffer::to_string).collect::<Vec<_>>();
         let holders = match holders.is_empty() {
@@ -184,7 +291,13 @@ impl Pool {
         };
         let (what, remedy) = match limit {
             Some(limit) => (limit.source.to_string(), limit.source.remedy()),
-            None => ("which no limit says but the system refused".into(), "end other programs"),
+            None if reason.is_empty() => {
+                ("which no limit says but the system refused".into(), "end other programs")
+            }
+            None => (
+                format!("which no limit says but the driver refused ({reason})"),
+                "end other programs",
+            ),
         };
         Error::OutOfMemory {
             label: label.to_owned(),
@@ -206,9 +319,9 @@ fn largest(books: &Books) -> Vec<LiveBuffer> {
 /// Bytes booked in a pool until this is dropped.
 #[derive(Debug)]
 pub(super) struct Reservation {
-    pool: Pool,
+    pub(super) pool: Pool,
     id: u64,
-    _promise: Option<Promise>,
+    promise: Option<Promise>,
 }
 
 impl Drop for Reservation {
@@ -216,7 +329,7 @@ impl Drop for Reservation {
         let mut books = self.pool.books();
         if let Some(buffer) = books.live.remove(&self.id) {
             books.used -= buffer.bytes;
-            if self.pool.0.system.is_some() {
+            if self.promise.is_some() {
                 books.granted = books.granted.saturating_add(buffer.bytes).min(RECHECK);
             }
         }

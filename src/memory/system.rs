@@ -88,7 +88,7 @@ impl SystemMemory {
         Some(Limit { available, source: LimitSource::System { free, total, promised, reserve } })
     }
 
-    fn reserve_of(&self, memory: u64) -> u64 {
+    pub(super) fn reserve_of(&self, memory: u64) -> u64 {
         self.reserve.unwrap_or((memory / RESERVE_SHARE).clamp(RESERVE_MIN, RESERVE_MAX))
     }
 

@@ -1,18 +1,19 @@
 //! What a kernel is given to run.
 
-use std::cell::Cell;
+use std::sync::Arc;
 
+use super::stream::Stream;
 use super::workers::Workers;
 use crate::caps::Caps;
 use crate::error::{Error, Result};
-use crate::memory::{BufferBytes, Locks, Region};
+use crate::memory::{Access, Locks, Region};
 use crate::num::Element;
 use crate::op::{Op, Operand, Scaled};
 
 /// A validated operation, the bytes of its operands, and where to run.
 ///
 /// The buffers are locked for the operation: inputs are shared slices, each output can be taken
-/// once, mutably.
+/// once, mutably. Asking for bytes waits for device work that conflicts.
 pub struct Launch<'a> {
     /// The operation.
     pub op: &'a Op,
@@ -21,7 +22,9 @@ pub struct Launch<'a> {
     /// Threads for CPU kernels.
     pub workers: &'a Workers,
     kernel: &'a str,
-    bytes: Vec<(u64, Cell<Option<BufferBytes<'a>>>)>,
+    locks: &'a Locks<'a>,
+    #[cfg_attr(not(feature = "emulator"), allow(dead_code, reason = "for GPUs"))]
+    stream: Option<&'a Arc<dyn Stream>>,
 }
 
 /// The bytes of a block-scaled input.
@@ -51,52 +54,58 @@ impl<'a> Launch<'a> {
     pub fn new(
         op: &'a Op,
         kernel: &'a str,
-        locks: &'a mut Locks<'_>,
+        locks: &'a Locks<'a>,
         caps: &'a Caps,
         workers: &'a Workers,
     ) -> Launch<'a> {
-        let bytes = locks.bytes().map(|(id, bytes)| (id, Cell::new(Some(bytes)))).collect();
-        Launch { op, caps, workers, kernel, bytes }
+        Launch { op, caps, workers, kernel, locks, stream: None }
+    }
+
+    /// The same on a stream.
+    pub(crate) fn on_stream(self, stream: Option<&'a Arc<dyn Stream>>) -> Self {
+        Launch { stream, ..self }
+    }
+
+    /// The stream to run on, if the device has any.
+    #[cfg(feature = "emulator")]
+    pub(crate) fn stream(&self) -> Option<&'a Arc<dyn Stream>> {
+        self.stream
+    }
+
+    /// The locked buffers.
+    #[cfg(feature = "emulator")]
+    pub(crate) fn locks(&self) -> &'a Locks<'a> {
+        self.locks
     }
 
     fn error(&self, problem: impl Into<String>) -> Error {
         Error::kernel(self.kernel, problem)
     }
 
-    fn cell(&self, region: &Region) -> Result<&Cell<Option<BufferBytes<'a>>>> {
-        let id = region.buffer().id();
-        let found = self.bytes.iter().find(|(other, _)| *other == id);
-        found.map(|(_, cell)| cell).ok_or_else(|| {
-            self.error(format!("buffer `{}` is not an operand", region.buffer().label()))
-        })
-    }
-
     /// The bytes of an input region.
     pub fn read(&self, region: &Region) -> Result<&'a [u8]> {
-        let cell = self.cell(region)?;
-        match cell.take() {
-            Some(BufferBytes::Read(bytes)) => {
-                cell.set(Some(BufferBytes::Read(bytes)));
-                Ok(&bytes[region.range()])
-            }
-            other => {
-                cell.set(other);
-                Err(self.error(format!("`{}` is not an input", region.buffer().label())))
-            }
+        match self.locks.read(region.buffer())? {
+            Some(bytes) => Ok(&bytes[region.range()]),
+            None => Err(self.refuse(region, Access::Read)),
         }
     }
 
     /// The bytes of an output region, once.
     pub fn write(&self, region: &Region) -> Result<&'a mut [u8]> {
-        let cell = self.cell(region)?;
-        match cell.take() {
-            Some(BufferBytes::Write(bytes)) => Ok(&mut bytes[region.range()]),
-            other => {
-                cell.set(other);
-                let label = region.buffer().label();
-                Err(self.error(format!("`{label}` is not an output, or was taken before")))
-            }
+        match self.locks.write(region.buffer())? {
+            Some(bytes) => Ok(&mut bytes[region.range()]),
+            None => Err(self.refuse(region, Access::Write)),
         }
+    }
+
+    /// Why a region can not be used so.
+    pub(crate) fn refuse(&self, region: &Region, access: Access) -> Error {
+        let label = region.buffer().label();
+        self.error(match (self.locks.access(region.buffer()), access) {
+            (None, _) => format!("buffer `{label}` is not an operand"),
+            (_, Access::Read) => format!("`{label}` is not an input"),
+            (_, Access::Write) => format!("`{label}` is not an output, or was taken before"),
+        })
     }
 
     /// The elements of a dense input, from its first one on; strides apply.

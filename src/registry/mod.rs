@@ -26,6 +26,8 @@ mod kernel;
 mod launch;
 mod select;
 mod store;
+#[cfg_attr(not(feature = "emulator"), allow(dead_code, reason = "for GPUs"))]
+mod stream;
 #[cfg(feature = "cpu")]
 mod threads;
 mod tuning;
@@ -36,6 +38,7 @@ pub use kernel::{Cost, Kernel, KernelInfo, Numerics, Tier, Unsupported};
 pub use launch::{Launch, ScaledBytes, ScaledBytesMut};
 pub use select::Request;
 pub use store::KernelRegistry;
+pub(crate) use stream::{Accelerator, Recorded, Stream};
 pub use tuning::Tuning;
 pub use workers::Workers;
 

@@ -3,9 +3,11 @@
 use super::dense::Tensor;
 use super::matmul::require_same_device;
 use super::scaled::ScaledTensor;
+use crate::caps::MemoryKind;
 use crate::device::Device;
 use crate::error::Result;
 use crate::format::{BlockFormat, QuantizeOptions, Quantizer};
+use crate::memory::Region;
 use crate::num::{Element, Float};
 use crate::op::{Convert, Op};
 
@@ -157,8 +159,33 @@ impl<E: Element, const R: usize> Tensor<E, R> {
     /// [`Tensor::copy_from`].
     pub fn to_device(&self, device: &Device) -> Result<Self> {
         let out = Tensor::zeros(device, self.shape())?;
-        out.copy_from(self)?;
+        if self.is_contiguous() {
+            self.region.copy_to(out.region.buffer().clone())?;
+        } else if device.reaches(self.region.buffer()) {
+            out.copy_from(self)?;
+        } else {
+            out.region.buffer().copy_from_host(0, bytemuck::cast_slice(&self.to_vec()?))?;
+        }
         Ok(out)
+    }
+
+    /// The same elements in memory of another kind on the same device: shared where they are there
+    /// already, else copied, with the same strides.
+    ///
+    /// ```
+    /// use ferrocerium::{Device, Tensor, caps::MemoryKind};
+    /// let x = Tensor::from_host(&Device::cpu(), [2], &[1.0f32, 2.0])?;
+    /// assert_eq!(x.to_kind(MemoryKind::Host)?.to_vec()?, [1.0, 2.0]);
+    /// let refused = x.to_kind(MemoryKind::Device).unwrap_err().to_string();
+    /// assert!(refused.contains("cpu allocates no device memory"), "{refused}");
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Device::allocate_kind`].
+    pub fn to_kind(&self, kind: MemoryKind) -> Result<Self> {
+        let region = to_kind(&self.device, &self.region, kind)?;
+        Ok(Tensor { region, ..self.clone() })
     }
 
     /// Writes the elements of `src` into this tensor's memory; clones and views see them. `src`
@@ -199,4 +226,12 @@ impl<E: Element, const R: usize> Tensor<E, R> {
         self.device.run(&Op::Convert(Convert::new(self.operand(), out.operand())))?;
         Ok(out)
     }
+}
+
+/// A region in memory of another kind: itself where it is there already, else a copy.
+pub(super) fn to_kind(device: &Device, region: &Region, kind: MemoryKind) -> Result<Region> {
+    if region.buffer().kind() == kind {
+        return Ok(region.clone());
+    }
+    region.copy_to(device.allocate_kind(kind, region.len(), region.buffer().label())?)
 }

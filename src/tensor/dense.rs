@@ -3,7 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use super::host::{HostView, HostViewMut};
+use super::host::{HostView, HostViewMut, indices};
 use super::shape::{byte_len, row_major};
 use super::show;
 use crate::device::Device;
@@ -91,7 +91,7 @@ impl<E: Element, const R: usize> Tensor<E, R> {
             ));
         }
         let tensor = Self::zeros(device, shape)?;
-        tensor.region.buffer().write()?.copy_from_slice(bytemuck::cast_slice(data));
+        tensor.region.buffer().copy_from_host(0, bytemuck::cast_slice(data))?;
         Ok(tensor)
     }
 
@@ -109,10 +109,11 @@ impl<E: Element, const R: usize> Tensor<E, R> {
         mut f: impl FnMut([usize; R]) -> E,
     ) -> Result<Self> {
         let tensor = Self::zeros(device, shape)?;
-        {
-            let mut host = tensor.host_mut()?;
-            host.for_each_mut(|index, element| *element = f(index));
-        }
+        tensor.region.buffer().fill(|bytes| {
+            let elements: &mut [E] = bytemuck::cast_slice_mut(bytes);
+            elements.iter_mut().zip(indices(shape)).for_each(|(e, index)| *e = f(index));
+            Ok(())
+        })?;
         Ok(tensor)
     }
 
@@ -220,7 +221,8 @@ impl<E: Element, const R: usize> Tensor<E, R> {
     /// The elements, borrowed, once device work that writes them is done.
     ///
     /// # Errors
-    /// [`Error::Busy`] while a [`HostViewMut`] of the same bytes is alive.
+    /// [`Error::Busy`] while a [`HostViewMut`] of the same bytes is alive; [`Error::Memory`] for
+    /// memory that the host can not touch; what went wrong with that work.
     ///
     /// ```
     /// # use ferrocerium::{Device, Tensor};
@@ -239,18 +241,19 @@ impl<E: Element, const R: usize> Tensor<E, R> {
     /// see the changes.
     ///
     /// # Errors
-    /// [`Error::Busy`] while any other host view of the same bytes is alive; [`Error::Layout`]
-    /// when the memory is read-only or the strides overlap.
+    /// [`Error::Busy`] while any other host view of the same bytes is alive, or when the memory is
+    /// read-only; [`Error::Layout`] when the strides overlap; [`Error::Memory`] for memory that the
+    /// host can not touch; what went wrong with that work.
     pub fn host_mut(&self) -> Result<HostViewMut<'_, E, R>> {
         HostViewMut::new(self)
     }
 
-    /// A copy of the elements in row-major order.
+    /// A copy of the elements in row-major order, from any kind of memory.
     ///
     /// # Errors
-    /// Those of [`Tensor::host`].
+    /// Those of [`Tensor::host`], but for the kind.
     pub fn to_vec(&self) -> Result<Vec<E>> {
-        Ok(self.host()?.iter().collect())
+        Ok(HostView::copied(self)?.iter().collect())
     }
 
     /// The descriptor of these elements.

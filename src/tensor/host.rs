@@ -5,7 +5,7 @@ use std::ops::{Index, IndexMut};
 
 use super::dense::Tensor;
 use crate::error::{Error, Result};
-use crate::memory::{ReadGuard, WriteGuard};
+use crate::memory::{RegionView, WriteGuard};
 use crate::num::Element;
 
 /// Where each element lies, from the first element on.
@@ -27,32 +27,35 @@ impl<const R: usize> Strided<R> {
         index.iter().zip(&self.strides).map(|(i, s)| i * s).sum()
     }
 
-    /// All indices in row-major order.
     fn indices(self) -> impl Iterator<Item = [usize; R]> {
-        let mut next = (!self.shape.contains(&0)).then_some([0usize; R]);
-        std::iter::from_fn(move || {
-            let index = next?;
-            let mut following = index;
-            next = None;
-            for axis in (0..R).rev() {
-                following[axis] += 1;
-                if following[axis] < self.shape[axis] {
-                    next = Some(following);
-                    break;
-                }
-                following[axis] = 0;
-            }
-            Some(index)
-        })
+        indices(self.shape)
     }
+}
+
+/// All indices in row-major order.
+pub(super) fn indices<const R: usize>(shape: [usize; R]) -> impl Iterator<Item = [usize; R]> {
+    let mut next = (!shape.contains(&0)).then_some([0usize; R]);
+    std::iter::from_fn(move || {
+        let index = next?;
+        let mut following = index;
+        next = None;
+        for axis in (0..R).rev() {
+            following[axis] += 1;
+            if following[axis] < shape[axis] {
+                next = Some(following);
+                break;
+            }
+            following[axis] = 0;
+        }
+        Some(index)
+    })
 }
 
 /// The elements of a tensor, borrowed by the host. Index it with `[[i, j]]`.
 ///
 /// While it lives, operations that write the bytes fail with [`Error::Busy`].
 pub struct HostView<'a, E: Element, const R: usize> {
-    guard: ReadGuard<'a>,
-    bytes: std::ops::Range<usize>,
+    bytes: RegionView<'a>,
     layout: Strided<R>,
     contiguous: bool,
     element: PhantomData<E>,
@@ -60,20 +63,27 @@ pub struct HostView<'a, E: Element, const R: usize> {
 
 impl<'a, E: Element, const R: usize> HostView<'a, E, R> {
     pub(super) fn new(tensor: &'a Tensor<E, R>) -> Result<Self> {
-        let dense = tensor.dense();
-        Ok(HostView {
-            guard: tensor.region.buffer().read()?,
-            bytes: tensor.region.range(),
+        Ok(Self::of(tensor, tensor.region.host()?))
+    }
+
+    /// The same of a copy, where the host can not touch the memory.
+    pub(super) fn copied(tensor: &'a Tensor<E, R>) -> Result<Self> {
+        Ok(Self::of(tensor, tensor.region.to_host()?))
+    }
+
+    fn of(tensor: &Tensor<E, R>, bytes: RegionView<'a>) -> Self {
+        HostView {
+            bytes,
             layout: Strided { shape: tensor.shape, strides: tensor.strides },
-            contiguous: dense.is_contiguous(),
+            contiguous: tensor.dense().is_contiguous(),
             element: PhantomData,
-        })
+        }
     }
 
     /// All elements from the first to the last, gaps included.
     pub(super) fn span(&self) -> &[E] {
         // Alignment and length were checked when the tensor was made.
-        bytemuck::cast_slice(&self.guard[self.bytes.clone()])
+        bytemuck::cast_slice(&self.bytes)
     }
 
     /// The elements in row-major order as one slice, or `None` where they are not contiguous.

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::any::AnyTensor;
 use super::dense::Tensor;
+use super::host::HostView;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::num::{DType, Element, Scalar};
@@ -42,7 +43,7 @@ impl<E: Element> Tensor<E, 0> {
     /// # Errors
     /// Those of [`Tensor::host`].
     pub fn item(&self) -> Result<E> {
-        Ok(self.host()?[[]])
+        Ok(HostView::copied(self)?[[]])
     }
 }
 
@@ -70,10 +71,11 @@ impl AnyTensor {
     /// Those of [`AnyTensor::cast`].
     pub fn to_f32_vec(&self) -> Result<Vec<f32>> {
         let cast = self.cast(DType::F32)?;
-        let bytes = cast.operand().regions().next().map(|region| {
-            let guard = region.buffer().read()?;
-            Ok(bytemuck::cast_slice(&guard[region.range()]).to_vec())
-        });
+        let bytes = cast
+            .operand()
+            .regions()
+            .next()
+            .map(|region| Ok(bytemuck::cast_slice(&region.to_host()?).to_vec()));
         bytes.unwrap_or_else(|| Ok(Vec::new()))
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use super::show;
+use crate::caps::MemoryKind;
 use crate::device::Device;
 use crate::error::Result;
 use crate::format::{BlockFormat, Format, ScaleLayout};
@@ -161,11 +162,26 @@ impl<F: BlockFormat, const R: usize> ScaledTensor<F, R> {
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) over that device's budget.
     pub fn to_device(&self, device: &Device) -> Result<Self> {
         let copy = |region: &Region| -> Result<Region> {
-            let bytes = region.buffer().read()?;
-            let buffer = device.allocate(region.len(), region.buffer().label())?;
-            buffer.write()?.copy_from_slice(&bytes[region.range()]);
-            Ok(Region::whole(buffer))
+            region.copy_to(device.allocate(region.len(), region.buffer().label())?)
         };
+        self.with_copies(device, copy)
+    }
+
+    /// The same codes and scales in memory of another kind; what is there already is shared, the
+    /// rest copied.
+    ///
+    /// # Errors
+    /// Those of [`Device::allocate_kind`].
+    pub fn to_kind(&self, kind: MemoryKind) -> Result<Self> {
+        let copy = |region: &Region| super::convert::to_kind(&self.device, region, kind);
+        self.with_copies(&self.device, copy)
+    }
+
+    fn with_copies(
+        &self,
+        device: &Device,
+        copy: impl Fn(&Region) -> Result<Region>,
+    ) -> Result<Self> {
         let mut scaled = self.scaled.clone();
         if let Some(data) = &mut scaled.data {
             data.codes = copy(&data.codes)?;
@@ -186,11 +202,9 @@ impl<F: BlockFormat, const R: usize> ScaledTensor<F, R> {
         let Some(data) = &mut scaled.data else { return Ok(self.clone()) };
         let label = format!("{} scales", F::FORMAT);
         let scales: Buffer = self.device.allocate(to.scales_bytes(), label)?;
-        {
-            let source = data.scales.buffer().read()?;
-            let range = data.scales.range();
-            crate::format::convert_scales(&from, &to, &source[range], &mut scales.write()?)?;
-        }
+        let source = data.scales.to_host()?;
+        scales.fill(|scales| crate::format::convert_scales(&from, &to, &source, scales))?;
+        drop(source);
         data.scales = Region::whole(scales);
         Ok(ScaledTensor { device: self.device.clone(), scaled, format: PhantomData })
     }

@@ -81,8 +81,7 @@ fn read(operand: &Operand, positions: &[Vec<usize>]) -> Result<Vec<Value>> {
 
 fn read_dense(dense: &Dense, positions: &[Vec<usize>]) -> Result<Vec<Value>> {
     let Some(region) = &dense.data else { return Err(no_data()) };
-    let guard = region.buffer().read()?;
-    let (bytes, size) = (&guard[region.range()], dense.dtype.size());
+    let (bytes, size) = (region.to_host()?, dense.dtype.size());
     let value = |index: &Vec<usize>| {
         let offset: usize = index.iter().zip(dense.strides.iter()).map(|(i, s)| i * s).sum();
         value_of(dense.dtype, &bytes[offset * size..][..size])
@@ -93,13 +92,13 @@ fn read_dense(dense: &Dense, positions: &[Vec<usize>]) -> Result<Vec<Value>> {
 fn read_scaled(scaled: &Scaled, positions: &[Vec<usize>]) -> Result<Vec<Value>> {
     let Some(data) = &scaled.data else { return Err(no_data()) };
     let layout = scaled.layout()?;
-    let (codes, scales) = (data.codes.buffer().read()?, data.scales.buffer().read()?);
+    let (codes, scales) = (data.codes.to_host()?, data.scales.to_host()?);
     let tensor_scale = match &data.tensor_scale {
-        Some(region) => bytemuck::pod_read_unaligned(&region.buffer().read()?[region.range()]),
+        Some(region) => bytemuck::pod_read_unaligned(&region.to_host()?),
         None => 1.0f32,
     };
-    let codes = &codes[data.codes.range()][..layout.codes_len()];
-    let scales = &scales[data.scales.range()][..layout.scales_bytes()];
+    let codes = &codes[..layout.codes_len()];
+    let scales = &scales[..layout.scales_bytes()];
     let values = Dequantizer::new(&layout, codes, scales, tensor_scale)?;
     let value = |index: &Vec<usize>| {
         let mut index = index.clone();

@@ -5,7 +5,10 @@
 mod attention;
 mod compile;
 mod gemm;
+mod graphs;
+mod memory;
 mod own_kernel;
+mod streams;
 
 use ferrocerium::Device;
 use ferrocerium::backend::cuda::{self, Gpu};
@@ -80,9 +83,29 @@ fn kernels_compile_for_every_architecture() {
             let program = &programs[at % programs.len()];
             let loaded = gpu.module(program);
             assert!(loaded.is_ok(), "{arch}, {:?}: {loaded:?}", program.defines);
+            let cubin = gpu.cubin(program).unwrap();
+            assert!(cubin.starts_with(b"\x7fELF"), "{arch}, {:?}", program.defines);
         }
     }
 }
 
 /// How many programs are compiled for every architecture.
 const SAMPLE: usize = 4;
+
+#[test]
+fn programs_are_compiled_ahead_together() {
+    if emulated(Arch::SM121A).is_none() {
+        return;
+    }
+    let gpu = Gpu::emulated(Arch::SM121A, 1).unwrap();
+    let programs = cuda::programs(&Caps::gpu(Arch::SM121A, 48, &[MemoryKind::Host]));
+    let some = &programs[programs.len() - 3..];
+    gpu.prepare(some).unwrap();
+    let ahead: Vec<_> = some.iter().map(|program| gpu.module(program).unwrap()).collect();
+    // They are there: nothing is loaded a second time.
+    gpu.prepare(some).unwrap();
+    assert_eq!(ahead, some.iter().map(|p| gpu.module(p).unwrap()).collect::<Vec<_>>());
+    let broken = cuda::Program { name: "broken.cu", source: "int 1;", defines: Vec::new() };
+    let error = gpu.prepare(&[some[0].clone(), broken]).unwrap_err().to_string();
+    assert!(error.contains("broken.cu"), "{error}");
+}

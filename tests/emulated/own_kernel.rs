@@ -6,7 +6,7 @@ use ferrocerium::backend::cuda::{Gpu, Grid, Program};
 use ferrocerium::caps::{Arch, Caps};
 use ferrocerium::op::{Op, OpKind};
 use ferrocerium::registry::{Cost, Kernel, KernelInfo, Launch, Request, Unsupported};
-use ferrocerium::{DType, Tensor};
+use ferrocerium::{DType, Device, Tensor};
 
 use super::emulated;
 
@@ -58,13 +58,18 @@ impl Kernel for Double {
     }
 }
 
-/// Doubles 64 values by that kernel.
-fn double(broken: bool) -> Option<ferrocerium::Result<Vec<f32>>> {
+/// A device with that kernel, `test.double`.
+pub fn with_double(broken: bool) -> Option<Device> {
     let device = emulated(Arch::SM121A)?;
     let info = KernelInfo::new("test.double", OpKind::Convert, "doubles");
     let gpu = Gpu::emulated(Arch::SM121A, 1).unwrap();
     device.registry().register(Double { info, gpu, broken }).unwrap();
-    let device = device.with_request(Request::kernel("test.double"));
+    Some(device)
+}
+
+/// Doubles 64 values by that kernel.
+fn double(broken: bool) -> Option<ferrocerium::Result<Vec<f32>>> {
+    let device = with_double(broken)?.with_request(Request::kernel("test.double"));
     let x = Tensor::from_fn(&device, [64], |[i]| i as f32).unwrap();
     Some(x.cast::<f32>().and_then(|y| y.to_vec()))
 }

@@ -1,4 +1,9 @@
-//! What launches compiled kernels: the emulator, or a GPU's driver.
+//! What loads and launches compiled kernels: the emulator, or a GPU's driver.
+
+use std::any::Any;
+
+use crate::caps::MemoryKind;
+use crate::memory::{DeviceUse, Earlier, Fence, RawMemory};
 
 /// A module that a driver has loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,45 +20,80 @@ pub struct Grid {
     pub shared_memory: u32,
 }
 
-/// Loads modules and begins sessions.
-pub(super) trait Driver: Send + Sync {
-    /// Takes PTX.
-    fn load(&self, ptx: &str) -> Result<ModuleId, String>;
-
-    /// Begins work of its own, in order.
-    fn session<'s, 'a: 's>(&'s self) -> Box<dyn Session<'a> + 's>;
+/// What a driver loads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Image {
+    /// Instructions of a virtual machine, as text.
+    Ptx,
+    /// Machine code of one architecture, which a driver older than the compiler takes too.
+    Cubin,
 }
 
-/// Host bytes that kernels see, and launches over them, one after the other.
-pub(super) trait Session<'a> {
-    /// Bytes that kernels read: the address that they read them at, 0 for none. It is as aligned
-    /// as the bytes are, up to 256.
-    fn read(&mut self, bytes: &'a [u8], label: &str) -> Result<u64, String>;
+/// Loads modules, gives memory, opens queues.
+pub(super) trait Driver: Send + Sync {
+    /// What it loads.
+    fn image(&self) -> Image;
 
-    /// Bytes that kernels read and that the session keeps, likewise.
+    /// Takes compiled code.
+    fn load(&self, code: &[u8]) -> Result<ModuleId, String>;
+
+    /// `len` zero bytes, as an [`Allocator`](crate::memory::Allocator) gives them.
+    fn allocate(&self, kind: MemoryKind, len: usize) -> Result<Box<dyn RawMemory>, String>;
+
+    /// Free and total bytes of the GPU's own memory; `None` where that is the host's.
+    fn own_memory(&self) -> Option<(u64, u64)>;
+
+    /// A queue of that number, which no other queue of the process has.
+    fn queue(&self, number: u64) -> Result<Box<dyn Queue>, String>;
+}
+
+/// Work that runs in order. Dropping it waits for the work.
+pub(super) trait Queue: Send + Sync {
+    /// Begins work that comes after some earlier work, of this queue and of others.
+    fn session(&self, earlier: &[Earlier]) -> Result<Box<dyn Session + '_>, String>;
+
+    /// From here on sessions are recorded, not run.
+    fn record(&self) -> Result<(), String>;
+
+    /// Ends the recording.
+    fn recorded(&self) -> Result<Box<dyn Any + Send + Sync>, String>;
+
+    /// Runs what a queue of the same driver recorded, after some earlier work.
+    fn replay(
+        &self,
+        recorded: &(dyn Any + Send + Sync),
+        earlier: &[Earlier],
+    ) -> Result<Fence, String>;
+}
+
+/// Launches over memory that the caller keeps alive, and free of conflicting uses, until the work
+/// is done.
+pub(super) trait Session {
+    /// The address that kernels find `len` bytes from `offset` of a buffer at, 0 for none. It is as
+    /// aligned as the bytes are on the host, up to 256.
+    fn bind(&mut self, used: DeviceUse<'_>, offset: usize, len: usize) -> Result<u64, String>;
+
+    /// The address of bytes that kernels read and that the session keeps.
     fn keep(&mut self, bytes: Vec<u8>, label: &str) -> Result<u64, String>;
-
-    /// Bytes that kernels write, likewise.
-    fn write(&mut self, bytes: &'a mut [u8], label: &str) -> Result<u64, String>;
 
     /// Bytes that only kernels of the session write and read, not written yet.
     fn scratch(&mut self, bytes: usize, label: &str) -> Result<u64, String>;
 
-    /// Makes bytes that only kernels of the session use zeros.
+    /// Makes such bytes zeros, in order with launches.
     fn clear(&mut self, address: u64, bytes: usize) -> Result<(), String>;
 
-    /// Waits for the work so far, and copies what kernels left at an address of theirs.
-    fn fetch(&mut self, address: u64, into: &mut [u8]) -> Result<(), String>;
+    /// Waits for the work so far, and copies what kernels left in such bytes.
+    fn fetch(&mut self, kernel: &str, address: u64, into: &mut [u8]) -> Result<(), String>;
 
     /// Runs a kernel that takes one parameter, these bytes.
     fn launch(
         &mut self,
         module: ModuleId,
-        kernel: &str,
+        entry: &str,
         grid: Grid,
         parameter: &[u8],
     ) -> Result<(), String>;
 
-    /// Waits for the work; what was written is in its place then.
-    fn finish(self: Box<Self>) -> Result<(), String>;
+    /// Ends the work, which errors call by the name of `kernel`; `None` where it is recorded.
+    fn submit(self: Box<Self>, kernel: &str) -> Result<Option<Fence>, String>;
 }

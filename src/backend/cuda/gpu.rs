@@ -1,14 +1,16 @@
-//! One GPU: its compiler, its modules, its driver.
+//! One GPU: its compiler, its modules, its streams.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::cache::DiskCache;
-use super::driver::{Driver, Grid, ModuleId, Session};
+use super::driver::{Driver, Grid, Image, ModuleId, Session};
 use super::nvrtc::{Nvrtc, Translation};
+use super::stream::{GpuStream, Streams};
 use crate::caps::Arch;
 use crate::error::{Error, Result};
-use crate::memory::Region;
+use crate::memory::{Access, Region};
 use crate::registry::Launch;
 
 /// What kernel sources can include.
@@ -44,7 +46,9 @@ pub struct Program {
 /// A GPU, real or emulated: compiles programs for it, once each, and runs them.
 pub struct Gpu {
     arch: Arch,
-    driver: Box<dyn Driver>,
+    streams: Arc<Streams>,
+    /// For launches that come without a stream of this GPU.
+    default: OnceLock<Arc<GpuStream>>,
     nvrtc: Arc<Nvrtc>,
     disk: DiskCache,
     modules: Mutex<HashMap<ProgramKey, Slot>>,
@@ -57,14 +61,19 @@ type ProgramKey = (usize, Vec<(&'static str, u32)>);
 type Slot = Arc<Mutex<Option<ModuleId>>>;
 
 impl Gpu {
-    pub(super) fn new(arch: Arch, driver: Box<dyn Driver>) -> Result<Self> {
+    pub(super) fn new(arch: Arch, driver: Arc<dyn Driver>) -> Result<Self> {
         let (nvrtc, disk) = (Nvrtc::get()?, DiskCache::of_environment());
-        Ok(Gpu { arch, driver, nvrtc, disk, modules: Mutex::default() })
+        let (streams, default) = (Streams::new(driver), OnceLock::new());
+        Ok(Gpu { arch, streams, default, nvrtc, disk, modules: Mutex::default() })
     }
 
     /// The architecture that kernels are compiled for.
     pub fn arch(&self) -> Arch {
         self.arch
+    }
+
+    pub(super) fn streams(&self) -> &Arc<Streams> {
+        &self.streams
     }
 
     /// The program, compiled and loaded: at its first use, or taken from the cache on disk.
@@ -81,10 +90,34 @@ impl Gpu {
         if let Some(module) = *slot {
             return Ok(module);
         }
+        let driver = self.streams.driver();
+        let code = self.compiled(program, driver.image())?;
         let error = |problem| Error::kernel(program.name, problem);
-        let module = self.driver.load(&self.ptx(program)?).map_err(error)?;
+        let module = driver.load(&code).map_err(error)?;
         *slot = Some(module);
         Ok(module)
+    }
+
+    /// Compiles and loads programs ahead of their first use, as many at once as there are
+    /// processors.
+    ///
+    /// # Errors
+    /// The first of those of [`Gpu::module`].
+    pub fn prepare(&self, programs: &[Program]) -> Result<()> {
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let next = || programs.get(next.fetch_add(1, Ordering::Relaxed));
+            std::iter::from_fn(next).try_for_each(|program| self.module(program).map(drop))
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                (0..threads.min(programs.len())).map(|_| scope.spawn(work)).collect();
+            let panicked = || Err(Error::device("a thread that compiled kernels panicked"));
+            let results = threads.into_iter().map(|t| t.join().unwrap_or_else(|_| panicked()));
+            // All threads are waited for before the first error counts.
+            results.collect::<Vec<_>>().into_iter().collect()
+        })
     }
 
     /// The PTX of a program.
@@ -92,37 +125,70 @@ impl Gpu {
     /// # Errors
     /// [`Error::Kernel`] with the compiler's messages.
     pub fn ptx(&self, program: &Program) -> Result<String> {
+        let text = String::from_utf8(self.compiled(program, Image::Ptx)?);
+        text.map_err(|error| Error::kernel(program.name, error.to_string()))
+    }
+
+    /// The machine code of a program for this architecture, as a cubin.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] with the compiler's messages.
+    pub fn cubin(&self, program: &Program) -> Result<Vec<u8>> {
+        self.compiled(program, Image::Cubin)
+    }
+
+    fn compiled(&self, program: &Program, image: Image) -> Result<Vec<u8>> {
+        let name = self.arch.name();
+        let target = match image {
+            Image::Ptx => name.replace("sm_", "compute_"),
+            Image::Cubin => name.to_owned(),
+        };
         let mut options = vec![
-            format!("--gpu-architecture={}", self.arch.name().replace("sm_", "compute_")),
+            format!("--gpu-architecture={target}"),
             "--std=c++17".to_owned(),
             "-lineinfo".to_owned(),
         ];
         options.extend(program.defines.iter().map(|(name, value)| format!("-D{name}={value}")));
         let (major, minor) = self.nvrtc.version();
-        let mut key = format!("nvrtc {major}.{minor} {}\n", options.join(" "));
+        let mut key = format!("nvrtc {major}.{minor} {image:?} {}\n", options.join(" "));
         for (name, text) in HEADERS.into_iter().chain([(program.name, program.source)]) {
             key += &format!("--- {name}\n{text}");
         }
-        let kept = self.disk.get(&key).and_then(|bytes| String::from_utf8(bytes).ok());
-        if let Some(ptx) = kept {
-            return Ok(ptx);
+        if let Some(kept) = self.disk.get(&key) {
+            return Ok(kept);
         }
-        tracing::debug!(program = program.name, arch = %self.arch, "compile");
+        tracing::debug!(program = program.name, %target, "compile");
         let translation = Translation {
             name: program.name,
             text: program.source,
             headers: &HEADERS,
             options: &options,
+            image,
         };
         let compiled = self.nvrtc.compile(&translation);
-        let ptx = compiled.map_err(|problem| Error::kernel(program.name, problem))?;
-        self.disk.put(&key, ptx.as_bytes());
-        Ok(ptx)
+        let code = compiled.map_err(|problem| Error::kernel(program.name, problem))?;
+        self.disk.put(&key, &code);
+        Ok(code)
     }
 
     /// Begins to run `kernel` over the operands of a launch.
     pub fn call<'s, 'a: 's>(&'s self, kernel: &'s str, launch: &'s Launch<'a>) -> Call<'s, 'a> {
-        Call { kernel, launch, session: self.driver.session() }
+        Call { kernel, launch, gpu: self, open: None }
+    }
+
+    /// The stream of a launch, or one of this GPU's own where the launch is of another device.
+    fn stream_of<'s>(&'s self, launch: &'s Launch<'_>) -> Result<&'s GpuStream> {
+        if let Some(own) = launch.stream().and_then(|stream| self.streams.own(&**stream)) {
+            return Ok(own);
+        }
+        if launch.locks().are_recorded() {
+            return Err(Error::device("the kernel is for another device than that which records"));
+        }
+        if let Some(stream) = self.default.get() {
+            return Ok(stream);
+        }
+        let stream = self.streams.open()?;
+        Ok(self.default.get_or_init(|| stream))
     }
 }
 
@@ -130,66 +196,125 @@ impl Gpu {
 pub struct Call<'s, 'a> {
     kernel: &'s str,
     launch: &'s Launch<'a>,
-    session: Box<dyn Session<'a> + 's>,
+    gpu: &'s Gpu,
+    open: Option<Open<'s>>,
 }
 
-impl Call<'_, '_> {
-    /// The address that kernels read a region at; 0 for an empty one.
-    pub fn input(&mut self, region: &Region) -> Result<u64> {
-        let bytes = self.launch.read(region)?;
-        let address = self.session.read(bytes, region.buffer().label());
-        address.map_err(|problem| Error::kernel(self.kernel, problem))
+/// Work that was begun.
+struct Open<'s> {
+    stream: &'s GpuStream,
+    session: Box<dyn Session + 's>,
+    launched: bool,
+}
+
+impl<'s> Call<'s, '_> {
+    fn open(&mut self) -> Result<&mut Open<'s>> {
+        let open = match self.open.take() {
+            Some(open) => open,
+            None => {
+                let stream = self.gpu.stream_of(self.launch)?;
+                let session = stream.session(self.launch.locks());
+                let session = session.map_err(|problem| Error::kernel(self.kernel, problem))?;
+                Open { stream, session, launched: false }
+            }
+        };
+        Ok(self.open.insert(open))
     }
 
-    /// The address that kernels read values at that only this call knows; 0 for none.
-    pub fn constants<T: bytemuck::NoUninit>(&mut self, values: &[T], label: &str) -> Result<u64> {
-        // Words, so that they are as aligned as 64-bit numbers.
-        let address = self.session.keep(bytemuck::cast_slice(values).to_vec(), label);
-        address.map_err(|problem| Error::kernel(self.kernel, problem))
+    fn bind(&mut self, region: &Region, access: Access) -> Result<u64> {
+        let (kernel, launch) = (self.kernel, self.launch);
+        let locks = launch.locks();
+        let found = locks.access(region.buffer()).filter(|found| *found == access);
+        let used = found.and_then(|_| locks.device_use(region.buffer()));
+        let used = used.ok_or_else(|| launch.refuse(region, access))?;
+        let address = self.open()?.session.bind(used, region.offset(), region.len());
+        address.map_err(|problem| Error::kernel(kernel, problem))
+    }
+
+    /// The address that kernels read a region at; 0 for an empty one.
+    pub fn input(&mut self, region: &Region) -> Result<u64> {
+        self.bind(region, Access::Read)
     }
 
     /// The address that kernels write a region at, once; 0 for an empty one.
     pub fn output(&mut self, region: &Region) -> Result<u64> {
-        let bytes = self.launch.write(region)?;
-        let address = self.session.write(bytes, region.buffer().label());
-        address.map_err(|problem| Error::kernel(self.kernel, problem))
+        self.bind(region, Access::Write)
+    }
+
+    /// The address that kernels read values at that only this call knows; 0 for none.
+    pub fn constants<T: bytemuck::NoUninit>(&mut self, values: &[T], label: &str) -> Result<u64> {
+        let kernel = self.kernel;
+        // Words, so that they are as aligned as 64-bit numbers.
+        let address = self.open()?.session.keep(bytemuck::cast_slice(values).to_vec(), label);
+        address.map_err(|problem| Error::kernel(kernel, problem))
     }
 
     /// The address of memory that only the kernels of this call use, for what one leaves to the
-    /// next; not written yet.
+    /// next; not written yet. 0 for none.
     pub fn scratch(&mut self, bytes: usize, label: &str) -> Result<u64> {
-        let address = self.session.scratch(bytes, label);
-        address.map_err(|problem| Error::kernel(self.kernel, problem))
+        let kernel = self.kernel;
+        let address = self.open()?.session.scratch(bytes, label);
+        address.map_err(|problem| Error::kernel(kernel, problem))
     }
 
     /// The same, of zeros: for what kernels count up, or report.
     pub fn zeros(&mut self, bytes: usize, label: &str) -> Result<u64> {
+        let kernel = self.kernel;
         let address = self.scratch(bytes, label)?;
-        let cleared = self.session.clear(address, bytes);
-        cleared.map_err(|problem| Error::kernel(self.kernel, problem))?;
+        let cleared = self.open()?.session.clear(address, bytes);
+        cleared.map_err(|problem| Error::kernel(kernel, problem))?;
         Ok(address)
     }
 
-    /// Waits for the kernels so far; the number that they left in scratch memory.
+    /// Waits for the kernels so far; the number that they left in scratch memory. Operations that
+    /// do so can not be recorded.
     pub fn fetch(&mut self, address: u64) -> Result<u64> {
+        let kernel = self.kernel;
         let mut bytes = [0; size_of::<u64>()];
-        let fetched = self.session.fetch(address, &mut bytes);
-        fetched.map_err(|problem| Error::kernel(self.kernel, problem))?;
+        let open = self.open()?;
+        open.launched = false;
+        let fetched = open.session.fetch(kernel, address, &mut bytes);
+        fetched.map_err(|problem| Error::kernel(kernel, problem))?;
         Ok(u64::from_ne_bytes(bytes))
     }
 
-    /// Runs an entry of a module whose one parameter is a struct, given by its bytes.
+    /// Runs an entry of a module whose one parameter is a struct, given by its bytes, after
+    /// conflicting work and what this call ran before. It returns when the kernel is enqueued.
     ///
     /// # Errors
-    /// [`Error::Kernel`] for a launch that the machine refuses, and for whatever the emulator
-    /// finds wrong with the kernel.
+    /// [`Error::Kernel`] for a launch that the machine refuses. What goes wrong while it runs,
+    /// and whatever the emulator finds wrong with the kernel, is the error of whoever waits for
+    /// what it writes.
     pub fn run(&mut self, module: ModuleId, entry: &str, grid: Grid, args: &[u8]) -> Result<()> {
-        let launched = self.session.launch(module, entry, grid, args);
-        launched.map_err(|problem| Error::kernel(self.kernel, problem))
+        let kernel = self.kernel;
+        let open = self.open()?;
+        let launched = open.session.launch(module, entry, grid, args);
+        open.launched = true;
+        launched.map_err(|problem| Error::kernel(kernel, problem))
     }
 
-    /// Waits for the work: outputs are in their place then.
-    pub fn finish(self) -> Result<()> {
-        self.session.finish().map_err(|problem| Error::kernel(self.kernel, problem))
+    /// Ends the call: outputs are in their place when the work is done, for which all wait who
+    /// read them.
+    pub fn finish(mut self) -> Result<()> {
+        self.submit()
+    }
+
+    fn submit(&mut self) -> Result<()> {
+        let Some(open) = self.open.take().filter(|open| open.launched) else { return Ok(()) };
+        let submitted = open.session.submit(self.kernel);
+        let work = submitted.map_err(|problem| Error::kernel(self.kernel, problem))?;
+        if let Some(work) = work {
+            open.stream.keep(&work, self.launch.locks(), None);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Call<'_, '_> {
+    /// What was launched before an error runs nevertheless, and needs its operands.
+    fn drop(&mut self) {
+        if let Err(error) = self.submit() {
+            tracing::error!(%error, kernel = self.kernel, "launched work is not waited for");
+        }
     }
 }

@@ -23,6 +23,7 @@ mod cache;
 mod convert;
 mod driver;
 mod elementwise;
+#[cfg(feature = "emulator")]
 mod emulated;
 mod epilogue;
 mod gather;
@@ -37,6 +38,7 @@ mod rope;
 mod rows;
 mod softmax;
 mod source;
+mod stream;
 mod top_k;
 mod views;
 
@@ -48,9 +50,12 @@ pub use gpu::{Call, Gpu, Program};
 pub use nvrtc::NVRTC_VARIABLE;
 pub use recorded::{Launched, Recording};
 
+use crate::backend::reference;
 use crate::caps::Caps;
+use crate::device::{Device, DeviceBuilder};
+use crate::error::Result;
 use crate::op::OpKind;
-use crate::registry::Kernel;
+use crate::registry::{Kernel, KernelRegistry, Workers};
 use rows::Registered;
 
 /// Every GPU kernel, for one GPU.
@@ -94,4 +99,14 @@ pub fn programs(caps: &Caps) -> Vec<Program> {
         arg_reduce::programs(),
     ];
     [gemm::programs(caps), attention::programs(caps), single, several.concat()].concat()
+}
+
+/// A device of a GPU, of its kernels and those of the reference.
+fn device(builder: DeviceBuilder, name: &str, caps: Caps, gpu: &Arc<Gpu>) -> Result<Device> {
+    let memory_kind = builder.memory_kind(&caps.memory_kinds)?;
+    let pool = builder.pool(name).with_backend(gpu.streams().clone(), &caps.memory_kinds);
+    let caps = Caps { isa: builder.allowed_isa(caps.isa.clone()), memory_kind, ..caps };
+    let registry = KernelRegistry::from_kernels(kernels(gpu).chain(reference::kernels()));
+    Device::from_parts(name, caps, pool, Workers::sequential(), registry, builder.request())
+        .with_accelerator(gpu.streams().clone())
 }

@@ -1,4 +1,4 @@
-//! NVIDIA's run-time compiler: CUDA C++ to PTX, without a toolkit, a driver or a GPU.
+//! NVIDIA's run-time compiler: CUDA C++ to PTX or machine code, without a toolkit, a driver or a GPU.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use libloading::Library;
 
+use super::driver::Image;
 use crate::error::{Error, Result};
 
 /// The environment variable that names the folder with NVRTC. Nothing else is looked at then.
@@ -40,6 +41,8 @@ pub(super) struct Nvrtc {
     log: Text,
     ptx_size: Size,
     ptx: Text,
+    cubin_size: Size,
+    cubin: Text,
     destroy: Destroy,
     message: Message,
     // What the functions above are in: unloaded after them.
@@ -57,6 +60,8 @@ pub(super) struct Translation<'a> {
     pub headers: &'a [(&'a str, &'a str)],
     /// Options of the compiler.
     pub options: &'a [String],
+    /// What to make of it.
+    pub image: Image,
 }
 
 impl Nvrtc {
@@ -123,6 +128,8 @@ impl Nvrtc {
                 log: *library.get(b"nvrtcGetProgramLog").map_err(missing)?,
                 ptx_size: *library.get(b"nvrtcGetPTXSize").map_err(missing)?,
                 ptx: *library.get(b"nvrtcGetPTX").map_err(missing)?,
+                cubin_size: *library.get(b"nvrtcGetCUBINSize").map_err(missing)?,
+                cubin: *library.get(b"nvrtcGetCUBIN").map_err(missing)?,
                 destroy: *library.get(b"nvrtcDestroyProgram").map_err(missing)?,
                 message: *library.get(b"nvrtcGetErrorString").map_err(missing)?,
                 _library: library,
@@ -141,11 +148,11 @@ impl Nvrtc {
         self.version
     }
 
-    /// Compiles to PTX.
+    /// Compiles to PTX or to machine code.
     ///
     /// # Errors
     /// The compiler's log.
-    pub(super) fn compile(&self, translation: &Translation<'_>) -> Result<String, String> {
+    pub(super) fn compile(&self, translation: &Translation<'_>) -> Result<Vec<u8>, String> {
         let text = |text: &str| CString::new(text).map_err(|_| "a NUL in the source".to_owned());
         let texts = |of: &mut dyn Iterator<Item = &str>| -> Result<Vec<CString>, String> {
             of.map(text).collect()
@@ -175,10 +182,13 @@ impl Nvrtc {
         let status =
             unsafe { (self.compile)(program.program, options.len() as c_int, options.as_ptr()) };
         if let Err(error) = self.check(status) {
-            let log = program.text(self.log_size, self.log)?;
-            return Err(format!("{error}\n{log}"));
+            let log = without_end(program.bytes(self.log_size, self.log)?);
+            return Err(format!("{error}\n{}", String::from_utf8_lossy(&log)));
         }
-        program.text(self.ptx_size, self.ptx)
+        match translation.image {
+            Image::Ptx => program.bytes(self.ptx_size, self.ptx).map(without_end),
+            Image::Cubin => program.bytes(self.cubin_size, self.cubin),
+        }
     }
 
     fn check(&self, status: c_int) -> Result<(), String> {
@@ -203,17 +213,22 @@ struct Owned<'a> {
 
 impl Owned<'_> {
     /// What a pair of size and copy functions gives.
-    fn text(&self, size: Size, copy: Text) -> Result<String, String> {
+    fn bytes(&self, size: Size, copy: Text) -> Result<Vec<u8>, String> {
         let mut len = 0;
         // SAFETY: the program is live, and `len` is a place for a size.
         self.nvrtc.check(unsafe { size(self.program, &mut len) })?;
-        let mut text = vec![0u8; len];
+        let mut bytes = vec![0u8; len];
         // SAFETY: the buffer has the size that was asked for.
-        self.nvrtc.check(unsafe { copy(self.program, text.as_mut_ptr().cast()) })?;
-        let end = text.iter().position(|&byte| byte == 0).unwrap_or(text.len());
-        text.truncate(end);
-        Ok(String::from_utf8_lossy(&text).into_owned())
+        self.nvrtc.check(unsafe { copy(self.program, bytes.as_mut_ptr().cast()) })?;
+        Ok(bytes)
     }
+}
+
+/// A text without the NUL that ends it.
+fn without_end(mut text: Vec<u8>) -> Vec<u8> {
+    let end = text.iter().position(|&byte| byte == 0).unwrap_or(text.len());
+    text.truncate(end);
+    text
 }
 
 impl Drop for Owned<'_> {

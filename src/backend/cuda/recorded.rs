@@ -1,12 +1,14 @@
 //! A GPU that runs nothing and keeps what it was asked to run: for looking at machine code.
 
+use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::driver::{Driver, Grid, ModuleId, Session};
+use super::driver::{Driver, Grid, Image, ModuleId, Queue, Session};
 use super::gpu::Gpu;
-use crate::caps::Arch;
+use crate::caps::{Arch, Caps, MemoryKind};
 use crate::device::{Device, DeviceBuilder};
 use crate::error::Result;
+use crate::memory::{DeviceUse, Earlier, Fence, RawMemory};
 
 /// A launch that a recording device was asked for.
 #[derive(Clone, Debug)]
@@ -53,44 +55,75 @@ impl DeviceBuilder {
     /// ```
     pub fn recorded(self, arch: Arch, units: usize) -> Result<(Device, Recording)> {
         let recording = Recording::default();
-        let recorder = Recorder { recording: recording.clone(), modules: Mutex::default() };
-        let gpu = Arc::new(Gpu::new(arch, Box::new(recorder))?);
-        Ok((self.without_gpu(&format!("recorded:{arch}"), &gpu, units), recording))
+        let recorder = Recorder { recording: recording.clone(), modules: Arc::default() };
+        let gpu = Arc::new(Gpu::new(arch, Arc::new(recorder))?);
+        let caps = Caps::gpu(arch, units, &[MemoryKind::Host, MemoryKind::Mapped]);
+        Ok((super::device(self, &format!("recorded:{arch}"), caps, &gpu)?, recording))
     }
 }
 
-/// The driver of such a GPU.
+/// The driver of such a GPU, and all its queues.
+#[derive(Clone)]
 struct Recorder {
     recording: Recording,
-    modules: Mutex<Vec<Arc<str>>>,
+    modules: Arc<Mutex<Vec<Arc<str>>>>,
 }
 
 impl Driver for Recorder {
-    fn load(&self, ptx: &str) -> Result<ModuleId, String> {
+    fn image(&self) -> Image {
+        Image::Ptx
+    }
+
+    fn load(&self, code: &[u8]) -> Result<ModuleId, String> {
+        let ptx = std::str::from_utf8(code).map_err(|e| e.to_string())?;
         let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
         modules.push(ptx.into());
         Ok(ModuleId(modules.len() - 1))
     }
 
-    fn session<'s, 'a: 's>(&'s self) -> Box<dyn Session<'a> + 's> {
-        Box::new(RecordedSession(self))
+    fn allocate(&self, kind: MemoryKind, _len: usize) -> Result<Box<dyn RawMemory>, String> {
+        Err(format!("no machine is here that has {kind} memory"))
+    }
+
+    fn own_memory(&self) -> Option<(u64, u64)> {
+        None
+    }
+
+    fn queue(&self, _number: u64) -> Result<Box<dyn Queue>, String> {
+        Ok(Box::new(self.clone()))
     }
 }
+
+impl Queue for Recorder {
+    fn session(&self, _earlier: &[Earlier]) -> Result<Box<dyn Session + '_>, String> {
+        Ok(Box::new(RecordedSession(self)))
+    }
+
+    fn record(&self) -> Result<(), String> {
+        Err(NOTHING_RUNS.to_owned())
+    }
+
+    fn recorded(&self) -> Result<Box<dyn Any + Send + Sync>, String> {
+        Err(NOTHING_RUNS.to_owned())
+    }
+
+    fn replay(&self, _: &(dyn Any + Send + Sync), _: &[Earlier]) -> Result<Fence, String> {
+        Err(NOTHING_RUNS.to_owned())
+    }
+}
+
+const NOTHING_RUNS: &str = "a device that runs nothing makes no graphs";
 
 /// Addresses are those on the host: nothing reads what is there.
 struct RecordedSession<'s>(&'s Recorder);
 
-impl<'a> Session<'a> for RecordedSession<'_> {
-    fn read(&mut self, bytes: &'a [u8], _label: &str) -> Result<u64, String> {
-        Ok(address(bytes))
+impl Session for RecordedSession<'_> {
+    fn bind(&mut self, used: DeviceUse<'_>, offset: usize, len: usize) -> Result<u64, String> {
+        Ok(if len == 0 { 0 } else { used.buffer.address() + offset as u64 })
     }
 
-    fn keep(&mut self, bytes: Vec<u8>, _label: &str) -> Result<u64, String> {
-        Ok(address(&bytes))
-    }
-
-    fn write(&mut self, bytes: &'a mut [u8], _label: &str) -> Result<u64, String> {
-        Ok(address(bytes))
+    fn keep(&mut self, bytes: Vec<u8>, label: &str) -> Result<u64, String> {
+        self.scratch(bytes.len(), label)
     }
 
     fn scratch(&mut self, bytes: usize, _label: &str) -> Result<u64, String> {
@@ -102,7 +135,8 @@ impl<'a> Session<'a> for RecordedSession<'_> {
         Ok(())
     }
 
-    fn fetch(&mut self, _address: u64, into: &mut [u8]) -> Result<(), String> {
+    /// Kernels that ran well would have left zeros.
+    fn fetch(&mut self, _kernel: &str, _address: u64, into: &mut [u8]) -> Result<(), String> {
         into.fill(0);
         Ok(())
     }
@@ -110,22 +144,18 @@ impl<'a> Session<'a> for RecordedSession<'_> {
     fn launch(
         &mut self,
         module: ModuleId,
-        kernel: &str,
+        entry: &str,
         grid: Grid,
         _parameter: &[u8],
     ) -> Result<(), String> {
         let modules = self.0.modules.lock().unwrap_or_else(PoisonError::into_inner);
         let ptx = modules.get(module.0).cloned().ok_or("the module is of another GPU")?;
         let mut launches = self.0.recording.0.lock().unwrap_or_else(PoisonError::into_inner);
-        launches.push(Launched { ptx, entry: kernel.to_owned(), grid });
+        launches.push(Launched { ptx, entry: entry.to_owned(), grid });
         Ok(())
     }
 
-    fn finish(self: Box<Self>) -> Result<(), String> {
-        Ok(())
+    fn submit(self: Box<Self>, _kernel: &str) -> Result<Option<Fence>, String> {
+        Ok(None)
     }
-}
-
-fn address(bytes: &[u8]) -> u64 {
-    if bytes.is_empty() { 0 } else { bytes.as_ptr().addr() as u64 }
 }

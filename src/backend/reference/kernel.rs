@@ -6,6 +6,7 @@ use super::{
 };
 use crate::caps::{Caps, MemoryKind};
 use crate::error::Result;
+use crate::memory::Region;
 use crate::op::{Op, OpKind};
 use crate::registry::{Cost, Kernel, KernelInfo, Launch, Unsupported};
 
@@ -25,11 +26,23 @@ impl Kernel for Reference {
         &self.0
     }
 
-    fn supports(&self, _op: &Op, caps: &Caps) -> Result<(), Unsupported> {
-        if !caps.memory_kinds.contains(&MemoryKind::Host) {
-            return Err(Unsupported::because("runs where buffers are the host's memory"));
+    fn supports(&self, op: &Op, caps: &Caps) -> Result<(), Unsupported> {
+        // An operand without data would be what results are.
+        let kind = |region: Option<&Region>| region.map_or(caps.memory_kind, |r| r.buffer().kind());
+        let hidden = op.operands().into_iter().find(|operand| {
+            let mut regions = operand.operand.regions().peekable();
+            let none = regions.peek().is_none();
+            let hidden = |region: Option<&Region>| !kind(region).host_readable();
+            (none && hidden(None)) || regions.any(|region| hidden(Some(region)))
+        });
+        match hidden {
+            None => Ok(()),
+            Some(operand) => Err(Unsupported(format!(
+                "runs on the host, which can not touch {}: it is {} memory",
+                operand.name,
+                MemoryKind::Device
+            ))),
         }
-        Ok(())
     }
 
     fn cost(&self, op: &Op, _caps: &Caps) -> Cost {

@@ -1,0 +1,227 @@
+//! Operations that are recorded once and run again as a whole.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::sync::Arc;
+
+use super::{Device, Shared};
+use crate::error::{Error, Result};
+use crate::memory::{Access, Buffer, Locks, Recording};
+use crate::op::Op;
+use crate::registry::{Kernel, Launch, Recorded};
+
+thread_local! {
+    /// What this thread records.
+    static CAPTURE: RefCell<Option<Capture>> = const { RefCell::new(None) };
+}
+
+struct Capture {
+    device: Arc<Shared>,
+    recording: Arc<Recording>,
+    steps: Vec<Step>,
+}
+
+/// An operation and the kernel that was chosen for it.
+#[derive(Clone)]
+struct Step {
+    op: Op,
+    kernel: Arc<dyn Kernel>,
+}
+
+/// Ends the recording of this thread when dropped.
+struct Capturing;
+
+impl Capturing {
+    fn start(device: &Arc<Shared>) -> Result<Self> {
+        CAPTURE.with_borrow_mut(|capture| {
+            if capture.is_some() {
+                return Err(Error::device(
+                    "capture: this thread records already; end that recording first",
+                ));
+            }
+            let (device, recording) = (device.clone(), Recording::start());
+            *capture = Some(Capture { device, recording, steps: Vec::new() });
+            Ok(Capturing)
+        })
+    }
+
+    fn end(self) -> Vec<Step> {
+        CAPTURE.with_borrow_mut(|capture| {
+            capture.as_mut().map(|capture| std::mem::take(&mut capture.steps)).unwrap_or_default()
+        })
+    }
+}
+
+impl Drop for Capturing {
+    fn drop(&mut self) {
+        // Taken out first: dropping buffers is no business of the thread's record.
+        let capture = CAPTURE.with_borrow_mut(Option::take);
+        if let Some(capture) = capture {
+            capture.recording.end();
+        }
+    }
+}
+
+/// Operations that were recorded by [`Device::capture`], with the memory that they use.
+///
+/// On a GPU it is one launch, however many operations there are. `Send + Sync`.
+pub struct Graph {
+    device: Device,
+    steps: Vec<Step>,
+    /// What a device with streams made of them.
+    whole: Option<Whole>,
+}
+
+/// All operations as one, and the buffers that they use.
+struct Whole {
+    launches: Arc<dyn Recorded>,
+    uses: Vec<(Buffer, Access)>,
+}
+
+impl Device {
+    /// Records the operations that `f` runs on this device, on the calling thread, instead of
+    /// running them: they run when the graph is replayed, as often as it is, over the same memory.
+    ///
+    /// Memory is allocated while recording, and results are zero until the first replay. New
+    /// inputs are written into the tensors that were used (by [`Tensor::host_mut`] or
+    /// [`Tensor::copy_from`]) before a replay. Kernels are chosen once.
+    ///
+    /// ```
+    /// # use ferrocerium::{Device, Tensor};
+    /// let device = Device::cpu();
+    /// let x = Tensor::from_host(&device, [2], &[1.0f32, 2.0])?;
+    /// let (graph, y) = device.capture(|| x.mul(&x)?.add_scalar(1.0))?;
+    /// graph.replay()?;
+    /// assert_eq!(y.to_vec()?, [2.0, 5.0]);
+    /// x.host_mut()?[[0]] = 3.0;
+    /// graph.replay()?;
+    /// assert_eq!(y.to_vec()?, [10.0, 5.0]);
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of `f`, where the host reading what was recorded, or writing what it uses, is an
+    /// [`Error::Busy`]; [`Error::Device`] while this thread records already; on GPUs
+    /// [`Error::Kernel`] for an operation whose kernel needs the host to read or write operands:
+    /// its message names the kernel.
+    ///
+    /// [`Tensor::host_mut`]: crate::Tensor::host_mut
+    /// [`Tensor::copy_from`]: crate::Tensor::copy_from
+    pub fn capture<T>(&self, f: impl FnOnce() -> Result<T>) -> Result<(Graph, T)> {
+        let capturing = Capturing::start(&self.shared)?;
+        let value = f()?;
+        let steps = capturing.end();
+        // The recording is over, but its marks are those of this thread only.
+        let whole = match &self.shared.accelerator {
+            Some(_) => Some(Whole { launches: self.record(&steps)?, uses: merged(&steps) }),
+            None => None,
+        };
+        Ok((Graph { device: self.clone(), steps, whole }, value))
+    }
+
+    /// Has the device record the launches of these operations.
+    fn record(&self, steps: &[Step]) -> Result<Arc<dyn Recorded>> {
+        let Some(accelerator) = &self.shared.accelerator else {
+            return Err(Error::device("capture: the device has no streams"));
+        };
+        let stream = accelerator.open_stream()?;
+        let recording = Recording::start();
+        stream.record()?;
+        let launched = steps.iter().try_for_each(|step| {
+            let name = &step.kernel.info().name;
+            let locks = step.lock(Some(&recording))?;
+            let launch = Launch::new(&step.op, name, &locks, self.caps(), self.workers());
+            step.kernel.launch(&launch.on_stream(Some(&stream))).map_err(|error| match error {
+                Error::Busy { problem, .. } => {
+                    Error::kernel(name, format!("{} can not be recorded: {problem}", step.op))
+                }
+                other => other,
+            })
+        });
+        recording.end();
+        // Ended also where something failed.
+        let recorded = stream.recorded();
+        launched.and(recorded)
+    }
+
+    /// Records the operation if this thread records those of this device: whether it does.
+    pub(super) fn capture_step(&self, op: &Op, kernel: &Arc<dyn Kernel>) -> Result<bool> {
+        let recording = CAPTURE.with_borrow(|capture| {
+            let capture = capture.as_ref().filter(|c| Arc::ptr_eq(&c.device, &self.shared));
+            capture.map(|capture| capture.recording.clone())
+        });
+        let Some(recording) = recording else { return Ok(false) };
+        let step = Step { op: op.clone(), kernel: kernel.clone() };
+        // Marks the buffers as used.
+        drop(step.lock(Some(&recording))?);
+        CAPTURE.with_borrow_mut(|capture| {
+            if let Some(capture) = capture {
+                capture.steps.push(step);
+            }
+        });
+        Ok(true)
+    }
+}
+
+impl Step {
+    fn lock(&self, recording: Option<&Arc<Recording>>) -> Result<Locks<'_>> {
+        super::lock(&self.op, recording)
+    }
+}
+
+/// Every buffer once, written where any operation writes it.
+fn merged(steps: &[Step]) -> Vec<(Buffer, Access)> {
+    let mut all: Vec<(Buffer, Access)> = Vec::new();
+    for step in steps {
+        for (buffer, access) in super::uses(&step.op) {
+            match all.iter_mut().find(|(other, _)| other.id() == buffer.id()) {
+                Some((_, Access::Write)) => {}
+                Some((_, merged)) => *merged = access,
+                None => all.push((buffer.clone(), access)),
+            }
+        }
+    }
+    all
+}
+
+impl Graph {
+    /// Runs the operations, in the order in which they were recorded. On a GPU it returns when they
+    /// are enqueued, on the stream of the handle that recorded them.
+    ///
+    /// # Errors
+    /// Those of running the operations one by one.
+    pub fn replay(&self) -> Result<()> {
+        let device = &self.device;
+        for step in &self.steps {
+            device.count(step.kernel.info(), &step.op);
+        }
+        let recording = CAPTURE.with_borrow(Option::is_some);
+        let (Some(Whole { launches, uses }), false) = (&self.whole, recording) else {
+            return self.steps.iter().try_for_each(|step| device.launch(&step.op, &step.kernel));
+        };
+        let uses = uses.iter().map(|(buffer, access)| (buffer, *access));
+        let locks = Locks::acquire_at_once("replay", uses, None)?;
+        let stream = device.stream.as_ref();
+        let stream = stream.ok_or_else(|| Error::device("replay: the device has no streams"))?;
+        let _range = tracing::trace_span!("replay", launches = self.steps.len()).entered();
+        stream.replay(launches, &locks)
+    }
+
+    /// How many operations it runs.
+    pub fn len(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Whether it runs none.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+}
+
+impl fmt::Debug for Graph {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kernels = self.steps.iter().map(|step| step.kernel.info().name.as_str());
+        write!(f, "Graph on {}: ", self.device.name())?;
+        f.debug_list().entries(kernels).finish()
+    }
+}

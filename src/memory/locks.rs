@@ -1,0 +1,215 @@
+//! All buffers of one operation, locked together.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::access::{Access, Held, User};
+use super::buffer::Buffer;
+use super::work::{Earlier, Fence, Recording};
+use crate::error::{Error, Result};
+
+/// All buffers of one operation, locked together.
+///
+/// Locks are taken in the order of buffer identity, so that operations on several threads never
+/// wait for each other in a circle.
+#[derive(Debug)]
+pub struct Locks<'a> {
+    held: Vec<Locked<'a>>,
+    /// The last device work of the operation.
+    work: Mutex<Work>,
+}
+
+#[derive(Default)]
+struct Work(Option<Fence>);
+
+impl std::fmt::Debug for Work {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "device work" } else { "none" })
+    }
+}
+
+#[derive(Debug)]
+struct Locked<'a> {
+    held: Held<'a>,
+    /// Whether its bytes were given out to be written.
+    taken: AtomicBool,
+}
+
+/// What a kernel that runs on a device needs to know of a locked buffer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DeviceUse<'a> {
+    pub buffer: &'a Buffer,
+    pub access: Access,
+}
+
+impl<'a> Locks<'a> {
+    /// Locks every buffer once, for writing if any use of it writes, and waits for device work
+    /// that conflicts.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when a host guard conflicts or the memory is read-only; [`Error::Layout`]
+    /// when a buffer that is written appears more than once; [`Error::Memory`] for memory that the
+    /// host can not touch; and what went wrong with the work.
+    pub fn acquire(
+        op: &'static str,
+        buffers: impl IntoIterator<Item = (&'a Buffer, Access)>,
+    ) -> Result<Self> {
+        let locks = Self::acquire_at_once(op, buffers, None)?;
+        for locked in &locks.held {
+            locked.held.buffer.host_ptr()?;
+            locked.held.wait()?;
+        }
+        Ok(locks)
+    }
+
+    /// [`Locks::acquire`], but waits for device work only when the host asks for bytes, for an
+    /// operation that is run or recorded.
+    pub(crate) fn acquire_at_once(
+        op: &'static str,
+        buffers: impl IntoIterator<Item = (&'a Buffer, Access)>,
+        recording: Option<&Arc<Recording>>,
+    ) -> Result<Self> {
+        let mut uses: Vec<(&Buffer, Access)> = buffers.into_iter().collect();
+        uses.sort_by_key(|(buffer, _)| buffer.id());
+        for pair in uses.windows(2) {
+            let ((a, a_access), (b, b_access)) = (pair[0], pair[1]);
+            if a.id() == b.id() && (a_access == Access::Write || b_access == Access::Write) {
+                return Err(Error::layout(
+                    op,
+                    "output",
+                    format!(
+                        "it lies in buffer `{}`, which is also another operand; \
+                         give the output memory of its own",
+                        a.label()
+                    ),
+                ));
+            }
+        }
+        uses.dedup_by_key(|(buffer, _)| buffer.id());
+        let mut held = Vec::with_capacity(uses.len());
+        for (buffer, access) in uses {
+            let user = User::Op(recording.cloned());
+            let taken = AtomicBool::new(false);
+            held.push(Locked { held: Held::acquire(buffer, user, access)?, taken });
+        }
+        Ok(Locks { held, work: Mutex::default() })
+    }
+
+    /// The bytes of the locked buffers: shared for readers, exclusive for writers, once each.
+    pub fn bytes(&mut self) -> impl Iterator<Item = (u64, BufferBytes<'_>)> {
+        let bytes = |locked: &Locked<'a>| {
+            let (id, access) = (locked.held.buffer.id(), locked.held.access);
+            // `acquire` found that the host may touch all of them.
+            let start = locked.held.buffer.host_ptr().ok()?;
+            let len = locked.held.buffer.len();
+            // Valid for `len` bytes while the buffer lives, and the lock outlives
+            // the borrow of `self`. Readers: the lock keeps writers out. Writers: each buffer is
+            // held once, exclusively, and the borrow of `self` is mutable, so no second slice of
+            // it exists.
+            let bytes = match access {
+                Access::Read => {
+                    // SAFETY: as above, for readers.
+                    let bytes = unsafe { std::slice::from_raw_parts(start, len) };
+                    BufferBytes::Read(bytes)
+                }
+                Access::Write => {
+                    // SAFETY: as above, for writers.
+                    let bytes = unsafe { std::slice::from_raw_parts_mut(start, len) };
+                    BufferBytes::Write(bytes)
+                }
+            };
+            Some((id, bytes))
+        };
+        self.held.iter().filter_map(bytes).collect::<Vec<_>>().into_iter()
+    }
+
+    fn find(&self, buffer: &Buffer) -> Option<&Locked<'a>> {
+        let found = self.held.binary_search_by_key(&buffer.id(), |locked| locked.held.buffer.id());
+        found.ok().map(|at| &self.held[at])
+    }
+
+    /// How the operation uses a buffer; `None` for one that is not locked.
+    pub(crate) fn access(&self, buffer: &Buffer) -> Option<Access> {
+        self.find(buffer).map(|locked| locked.held.access)
+    }
+
+    /// The bytes of a buffer that is locked for reading, once what writes them is done; `None` for
+    /// any other.
+    pub(crate) fn read(&self, buffer: &Buffer) -> Result<Option<&[u8]>> {
+        let Some(Locked { held, .. }) = self.find(buffer).filter(|l| l.held.access == Access::Read)
+        else {
+            return Ok(None);
+        };
+        let start = buffer.host_ptr()?;
+        held.wait()?;
+        // SAFETY: valid for `len` bytes while the buffer lives, which the lock outlives; the lock
+        // keeps other writers out, and what was under way has ended.
+        Ok(Some(unsafe { std::slice::from_raw_parts(start, buffer.len()) }))
+    }
+
+    /// The bytes of a buffer that is locked for writing, once what uses them is done; `None` for
+    /// any other, and the second time.
+    #[expect(clippy::mut_from_ref, reason = "given out once, which `taken` sees to")]
+    pub(crate) fn write(&self, buffer: &Buffer) -> Result<Option<&mut [u8]>> {
+        let Some(locked) = self.find(buffer).filter(|l| l.held.access == Access::Write) else {
+            return Ok(None);
+        };
+        let start = buffer.host_ptr()?;
+        locked.held.wait()?;
+        if locked.taken.swap(true, Ordering::AcqRel) {
+            return Ok(None);
+        }
+        // SAFETY: valid for `len` bytes while the buffer lives, which the lock outlives; the lock
+        // keeps everybody else out, what was under way has ended, and this is the only slice,
+        // because it is given out once.
+        Ok(Some(unsafe { std::slice::from_raw_parts_mut(start, buffer.len()) }))
+    }
+
+    /// Gives a buffer to device work; `None` for one that is not locked, and for one that is
+    /// written and was given out before.
+    pub(crate) fn device_use(&self, buffer: &Buffer) -> Option<DeviceUse<'a>> {
+        let locked = self.find(buffer)?;
+        let access = locked.held.access;
+        let again = access == Access::Write && locked.taken.swap(true, Ordering::AcqRel);
+        (!again).then_some(DeviceUse { buffer: locked.held.buffer, access })
+    }
+
+    /// Whether they are of an operation that is recorded.
+    pub(crate) fn are_recorded(&self) -> bool {
+        self.held.iter().any(|locked| locked.held.is_recorded())
+    }
+
+    /// The locked buffers.
+    pub(crate) fn buffers(&self) -> impl Iterator<Item = &'a Buffer> + '_ {
+        self.held.iter().map(|locked| locked.held.buffer)
+    }
+
+    /// Device work that the operation has to come after.
+    pub(crate) fn earlier(&self) -> Vec<Earlier> {
+        self.held.iter().flat_map(|locked| locked.held.earlier()).collect()
+    }
+
+    /// Notes that device work of the operation goes on when these locks are gone. The buffers
+    /// count as used by it until it has ended.
+    pub(crate) fn continue_as(&self, work: Fence) {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner).0 = Some(work);
+    }
+}
+
+impl Drop for Locks<'_> {
+    fn drop(&mut self) {
+        let work = self.work.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for locked in &mut self.held {
+            locked.held.work = work.0.clone();
+        }
+    }
+}
+
+/// The bytes of a locked buffer.
+#[derive(Debug)]
+pub enum BufferBytes<'a> {
+    /// Locked for reading.
+    Read(&'a [u8]),
+    /// Locked for writing.
+    Write(&'a mut [u8]),
+}
