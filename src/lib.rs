@@ -170,6 +170,8 @@
 //! | `safetensors`, `gguf` | yes | model files |
 //! | `npy` | yes | NumPy's `.npy` files |
 //! | `ndarray` | no | conversions from and to `ndarray` arrays |
+//! | `cuda` | no | NVIDIA GPUs: `Device::cuda`; driver and compiler are loaded at run time |
+//! | `emulator` | no | GPUs emulated on the CPU: `Device::emulated` |
 //! | `testing` | no | strategies, oracles, error bounds, and the conformance suite for kernels |
 //!
 //! The default build is Rust only: no C compiler, no CUDA toolkit, no network.

@@ -57,6 +57,27 @@ impl Arch {
     pub const ALL: [Arch; 7] =
         [Arch::SM80, Arch::SM86, Arch::SM89, Arch::SM90A, Arch::SM100A, Arch::SM120A, Arch::SM121A];
 
+    /// The architecture of GPUs of a compute capability, if there are kernels for it: a row of a
+    /// table, because a larger number does not mean more.
+    ///
+    /// ```
+    /// use ferrocerium::caps::Arch;
+    /// assert_eq!(Arch::of_capability(12, 1), Some(Arch::SM121A));
+    /// assert_eq!(Arch::of_capability(12, 2), None);
+    /// ```
+    pub const fn of_capability(major: u32, minor: u32) -> Option<Arch> {
+        match (major, minor) {
+            (8, 0) => Some(Arch::SM80),
+            (8, 6) => Some(Arch::SM86),
+            (8, 9) => Some(Arch::SM89),
+            (9, 0) => Some(Arch::SM90A),
+            (10, 0) => Some(Arch::SM100A),
+            (12, 0) => Some(Arch::SM120A),
+            (12, 1) => Some(Arch::SM121A),
+            _ => None,
+        }
+    }
+
     /// The name: `"sm_121a"`.
     pub const fn name(self) -> &'static str {
         self.name

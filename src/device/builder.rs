@@ -1,7 +1,7 @@
 //! What a device is made with.
 
 use crate::caps::{Isa, MemoryKind};
-#[cfg(any(feature = "cpu", feature = "emulator"))]
+#[cfg(any(feature = "cpu", feature = "cuda", feature = "emulator"))]
 use crate::error::{Error, Result};
 use crate::memory::{Pool, SystemMemory};
 use crate::registry::{KERNEL_VARIABLE, Request};
@@ -69,7 +69,7 @@ impl DeviceBuilder {
     ///
     /// # Errors
     /// [`Error::Value`] for one that it has not, or that is never written.
-    #[cfg(feature = "emulator")]
+    #[cfg(any(feature = "cuda", feature = "emulator"))]
     pub(crate) fn memory_kind(&self, kinds: &[MemoryKind]) -> Result<MemoryKind> {
         let mut fit = kinds.iter().copied().filter(|&kind| kind != MemoryKind::Mapped);
         let found = match self.memory {
@@ -99,7 +99,7 @@ impl DeviceBuilder {
     }
 
     /// The levels to use of those present.
-    #[cfg(any(feature = "cpu", feature = "emulator"))]
+    #[cfg(any(feature = "cpu", feature = "cuda", feature = "emulator"))]
     pub(crate) fn allowed_isa(&self, mut present: Vec<Isa>) -> Vec<Isa> {
         if let Some(allowed) = &self.isa {
             present.retain(|level| allowed.contains(level));

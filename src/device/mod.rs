@@ -90,7 +90,7 @@ impl Device {
     }
 
     /// The same device, which runs its kernels in streams.
-    #[cfg(feature = "emulator")]
+    #[cfg(any(feature = "cuda", feature = "emulator"))]
     pub(crate) fn with_accelerator(self, accelerator: Arc<dyn Accelerator>) -> Result<Self> {
         let Some(shared) = Arc::into_inner(self.shared) else {
             return Err(Error::device("the device is in use already"));

@@ -78,10 +78,15 @@ impl Buffer {
     ) -> Result<Self> {
         let label = label.into();
         let allocator = pool.allocator(kind, &label)?;
-        let reservation = pool.reserve(kind, &label, len as u64)?;
+        let mut reservation = pool.reserve(kind, &label, len as u64)?;
         let storage = match allocator {
             None => HostBytes::zeroed(len).map(Storage::Host).ok_or_else(String::new),
-            Some(from) => from.allocate(kind, len).map(|memory| Storage::Raw(kind, memory)),
+            Some(from) => from.allocate(kind, len).map(|memory| {
+                if from.gives_resident() {
+                    reservation.fulfil();
+                }
+                Storage::Raw(kind, memory)
+            }),
         };
         let storage = storage.map_err(|reason| pool.refused(&label, len as u64, &reason))?;
         Ok(Self::new(label, len, storage, Some(reservation)))
@@ -261,7 +266,7 @@ impl Buffer {
     }
 
     /// Where a device finds the first byte, if it can reach memory of this kind.
-    #[cfg(feature = "emulator")]
+    #[cfg(any(feature = "cuda", feature = "emulator"))]
     pub(crate) fn address(&self) -> u64 {
         match &self.0.storage {
             Storage::Host(bytes) => bytes.as_ptr().addr() as u64,

@@ -39,6 +39,7 @@ struct Locked<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DeviceUse<'a> {
     pub buffer: &'a Buffer,
+    #[cfg_attr(not(feature = "emulator"), allow(dead_code, reason = "GPUs do not ask"))]
     pub access: Access,
 }
 

@@ -32,13 +32,13 @@ mod cgroup;
 mod file;
 mod host;
 mod limit;
-#[cfg_attr(not(feature = "emulator"), allow(dead_code, reason = "for GPUs"))]
+#[cfg_attr(not(any(feature = "cuda", feature = "emulator")), allow(dead_code, reason = "for GPUs"))]
 mod locks;
 mod mapped;
 #[cfg(any(feature = "gguf", feature = "npy", feature = "safetensors"))]
 mod pages;
 mod pool;
-#[cfg_attr(not(feature = "emulator"), allow(dead_code, reason = "for GPUs"))]
+#[cfg_attr(not(any(feature = "cuda", feature = "emulator")), allow(dead_code, reason = "for GPUs"))]
 mod raw;
 #[cfg(any(feature = "cpu", feature = "gguf", feature = "npy", feature = "safetensors"))]
 mod scratch;
@@ -49,14 +49,16 @@ pub use access::{Access, ReadGuard, WriteGuard};
 pub use buffer::{Buffer, Region, RegionView};
 pub use file::SourceFile;
 pub use limit::{Limit, LimitSource};
-#[cfg(feature = "emulator")]
+#[cfg(any(feature = "cuda", feature = "emulator"))]
 pub(crate) use locks::DeviceUse;
 pub use locks::{BufferBytes, Locks};
 #[cfg(any(feature = "gguf", feature = "npy", feature = "safetensors"))]
 pub(crate) use pages::prefer_huge_pages;
 pub use pool::{LiveBuffer, MemoryReport, Pool};
 #[cfg(feature = "emulator")]
-pub(crate) use raw::{Allocator, EmulatedMemory, RawMemory};
+pub(crate) use raw::EmulatedMemory;
+#[cfg(any(feature = "cuda", feature = "emulator"))]
+pub(crate) use raw::{Allocator, RawMemory};
 #[cfg(feature = "gguf")]
 pub(crate) use scratch::grow;
 #[cfg(feature = "cpu")]
@@ -65,7 +67,7 @@ pub(crate) use scratch::room;
 pub(crate) use scratch::scratch;
 pub use system::{RESERVE_MAX, RESERVE_MIN, SystemMemory};
 pub(crate) use work::Recording;
-#[cfg(feature = "emulator")]
+#[cfg(any(feature = "cuda", feature = "emulator"))]
 pub(crate) use work::{Earlier, Fence, Work};
 
 /// Alignment of host allocations in bytes: a whole number of cache lines, of vector registers,

@@ -115,7 +115,7 @@ impl Pool {
     }
 
     /// The same limits, with memory of these kinds from a backend.
-    #[cfg(feature = "emulator")]
+    #[cfg(any(feature = "cuda", feature = "emulator"))]
     pub(crate) fn with_backend(self, allocator: Arc<dyn Allocator>, kinds: &[MemoryKind]) -> Self {
         let Inner { device, budget, system, .. } = &*self.0;
         let backend = Some(Backend { allocator, kinds: kinds.to_vec() });
@@ -322,6 +322,13 @@ pub(super) struct Reservation {
     pub(super) pool: Pool,
     id: u64,
     promise: Option<Promise>,
+}
+
+impl Reservation {
+    /// The system counts the memory itself from here on.
+    pub(super) fn fulfil(&mut self) {
+        self.promise = None;
+    }
 }
 
 impl Drop for Reservation {

@@ -36,6 +36,9 @@ pub(crate) trait Allocator: Send + Sync {
     /// `len` zero bytes of a kind that is neither [`MemoryKind::Host`] nor [`MemoryKind::Mapped`].
     fn allocate(&self, kind: MemoryKind, len: usize) -> Result<Box<dyn RawMemory>, String>;
 
+    /// Whether memory that it gave is backed by pages at once, which the system counts itself.
+    fn gives_resident(&self) -> bool;
+
     /// Free and total bytes of the device's own memory; `None` where that is the host's.
     fn own_memory(&self) -> Option<(u64, u64)>;
 

@@ -29,7 +29,7 @@ mod activation;
 mod arg_reduce;
 mod attention;
 pub(crate) mod check;
-#[cfg(any(feature = "cpu", feature = "emulator"))]
+#[cfg(any(feature = "cpu", feature = "cuda", feature = "emulator"))]
 mod collapse;
 mod convert;
 mod dims;
@@ -50,7 +50,7 @@ use std::fmt;
 pub use activation::Activation;
 pub use arg_reduce::ArgReduce;
 pub use attention::{Attention, AttentionSizes, KvLayout, Mask, Sequence};
-#[cfg(any(feature = "cpu", feature = "emulator"))]
+#[cfg(any(feature = "cpu", feature = "cuda", feature = "emulator"))]
 pub(crate) use collapse::collapse;
 pub use convert::Convert;
 pub use dims::{Dims, MAX_RANK};

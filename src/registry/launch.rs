@@ -23,7 +23,10 @@ pub struct Launch<'a> {
     pub workers: &'a Workers,
     kernel: &'a str,
     locks: &'a Locks<'a>,
-    #[cfg_attr(not(feature = "emulator"), allow(dead_code, reason = "for GPUs"))]
+    #[cfg_attr(
+        not(any(feature = "cuda", feature = "emulator")),
+        allow(dead_code, reason = "for GPUs")
+    )]
     stream: Option<&'a Arc<dyn Stream>>,
 }
 
@@ -67,13 +70,13 @@ impl<'a> Launch<'a> {
     }
 
     /// The stream to run on, if the device has any.
-    #[cfg(feature = "emulator")]
+    #[cfg(any(feature = "cuda", feature = "emulator"))]
     pub(crate) fn stream(&self) -> Option<&'a Arc<dyn Stream>> {
         self.stream
     }
 
     /// The locked buffers.
-    #[cfg(feature = "emulator")]
+    #[cfg(any(feature = "cuda", feature = "emulator"))]
     pub(crate) fn locks(&self) -> &'a Locks<'a> {
         self.locks
     }

@@ -26,7 +26,7 @@ mod kernel;
 mod launch;
 mod select;
 mod store;
-#[cfg_attr(not(feature = "emulator"), allow(dead_code, reason = "for GPUs"))]
+#[cfg_attr(not(any(feature = "cuda", feature = "emulator")), allow(dead_code, reason = "for GPUs"))]
 mod stream;
 #[cfg(feature = "cpu")]
 mod threads;

@@ -40,6 +40,9 @@ pub(super) trait Driver: Send + Sync {
     /// `len` zero bytes, as an [`Allocator`](crate::memory::Allocator) gives them.
     fn allocate(&self, kind: MemoryKind, len: usize) -> Result<Box<dyn RawMemory>, String>;
 
+    /// Whether memory that it gave is backed by pages at once, which the system counts itself.
+    fn gives_resident(&self) -> bool;
+
     /// Free and total bytes of the GPU's own memory; `None` where that is the host's.
     fn own_memory(&self) -> Option<(u64, u64)>;
 

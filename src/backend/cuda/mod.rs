@@ -1,24 +1,24 @@
 //! GPUs: CUDA C++ kernels, compiled at first use for exactly the machine's architecture.
 //!
 //! ```text
-//! kernels/*.cu ── Program ── NVRTC ──► PTX, kept on disk ── Driver ──► modules
-//!                                                            │
-//! Operand regions ── Call ── addresses ── Grid, arguments ── launch
+//! kernels/*.cu ── Program ── NVRTC ──► PTX or cubin, kept on disk ── Driver ──► modules
+//!                                                                     │
+//! Operand regions ── Call ── addresses ── Grid, arguments ── launch ── stream ── work
 //! ```
 //!
-//! Sources are embedded, so nothing but the NVRTC library is needed. What launches is behind
-//! one small trait; with feature `emulator` it is [`ptx_vm`], see [`Device::emulated`]. All
-//! else (sources, compiler, cache, kernels and their registry entries) does not know the
+//! Sources are embedded, so nothing but the NVRTC library is needed. What launches is behind a few
+//! small traits (`driver`): with feature `cuda` a GPU's driver, see `Device::cuda`; with feature
+//! `emulator` the crate `ptx-vm`, see `Device::emulated`. All else (sources, compiler, cache,
+//! streams and what they keep alive, kernels and their registry entries) does not know the
 //! difference.
 //!
 //! A kernel is a file here with its [`Kernel`] implementation, and one of the same name in
 //! `kernels/`.
-//!
-//! [`Device::emulated`]: crate::Device::emulated
 
 mod arg_reduce;
 mod args;
 mod attention;
+mod attributes;
 mod cache;
 mod convert;
 mod driver;
@@ -29,6 +29,8 @@ mod epilogue;
 mod gather;
 mod gemm;
 mod gpu;
+#[cfg(feature = "cuda")]
+mod native;
 mod norm;
 mod nvrtc;
 mod quantize;
@@ -44,6 +46,7 @@ mod views;
 
 use std::sync::Arc;
 
+pub use attributes::Attributes;
 pub use cache::CACHE_VARIABLE;
 pub use driver::{Grid, ModuleId};
 pub use gpu::{Call, Gpu, Program};

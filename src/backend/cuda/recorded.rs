@@ -85,6 +85,10 @@ impl Driver for Recorder {
         Err(format!("no machine is here that has {kind} memory"))
     }
 
+    fn gives_resident(&self) -> bool {
+        false
+    }
+
     fn own_memory(&self) -> Option<(u64, u64)> {
         None
     }

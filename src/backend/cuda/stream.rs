@@ -102,6 +102,10 @@ impl Allocator for Streams {
         self.driver.allocate(kind, len)
     }
 
+    fn gives_resident(&self) -> bool {
+        self.driver.gives_resident()
+    }
+
     fn own_memory(&self) -> Option<(u64, u64)> {
         self.driver.own_memory()
     }

@@ -149,6 +149,10 @@ impl Driver for Emulator {
         Ok(Box::new(memory.ok_or("the host has no memory for it")?))
     }
 
+    fn gives_resident(&self) -> bool {
+        false
+    }
+
     fn own_memory(&self) -> Option<(u64, u64)> {
         let total = self.own_memory?;
         Some((total.saturating_sub(self.used.load(Ordering::Relaxed)), total))
