@@ -82,27 +82,23 @@ struct Place {
 };
 
 #if MMA > MMA_FP8
-// The block scales of a slice: STEP_SCALES words a row.
-struct SliceScales {
-    u32 a[FRAGS_M][STEP_SCALES], b[FRAGS_N][STEP_SCALES];
-
-    __device__ SliceScales(const u8* stage, const Place& place) {
-        const u8* rows = stage + TILES + (place.warp_m + place.lane % 2 * 8 + place.lane / 4) * ROW;
-        const u8* cols = stage + TILES + (TILE_M + place.warp_n + place.lane / 4) * ROW;
-#pragma unroll
-        for (int i = 0; i < FRAGS_M; i++) load(a[i], rows + 16 * i * ROW);
-#pragma unroll
-        for (int j = 0; j < FRAGS_N; j++) load(b[j], cols + 8 * j * ROW);
-    }
-
+// Block scales of rows, as many words as are in registers at a time: all four of an NVFP4 slice
+// would leave too few for the sums.
+struct StepScales {
     static constexpr int ROW = 4 * STEP_SCALES;
-    struct alignas(ROW) Words {
-        u32 of[STEP_SCALES];
-    };
-    __device__ static void load(u32 (&to)[STEP_SCALES], const u8* from) {
-        Words words = *(const Words*)from;
+    static constexpr int WORDS = STEP_SCALES < 2 ? 1 : 2;
+    static constexpr int STEPS_OF_WORDS = 4 * WORDS / STEP_SCALES;
+    u32 a[FRAGS_M][WORDS], b[FRAGS_N][WORDS];
+
+    // Those of the steps from `step` on.
+    __device__ void load(u32 stage, const Place& place, int step) {
+        u32 at = stage + TILES + step * STEP_SCALES;
+        u32 rows = at + (place.warp_m + place.lane % 2 * 8 + place.lane / 4) * ROW;
+        u32 cols = at + (TILE_M + place.warp_n + place.lane / 4) * ROW;
 #pragma unroll
-        for (int i = 0; i < STEP_SCALES; i++) to[i] = words.of[i];
+        for (int i = 0; i < FRAGS_M; i++) load_words(a[i], rows + 16 * i * ROW);
+#pragma unroll
+        for (int j = 0; j < FRAGS_N; j++) load_words(b[j], cols + 8 * j * ROW);
     }
 };
 #endif
@@ -113,7 +109,7 @@ template <typename Fold>
 __device__ inline void multiply(Sums& sums, const u8* stage, const Place& place, const Fold& fold) {
     const u32 at = shared_address(stage);
 #if MMA > MMA_FP8
-    const SliceScales scales(stage, place);
+    StepScales scales;
 #endif
     // A step's fragments are read while those of the step before are multiplied, where there are
     // registers for that: scales and folded sums take them.
@@ -123,6 +119,9 @@ __device__ inline void multiply(Sums& sums, const u8* stage, const Place& place,
 #pragma unroll
     for (int step = 0; step < STEPS; step++) {
         const auto& [a, b] = fragments[step % BUFFERS];
+#if MMA > MMA_FP8
+        if (step % scales.STEPS_OF_WORDS == 0) scales.load(at, place, step);
+#endif
         if (BUFFERS == 1 && step > 0) place.load(fragments[0], at, step);
         if (BUFFERS == 2 && step + 1 < STEPS) place.load(fragments[(step + 1) % 2], at, step + 1);
 #pragma unroll
@@ -135,8 +134,8 @@ __device__ inline void multiply(Sums& sums, const u8* stage, const Place& place,
                 mma(d, a[i], b0, b1);
 #else
                 // A step's scales begin at a byte of a word.
-                u32 of_a = scales.a[i][step * STEP_SCALES / 4];
-                u32 of_b = scales.b[j][step * STEP_SCALES / 4];
+                u32 of_a = scales.a[i][step * STEP_SCALES / 4 % scales.WORDS];
+                u32 of_b = scales.b[j][step * STEP_SCALES / 4 % scales.WORDS];
                 switch (step * STEP_SCALES % 4) {
                     case 0: mma<0>(d, a[i], b0, b1, of_a, of_b); break;
 #if MMA == MMA_MXFP8

@@ -119,8 +119,9 @@ impl Checkpoint {
             let there = self.weights.contains(&file);
             ensure!(
                 there || !needed,
-                "{} has no `{file}`; its architecture calls for it",
-                self.weights.path().display()
+                "{} has no `{file}`, which its architecture calls for; it has {} tensors",
+                self.weights.path().display(),
+                self.weights.entries().len()
             );
             parts.extend(there.then_some((file, name)));
             Ok(())

@@ -42,3 +42,12 @@ __device__ inline void load_matrices(u32 (&r)[4], u32 at) {
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                  : "r"(at));
 }
+
+// Words of shared memory, read at this place: compilers would join plain reads with later ones,
+// and need registers for all of them.
+__device__ inline void load_words(u32 (&r)[1], u32 at) {
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(r[0]) : "r"(at) : "memory");
+}
+__device__ inline void load_words(u32 (&r)[2], u32 at) {
+    asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(r[0]), "=r"(r[1]) : "r"(at) : "memory");
+}
