@@ -231,14 +231,15 @@ impl RowQuantizer {
     /// ```
     /// use ferrocerium::format::*;
     ///
-    /// let layout = BlockLayout::new(Format::Nvfp4, ScaleLayout::RowMajor, 1, 1, 2)?;
-    /// let factor = HessianFactor::new(2, &[1.0, 0.9, 0.9, 1.0], 0.01)?;
-    /// let quantizer = RowQuantizer::new(&layout, Quantizer::Amax, 6.0)?;
+    /// // Three inputs much alike: the second 2.4 makes good for what the first loses.
+    /// let factor = HessianFactor::new(3, &[1.0, 0.9, 0.9, 0.9, 1.0, 0.9, 0.9, 0.9, 1.0], 0.01)?;
+    /// let layout = BlockLayout::new(Format::Nvfp4, ScaleLayout::RowMajor, 1, 1, 3)?;
+    /// let quantizer = RowQuantizer::new(&layout, Quantizer::Amax.with_tensor_scale(0.125), 6.0)?;
     /// let (mut codes, mut scales) = (vec![0; layout.codes_len()], vec![0; layout.scales_bytes()]);
-    /// quantizer.quantize_row_gptq(0, &factor, &[2.4, 6.0], &mut codes, &mut scales)?;
-    /// let mut back = [0.0; 2];
+    /// quantizer.quantize_row_gptq(0, &factor, &[2.4, 2.4, 6.0], &mut codes, &mut scales)?;
+    /// let mut back = [0.0; 3];
     /// dequantize(&layout, &codes, &scales, quantizer.tensor_scale(), &mut back)?;
-    /// assert_eq!(back, [2.0, 6.0]);
+    /// assert_eq!(back, [2.0, 3.0, 6.0]);
     /// # Ok::<(), ferrocerium::Error>(())
     /// ```
     ///
