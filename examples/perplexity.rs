@@ -2,23 +2,25 @@
 //!
 //! The text is cut into windows of `--context` tokens. Each window starts with the model's BOS
 //! token where its tokenizer adds one, is run on its own, and its second half is scored:
-//! perplexity is `exp` of the mean of `−ln p(token | what precedes it in the window)`.
+//! perplexity is `exp` of the mean of `−ln p(token | what precedes it in the window)`. Calibration
+//! texts are cut the same way.
 
 #[path = "common/mod.rs"]
 mod common;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 use serde_json::json;
 
 use common::checkpoint::Checkpoint;
 use common::cli::{DeviceArgs, exit, progress_bar, show};
 use common::llama::{KvCache, Llama, Logits};
-use common::tokenizer::TextTokenizer;
 use common::weight_format::WeightFormat;
+use common::windows::{calibration, windows};
 
 /// Perplexity of a model on a text, per weight format.
 #[derive(Debug, Parser)]
@@ -30,13 +32,16 @@ struct Cli {
     /// Plain text to predict
     #[arg(long)]
     text: PathBuf,
+    /// Plain texts that `gptq` quantises for: others than the one to predict
+    #[arg(long, value_delimiter = ',')]
+    calibrate: Vec<PathBuf>,
     /// Tokens in a window
     #[arg(long, default_value_t = 512)]
     context: usize,
     /// Windows from the start of the text (0: all)
     #[arg(long, default_value_t = 12)]
     windows: usize,
-    /// Formats to compare, each with an optional quantiser: f32,bf16,nvfp4,nvfp4/four_over_six
+    /// Formats to compare, each with an optional quantiser: f32,bf16,nvfp4/four_over_six,nvfp4/gptq
     #[arg(long, value_delimiter = ',', default_value = "f32,bf16,nvfp4")]
     formats: Vec<String>,
     #[command(flatten)]
@@ -54,6 +59,8 @@ fn main() -> ExitCode {
 struct Row {
     format: String,
     bytes: usize,
+    /// What loading, and quantising, took.
+    seconds: f64,
     perplexity: f64,
 }
 
@@ -63,15 +70,22 @@ fn run(cli: &Cli) -> Result<()> {
             Some((format, quantizer)) => (format, Some(quantizer)),
             None => (name.as_str(), None),
         };
-        WeightFormat::parse(format, quantizer)
+        WeightFormat::parse_calibrated(format, quantizer)
     });
     let formats: Vec<WeightFormat> = formats.collect::<Result<_>>()?;
+    if let Some(file) = cli.calibrate.iter().find(|&file| *file == cli.text) {
+        bail!("--calibrate {}: that is the text to predict", file.display());
+    }
     let device = cli.device.builder().cpu()?;
     let checkpoint = Checkpoint::open(&device, &cli.model)?;
-    let (windows, bos) = windows(cli, &checkpoint)?;
+    let (mut text, bos) = windows(&checkpoint, &cli.text, cli.context)?;
+    if cli.windows > 0 {
+        text.truncate(cli.windows);
+    }
+    let calibration = calibration(&checkpoint, &formats, &cli.calibrate, cli.context)?;
     eprintln!(
         "{} windows of {} tokens, {}, the last {} of each scored",
-        windows.len(),
+        text.len(),
         cli.context,
         if bos { "BOS first" } else { "without BOS, as the model has none" },
         cli.context - cli.context / 2,
@@ -79,15 +93,20 @@ fn run(cli: &Cli) -> Result<()> {
 
     let mut rows = Vec::new();
     if !cli.json {
-        println!("{:<22} {:>12} {:>12}", "format", "bytes", "perplexity");
+        println!("{:<22} {:>12} {:>8} {:>12}", "format", "bytes", "seconds", "perplexity");
     }
     for format in formats {
-        let bar = progress_bar(0)?;
-        let model = Llama::load(&checkpoint, &format, show(&bar))?;
+        let (bar, start) = (progress_bar(0)?, Instant::now());
+        let model =
+            Llama::load_calibrated(&checkpoint, &format, &calibration, show(&bar), |layer| {
+                bar.set_message(format!("calibrating layer {layer}"));
+                Ok(())
+            })?;
         bar.finish_and_clear();
+        let seconds = start.elapsed().as_secs_f64();
         let mut cache = model.cache(cli.context)?;
         let (mut loss, mut count) = (0.0, 0usize);
-        for window in &windows {
+        for window in &text {
             let (sum, n) = window_loss(&model, &mut cache, window)?;
             loss += sum;
             count += n;
@@ -95,52 +114,30 @@ fn run(cli: &Cli) -> Result<()> {
         let row = Row {
             format: format.to_string(),
             bytes: model.weight_bytes(),
+            seconds,
             perplexity: (loss / count as f64).exp(),
         };
         if !cli.json {
-            println!("{:<22} {:>12} {:>12.4}", row.format, row.bytes, row.perplexity);
+            println!(
+                "{:<22} {:>12} {:>8.1} {:>12.4}",
+                row.format, row.bytes, row.seconds, row.perplexity
+            );
         }
         rows.push(row);
     }
     if cli.json {
         let rows: Vec<_> = rows
             .iter()
-            .map(|r| json!({"format": r.format, "bytes": r.bytes, "perplexity": r.perplexity}))
+            .map(|r| {
+                json!({
+                    "format": r.format, "bytes": r.bytes, "seconds": r.seconds,
+                    "perplexity": r.perplexity,
+                })
+            })
             .collect();
         println!("{}", serde_json::Value::from(rows));
     }
     Ok(())
-}
-
-/// The text in windows, each with the BOS token in front where the model wants one, and whether it
-/// does.
-fn windows(cli: &Cli, checkpoint: &Checkpoint) -> Result<(Vec<Vec<u32>>, bool)> {
-    ensure!(cli.context >= 4, "--context {}: at least 4 tokens are needed", cli.context);
-    ensure!(
-        cli.context <= checkpoint.config.context,
-        "--context {}: the model's context is {}",
-        cli.context,
-        checkpoint.config.context
-    );
-    let tokenizer = TextTokenizer::of(checkpoint.weights())?;
-    let text = std::fs::read_to_string(&cli.text)
-        .with_context(|| format!("{} can not be read as UTF-8 text", cli.text.display()))?;
-    let tokens = tokenizer.encode(&text, false)?;
-    let bos = tokenizer.begin();
-    let step = cli.context - usize::from(bos.is_some());
-    let with_bos = |chunk: &[u32]| bos.iter().chain(chunk).copied().collect::<Vec<u32>>();
-    let mut windows: Vec<_> = tokens.chunks_exact(step).map(with_bos).collect();
-    ensure!(
-        !windows.is_empty(),
-        "{} has {} tokens, less than one window of {}",
-        cli.text.display(),
-        tokens.len(),
-        cli.context
-    );
-    if cli.windows > 0 {
-        windows.truncate(cli.windows);
-    }
-    Ok((windows, bos.is_some()))
 }
 
 /// The sum of `−ln p` over the second half of a window, and the number of its terms.

@@ -1,9 +1,13 @@
 //! Converts a model to another format, and says what each weight loses by it:
 //! `cargo run --release --example quantize -- MODEL OUT.safetensors --format nvfp4`.
 //!
-//! One weight is in memory at a time, and keeps its name. When the program is ended in any way, the
-//! same command goes on where it was; under the name of the output there is never half a file. The
-//! table goes to stdout, whole also after a resumption, progress to stderr.
+//! With `--quantizer gptq --calibrate TEXT`, the weights of Llama-family models are quantised for
+//! the inputs that they have on a text.
+//!
+//! One weight is in memory at a time, and keeps its name; with gptq the model is, before the first
+//! is written. When the program is ended in any way, the same command goes on where it was (after
+//! calibrating again); under the name of the output there is never half a file. The table goes to
+//! stdout, whole also after a resumption, progress to stderr.
 
 #[path = "common/mod.rs"]
 mod common;
@@ -23,10 +27,14 @@ use ferrocerium::format::{Dequantizer, Format, WHOLE};
 use ferrocerium::io::safetensors::{Contents, Naming, Writer};
 use ferrocerium::io::{Held, Loader, Target, Weight};
 use ferrocerium::op::Operand;
-use ferrocerium::{AnyTensor, DType};
+use ferrocerium::{AnyTensor, DType, Device};
+use indicatif::ProgressBar;
 
+use common::checkpoint::Checkpoint;
 use common::cli::{DeviceArgs, exit, progress_bar};
+use common::llama::Llama;
 use common::weight_format::WeightFormat;
+use common::windows::calibration;
 
 #[derive(Parser)]
 struct Cli {
@@ -38,9 +46,15 @@ struct Cli {
     /// What linear layers become
     #[arg(long, default_value = "nvfp4", value_parser = WeightFormat::NAMES)]
     format: String,
-    /// How scales are chosen
+    /// How scales are chosen; gptq: with error feedback for the inputs that layers have on a text
     #[arg(long)]
     quantizer: Option<String>,
+    /// Plain texts that gptq quantises for
+    #[arg(long, value_delimiter = ',')]
+    calibrate: Vec<PathBuf>,
+    /// Tokens in a window of those texts
+    #[arg(long, default_value_t = 512)]
+    context: usize,
     /// Whose names the parts of a weight get
     #[arg(long, value_enum, default_value_t = Names::Modelopt)]
     naming: Names,
@@ -63,7 +77,7 @@ fn run(cli: &Cli) -> Result<()> {
     let flag = stop.clone();
     ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst))?;
     let device = cli.device.builder().cpu()?;
-    let format = WeightFormat::parse(&cli.format, cli.quantizer.as_deref())?;
+    let format = WeightFormat::parse_calibrated(&cli.format, cli.quantizer.as_deref())?;
     let naming = match cli.naming {
         Names::Modelopt => Naming::ModelOpt,
         Names::CompressedTensors => Naming::CompressedTensors,
@@ -108,22 +122,30 @@ fn run(cli: &Cli) -> Result<()> {
     let bar = progress_bar(plan.steps().iter().map(|step| step.file_bytes).sum())?;
     println!("{:<48} {:>20} {:>12} {:>10} {:>10}", "weight", "shape", "held", "MiB", "error");
     let mut convert = || -> Result<()> {
+        let mut calibrated = match format {
+            WeightFormat::Gptq(..) => calibrate(cli, &device, &format, &stop, &bar)?,
+            _ => HashMap::new(),
+        };
         let mut before = 0;
         for step in plan.steps() {
             if writer.is_done(&step.name) {
                 bar.suspend(|| println!("{}", table.row(&step.name)));
             } else {
+                let done = calibrated.remove(&step.name);
                 let only = |weight: &Weight<'_>| {
                     if weight.name() == step.name { target(weight) } else { Target::Skip }
                 };
-                let mut loaded = loader.plan(only)?.load(|progress| {
-                    bar.set_position(before + progress.bytes_done);
-                    match stop.load(Ordering::SeqCst) {
-                        true => ControlFlow::Break(()),
-                        false => ControlFlow::Continue(()),
-                    }
-                })?;
-                let tensor = loaded.take(&step.name).context("a step loads its weight")?;
+                let load = || {
+                    let mut loaded = loader.plan(only)?.load(|progress| {
+                        bar.set_position(before + progress.bytes_done);
+                        go_on(&stop)
+                    })?;
+                    loaded.take(&step.name).context("a step loads its weight")
+                };
+                let tensor = match (done, step.held) {
+                    (Some(tensor), Held::Blocks(_)) => tensor,
+                    _ => load()?,
+                };
                 let error = match step.held {
                     Held::Blocks(_) => {
                         format!("{:.2}%", 100.0 * relative_error(&loader, &step.name, &tensor)?)
@@ -158,6 +180,34 @@ fn run(cli: &Cli) -> Result<()> {
     table.remove()?;
     println!("{}: {:.1} MiB", output.display(), file_bytes as f64 / (1 << 20) as f64);
     Ok(())
+}
+
+fn go_on(stop: &AtomicBool) -> ControlFlow<()> {
+    match stop.load(Ordering::SeqCst) {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    }
+}
+
+/// The layers' matrices, quantised for the texts, by their names in the file.
+fn calibrate(
+    cli: &Cli,
+    device: &Device,
+    format: &WeightFormat,
+    stop: &AtomicBool,
+    bar: &ProgressBar,
+) -> Result<HashMap<String, AnyTensor>> {
+    let checkpoint = Checkpoint::open(device, &cli.model)?;
+    let text = calibration(&checkpoint, &[*format], &cli.calibrate, cli.context)?;
+    let next = |layer| {
+        bar.set_message(format!("calibrating layer {layer}"));
+        ensure!(go_on(stop).is_continue(), "stopped");
+        Ok(())
+    };
+    let model = Llama::load_calibrated(&checkpoint, format, &text, |_| go_on(stop), next)?;
+    bar.set_message("");
+    let matrices = model.matrices()?.into_iter();
+    matrices.map(|(part, tensor)| Ok((checkpoint.file_name(&part)?, tensor))).collect()
 }
 
 /// The rows of the table so far, in a hidden file beside the output until that is whole.
@@ -223,7 +273,15 @@ fn copy_beside(from: &Path, to: &Path) -> Result<()> {
 fn source_key(cli: &Cli, format: &WeightFormat) -> Result<String> {
     let model = cli.model.canonicalize().with_context(|| cli.model.display().to_string())?;
     let modified = model.metadata()?.modified()?;
-    Ok(format!("{} {modified:?} {format}", model.display()))
+    let mut key = format!("{} {modified:?} {format}", model.display());
+    if let WeightFormat::Gptq(..) = format {
+        key.push_str(&format!(" {}", cli.context));
+        for text in &cli.calibrate {
+            let text = text.canonicalize().with_context(|| text.display().to_string())?;
+            key.push_str(&format!(" {} {:?}", text.display(), text.metadata()?.modified()?));
+        }
+    }
+    Ok(key)
 }
 
 /// `‖q − w‖ / ‖w‖` over all values of a weight, in f64.

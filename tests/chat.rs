@@ -328,7 +328,10 @@ fn perplexity(model: &Path, text: &Path, more: &[&str]) -> Command {
 fn perplexity_is_a_table_or_json_of_formats() {
     let (folder, path) = model("perplexity");
     let text = folder.write("text.txt", "All that is told here happened, more or less. ".repeat(4));
-    let args = ["--context", "32", "--windows", "2", "--formats", "f32,bf16,nvfp4/mse"];
+    let other = folder.write("other.txt", "Listen: Billy has come unstuck in time. ".repeat(4));
+    let formats = "f32,bf16,nvfp4/mse,nvfp4/gptq,mxfp4/gptq_ocp";
+    let args = ["--context", "32", "--windows", "2", "--formats", formats, "--calibrate"];
+    let args = [&args[..], &[other.to_str().unwrap()]].concat();
     let (output, table, err) = finish(&mut perplexity(&path, &text, &args));
     assert!(output.status.success(), "{err}");
     assert_eq!(
@@ -336,21 +339,44 @@ fn perplexity_is_a_table_or_json_of_formats() {
         "2 windows of 32 tokens, without BOS, as the model has none, the last 16 of each scored\n"
     );
     let rows: Vec<Vec<&str>> = table.lines().map(|l| l.split_whitespace().collect()).collect();
-    assert_eq!(rows[0], ["format", "bytes", "perplexity"]);
+    assert_eq!(rows[0], ["format", "bytes", "seconds", "perplexity"]);
     let names: Vec<_> = rows[1..].iter().map(|row| row[0]).collect();
-    assert_eq!(names, ["f32", "bf16", "nvfp4/mse"]);
+    assert_eq!(names, ["f32", "bf16", "nvfp4/mse", "nvfp4/gptq_mse", "mxfp4/gptq_ocp"]);
+    assert_eq!(rows[3][1], rows[4][1], "error feedback changes no format");
     let json = succeeds(perplexity(&path, &text, &args).arg("--json"));
     let json: Value = serde_json::from_str(&json).unwrap();
     for (row, object) in rows[1..].iter().zip(json.as_array().unwrap()) {
         assert_eq!(row[0], object["format"]);
         assert_eq!(row[1], object["bytes"].to_string());
         let exact = object["perplexity"].as_f64().unwrap();
-        assert!((row[2].parse::<f64>().unwrap() - exact).abs() < 1e-4, "{row:?} {object}");
+        assert!((row[3].parse::<f64>().unwrap() - exact).abs() < 1e-4, "{row:?} {object}");
         // Random weights know nothing: not far from one in 266.
         assert!((30.0..3000.0).contains(&exact), "{exact}");
     }
     let of = |i: usize| json[i]["perplexity"].as_f64().unwrap();
     assert!((of(1) / of(0) - 1.0).abs() < 0.02, "bf16 is close to f32: {json}");
+    assert!(of(2) != of(3), "other codes: {json}");
+}
+
+#[test]
+fn a_model_written_with_error_feedback_is_the_one_in_memory() {
+    let (folder, source) = (Folder::new("chat-calibrated"), Folder::new("chat-calibrated-source"));
+    LLAMA.write_folder(&source);
+    let text = folder.write("text.txt", "All that is told here happened, more or less. ".repeat(4));
+    let other = folder.write("other.txt", "Listen: Billy has come unstuck in time. ".repeat(4));
+    let calibrate = ["--context", "32", "--calibrate", other.to_str().unwrap()];
+    let of = |model: &Path, format: &str| -> f64 {
+        let mut command = perplexity(model, &text, &["--json", "--formats", format]);
+        let json = succeeds(command.args(calibrate));
+        serde_json::from_str::<Value>(&json).unwrap()[0]["perplexity"].as_f64().unwrap()
+    };
+    let output = folder.path().join("output");
+    let mut quantize = example("quantize");
+    quantize.args([source.path(), &output]).args(["--format", "fp8row", "--quantizer", "gptq"]);
+    let table = succeeds(quantize.args(calibrate));
+    assert!(table.lines().filter(|line| line.contains("fp8row")).count() == 14, "{table}");
+    assert_eq!(of(&output, "keep"), of(source.path(), "fp8row/gptq"));
+    assert_ne!(of(&output, "keep"), of(source.path(), "fp8row/mse"));
 }
 
 #[test]
@@ -365,6 +391,12 @@ fn perplexity_of_what_can_not_be_read_is_one_line() {
     wrong(&text, &["--context", "2"], &["--context 2", "at least 4"]);
     wrong(&text, &["--formats", "f32,q4"], &["`q4`", "nvfp4"]);
     wrong(&text, &["--formats", "bf16/mse"], &["bf16 is not quantised"]);
+    wrong(&text, &["--formats", "bf16/gptq"], &["bf16 is not quantised"]);
+    wrong(&text, &["--formats", "fp8block128/gptq"], &["fp8block128", "span rows"]);
+    wrong(&text, &["--calibrate", text.to_str().unwrap()], &["--calibrate", "to predict"]);
+    let long = folder.write("long.txt", "All that is told here happened. ".repeat(4));
+    let args = ["--context", "32", "--formats", "nvfp4/gptq"];
+    wrong(&long, &args, &["nvfp4/gptq_mse", "--calibrate TEXT"]);
     wrong(&folder.path().join("none.txt"), &["--context", "32"], &["none.txt", "No such file"]);
     let binary = folder.write("binary", [0xFFu8, 0xFE, 0x00]);
     wrong(&binary, &["--context", "32"], &["binary", "UTF-8"]);

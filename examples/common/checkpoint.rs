@@ -139,7 +139,8 @@ impl Checkpoint {
         Ok(parts)
     }
 
-    fn file_name(&self, name: &str) -> Result<String> {
+    /// The file's name of a part.
+    pub fn file_name(&self, name: &str) -> Result<String> {
         let gguf = self.weights.gguf().is_some();
         let pick = |in_gguf: &str, in_folder: &str| -> String {
             if gguf { in_gguf.to_owned() } else { in_folder.to_owned() }

@@ -25,33 +25,49 @@ use crate::common::weight_format::WeightFormat;
 
 /// A model that is ready to run.
 pub struct Llama {
-    config: Config,
-    device: Device,
+    pub(super) config: Config,
+    pub(super) device: Device,
     frequencies: RopeFrequencies,
     embedding: AnyTensor,
-    layers: Vec<Layer>,
+    pub(super) layers: Vec<Layer>,
     norm: Tensor<f32, 1>,
     head: Linear,
-    weight_bytes: usize,
+    /// Of embedding and head.
+    table_bytes: usize,
 }
 
-struct Layer {
+pub(super) struct Layer {
     attention_norm: Tensor<f32, 1>,
-    q: Linear,
-    k: Linear,
-    v: Linear,
-    o: Linear,
+    pub(super) q: Linear,
+    pub(super) k: Linear,
+    pub(super) v: Linear,
+    pub(super) o: Linear,
     q_norm: Option<Tensor<f32, 1>>,
     k_norm: Option<Tensor<f32, 1>>,
     mlp_norm: Tensor<f32, 1>,
-    gate: Linear,
-    up: Linear,
-    down: Linear,
+    pub(super) gate: Linear,
+    pub(super) up: Linear,
+    pub(super) down: Linear,
+}
+
+impl Layer {
+    /// The matrices, by the names of their parts.
+    pub(super) fn linears(&self) -> [(&'static str, &Linear); 7] {
+        [
+            ("q", &self.q),
+            ("k", &self.k),
+            ("v", &self.v),
+            ("o", &self.o),
+            ("gate", &self.gate),
+            ("up", &self.up),
+            ("down", &self.down),
+        ]
+    }
 }
 
 /// `x · Wᵀ + bias`, W stored as `[out, in]`.
-struct Linear {
-    weight_t: AnyTensor,
+pub(super) struct Linear {
+    pub(super) weight_t: AnyTensor,
     bias: Option<Tensor<f32, 1>>,
 }
 
@@ -73,7 +89,7 @@ impl Linear {
     }
 
     /// `residual + x · Wᵀ`
-    fn forward_onto<A: Float>(
+    pub(super) fn forward_onto<A: Float>(
         &self,
         x: &Tensor<A, 2>,
         residual: &Tensor<A, 2>,
@@ -82,10 +98,13 @@ impl Linear {
     }
 }
 
+/// Keys and values of a layer.
+pub(super) type LayerCache<A> = (Tensor<A, 4>, Tensor<A, 4>);
+
 /// Keys and values of the tokens so far, per layer `[1, capacity, kv_heads, head_dim]`. Their type
 /// is that of all activations.
 pub struct KvCache<A: Float = f32> {
-    layers: Vec<(Tensor<A, 4>, Tensor<A, 4>)>,
+    layers: Vec<LayerCache<A>>,
     len: usize,
     capacity: usize,
 }
@@ -105,7 +124,6 @@ impl<A: Float> KvCache<A> {
 /// The loaded weights, handed out one by one.
 struct Parts {
     loaded: BTreeMap<String, AnyTensor>,
-    matrix_bytes: usize,
 }
 
 impl Parts {
@@ -125,7 +143,6 @@ impl Parts {
                 "`{name}` is {tensor}: {shape:?} follows from the model's configuration"
             );
         }
-        self.matrix_bytes += tensor.bytes();
         Ok(tensor)
     }
 
@@ -166,7 +183,7 @@ impl Llama {
         progress: impl FnMut(&Progress<'_>) -> ControlFlow<()>,
     ) -> Result<Self> {
         let config = checkpoint.config.clone();
-        let mut parts = Parts { loaded: checkpoint.load(plan, progress)?, matrix_bytes: 0 };
+        let mut parts = Parts { loaded: checkpoint.load(plan, progress)? };
         let hidden = config.hidden;
         let (q_width, kv_width) =
             (config.heads * config.head_dim, config.kv_heads * config.head_dim);
@@ -198,12 +215,13 @@ impl Llama {
             "the embedding is {embedding}, not [vocabulary, {hidden}]"
         );
         let head = match checkpoint.has("head.weight") {
-            true => parts.matrix("head.weight", None)?,
-            false => embedding.clone(),
+            true => Some(parts.matrix("head.weight", None)?),
+            false => None,
         };
         Ok(Llama {
+            table_bytes: embedding.bytes() + head.as_ref().map_or(0, AnyTensor::bytes),
             norm: parts.vector("norm.weight", hidden)?,
-            head: Linear::new(&head, None)?,
+            head: Linear::new(head.as_ref().unwrap_or(&embedding), None)?,
             device: checkpoint.weights().device().clone(),
             frequencies: RopeFrequencies::new(
                 config.rope_theta,
@@ -213,20 +231,21 @@ impl Llama {
             config,
             embedding,
             layers,
-            weight_bytes: parts.matrix_bytes,
         })
     }
 
     /// Bytes of embedding, head and linear layers.
     pub fn weight_bytes(&self) -> usize {
-        self.weight_bytes
+        self.table_bytes + self.linears().map(|linear| linear.weight_t.bytes()).sum::<usize>()
+    }
+
+    fn linears(&self) -> impl Iterator<Item = &Linear> {
+        self.layers.iter().flat_map(Layer::linears).map(|(_, linear)| linear)
     }
 
     /// Weights of the layers' matrices: each takes a multiply-add for each token.
     pub fn linear_weights(&self) -> usize {
-        let layers = self.layers.iter();
-        let matrices = layers.flat_map(|l| [&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down]);
-        matrices.map(|linear| linear.weight_t.shape().iter().product::<usize>()).sum()
+        self.linears().map(|linear| linear.weight_t.shape().iter().product::<usize>()).sum()
     }
 
     /// The model's sizes.
@@ -246,15 +265,20 @@ impl Llama {
 
     /// The same for activations of another type.
     pub fn cache_as<A: Float>(&self, capacity: usize) -> Result<KvCache<A>> {
+        let layers = (0..self.config.layers).map(|i| self.layer_cache(i, capacity));
+        Ok(KvCache { layers: layers.collect::<Result<_>>()?, len: 0, capacity })
+    }
+
+    pub(super) fn layer_cache<A: Float>(
+        &self,
+        layer: usize,
+        capacity: usize,
+    ) -> Result<LayerCache<A>> {
         let shape = [1, capacity, self.config.kv_heads, self.config.head_dim];
-        let layer = |i: usize| -> Result<_> {
-            let zeros = |part| {
-                Tensor::zeros_labelled(&self.device, shape, format!("{part} cache, layer {i}"))
-            };
-            Ok((zeros("k")?, zeros("v")?))
+        let zeros = |part| {
+            Tensor::zeros_labelled(&self.device, shape, format!("{part} cache, layer {layer}"))
         };
-        let layers = (0..self.config.layers).map(layer).collect::<Result<_>>()?;
-        Ok(KvCache { layers, len: 0, capacity })
+        Ok((zeros("k")?, zeros("v")?))
     }
 
     /// Runs `tokens` after those in the cache, and returns logits `[positions, vocab]`.
@@ -296,7 +320,7 @@ impl Llama {
         self.head.forward(&last.rms_norm(&self.norm, self.config.norm_eps)?)
     }
 
-    fn embed<A: Float>(&self, ids: &Tensor<u32, 1>) -> Result<Tensor<A, 2>> {
+    pub(super) fn embed<A: Float>(&self, ids: &Tensor<u32, 1>) -> Result<Tensor<A, 2>> {
         let table = &self.embedding;
         Ok(match table.dtype() {
             Some(DType::F32) => table.tensor::<f32, 2>()?.embed_as(ids)?,
@@ -309,15 +333,35 @@ impl Llama {
     fn attention<A: Float>(
         &self,
         layer: &Layer,
-        (k_cache, v_cache): &(Tensor<A, 4>, Tensor<A, 4>),
+        kv: &LayerCache<A>,
         past: usize,
         x: &Tensor<A, 2>,
     ) -> Result<Tensor<A, 2>> {
+        let mixed = self.mix(layer, kv, past, &self.attention_input(layer, x)?)?;
+        layer.o.forward_onto(&mixed, x)
+    }
+
+    /// What q, k and v are computed from.
+    pub(super) fn attention_input<A: Float>(
+        &self,
+        layer: &Layer,
+        x: &Tensor<A, 2>,
+    ) -> Result<Tensor<A, 2>> {
+        Ok(x.rms_norm(&layer.attention_norm, self.config.norm_eps)?)
+    }
+
+    /// What attention mixes: the input of o.
+    pub(super) fn mix<A: Float>(
+        &self,
+        layer: &Layer,
+        (k_cache, v_cache): &LayerCache<A>,
+        past: usize,
+        normed: &Tensor<A, 2>,
+    ) -> Result<Tensor<A, 2>> {
         let Config { heads, kv_heads, head_dim, norm_eps, rope_style, .. } = self.config;
-        let [n, _] = x.shape();
-        let normed = x.rms_norm(&layer.attention_norm, norm_eps)?;
+        let [n, _] = normed.shape();
         let split = |linear: &Linear, heads: usize| -> Result<Tensor<A, 4>> {
-            Ok(linear.forward::<A, A>(&normed)?.reshape([1, n, heads, head_dim])?)
+            Ok(linear.forward::<A, A>(normed)?.reshape([1, n, heads, head_dim])?)
         };
         let norm = |x: Tensor<A, 4>, weight: &Option<Tensor<f32, 1>>| -> Result<_> {
             Ok(match weight {
@@ -331,16 +375,33 @@ impl Llama {
         // Keys and values are computed into their places.
         let place = |cache: &Tensor<A, 4>| cache.slice(1, past..past + n);
         k.rope_into(&self.frequencies, rope_style, past, &place(k_cache)?)?;
-        layer.v.product(&normed).run_into(&place(v_cache)?.reshape([n, kv_heads * head_dim])?)?;
+        layer.v.product(normed).run_into(&place(v_cache)?.reshape([n, kv_heads * head_dim])?)?;
         let (k, v) = (k_cache.slice(1, 0..past + n)?, v_cache.slice(1, 0..past + n)?);
         let mixed = q.attention(&k, &v).causal().run::<A>()?;
-        layer.o.forward_onto(&mixed.reshape([n, heads * head_dim])?, x)
+        Ok(mixed.reshape([n, heads * head_dim])?)
     }
 
     fn mlp<A: Float>(&self, layer: &Layer, x: &Tensor<A, 2>) -> Result<Tensor<A, 2>> {
-        let normed = x.rms_norm(&layer.mlp_norm, self.config.norm_eps)?;
-        let (gate, up) = (layer.gate.forward::<A, A>(&normed)?, layer.up.forward(&normed)?);
-        let gated = gate.silu_mul::<2>(&up)?;
+        let gated = self.gated(layer, &self.mlp_input(layer, x)?)?;
         layer.down.forward_onto(&gated, x)
+    }
+
+    /// What gate and up are computed from.
+    pub(super) fn mlp_input<A: Float>(
+        &self,
+        layer: &Layer,
+        x: &Tensor<A, 2>,
+    ) -> Result<Tensor<A, 2>> {
+        Ok(x.rms_norm(&layer.mlp_norm, self.config.norm_eps)?)
+    }
+
+    /// The input of down.
+    pub(super) fn gated<A: Float>(
+        &self,
+        layer: &Layer,
+        normed: &Tensor<A, 2>,
+    ) -> Result<Tensor<A, 2>> {
+        let (gate, up) = (layer.gate.forward::<A, A>(normed)?, layer.up.forward(normed)?);
+        Ok(gate.silu_mul::<2>(&up)?)
     }
 }

@@ -1,6 +1,7 @@
 //! What the examples share.
 #![allow(dead_code)] // Each of them uses a part of it.
 
+pub mod calibrate;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
@@ -10,3 +11,4 @@ pub mod sampling;
 pub mod template;
 pub mod tokenizer;
 pub mod weight_format;
+pub mod windows;

@@ -15,11 +15,26 @@ pub enum WeightFormat {
     Elements(DType),
     /// A block format.
     Blocks(Format, Quantizer),
+    /// A block format, quantised with error feedback: by [`Llama::load_calibrated`] alone.
+    ///
+    /// [`Llama::load_calibrated`]: crate::common::llama::Llama::load_calibrated
+    Gptq(Format, Quantizer),
 }
 
 impl WeightFormat {
     /// The names that [`WeightFormat::parse`] takes.
-    pub const NAMES: [&str; 7] = ["keep", "f32", "bf16", "fp8", "mxfp8", "mxfp4", "nvfp4"];
+    pub const NAMES: [&str; 10] = [
+        "keep",
+        "f32",
+        "bf16",
+        "fp8",
+        "fp8row",
+        "fp8group128",
+        "fp8block128",
+        "mxfp8",
+        "mxfp4",
+        "nvfp4",
+    ];
 
     /// From its name, and that of a quantiser for block formats.
     pub fn parse(name: &str, quantizer: Option<&str>) -> Result<Self> {
@@ -51,15 +66,34 @@ impl WeightFormat {
         Ok(WeightFormat::Blocks(format, quantizer))
     }
 
+    /// As [`WeightFormat::parse`], for programs that have a calibration text: `gptq` is a quantiser
+    /// too, whose scales `mse` chooses, or `gptq_amax` and so on another rule.
+    pub fn parse_calibrated(name: &str, quantizer: Option<&str>) -> Result<Self> {
+        let rule = match quantizer.and_then(|name| name.strip_prefix("gptq")) {
+            Some("") => "mse",
+            Some(rule) if rule.starts_with('_') => &rule[1..],
+            _ => return Self::parse(name, quantizer),
+        };
+        match Self::parse(name, Some(rule))? {
+            WeightFormat::Blocks(format, _) if format.spec().block_rows != 1 => {
+                bail!("gptq takes formats with scales of each row; those of {format} span rows")
+            }
+            WeightFormat::Blocks(format, rule) => Ok(WeightFormat::Gptq(format, rule)),
+            other => Ok(other),
+        }
+    }
+
     /// What loading makes of a weight.
     pub fn target(&self, weight: &Weight<'_>) -> Target {
         match (*self, weight.shape().len()) {
             (WeightFormat::Keep, _) | (_, 0 | 1) => Target::Keep,
             (WeightFormat::Elements(dtype), _) => Target::Elements(dtype),
-            (WeightFormat::Blocks(format, quantizer), _) if weight.is_linear() => {
-                Target::Blocks(format, quantizer)
+            (WeightFormat::Blocks(format, rule) | WeightFormat::Gptq(format, rule), _)
+                if weight.is_linear() =>
+            {
+                Target::Blocks(format, rule)
             }
-            (WeightFormat::Blocks(..), _) => Target::Elements(DType::BF16),
+            (WeightFormat::Blocks(..) | WeightFormat::Gptq(..), _) => Target::Elements(DType::BF16),
         }
     }
 
@@ -71,6 +105,8 @@ impl WeightFormat {
         match self {
             _ if is_vector => Target::Elements(DType::F32),
             WeightFormat::Keep if is_table && !is_elements(weight) => Target::Elements(DType::F32),
+            // Quantised later, for what the layers before make of a text.
+            WeightFormat::Gptq(..) if !is_table => Target::Keep,
             _ => self.target(weight),
         }
     }
@@ -86,6 +122,7 @@ impl std::fmt::Display for WeightFormat {
             WeightFormat::Keep => f.pad("keep"),
             WeightFormat::Elements(dtype) => dtype.fmt(f),
             WeightFormat::Blocks(format, quantizer) => f.pad(&format!("{format}/{quantizer}")),
+            WeightFormat::Gptq(format, rule) => f.pad(&format!("{format}/gptq_{rule}")),
         }
     }
 }
