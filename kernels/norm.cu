@@ -70,12 +70,23 @@ struct Normed {
 #pragma unroll
         for (int i = 0; i < HELD; i++) take(i * STEP + threadIdx.x * EIGHT, held[i]);
         if (args.layer) {
+            float least = INFINITY, greatest = -INFINITY;
             // Zeros behind the end.
             each([&](int at, const float(&h)[EIGHT]) {
 #pragma unroll
-                for (int i = 0; i < EIGHT; i++) mean += h[i];
+                for (int i = 0; i < EIGHT; i++) {
+                    mean += h[i];
+                    if (at + i >= n) continue;
+                    least = fminf(least, h[i]);
+                    greatest = fmaxf(greatest, h[i]);
+                }
             });
             mean = block_sum(mean) / n;
+            least = block_min(least);
+            greatest = block_max(greatest);
+            // A rounded mean can be beyond all values: that of equal values must be their value.
+            if (mean < least) mean = least;
+            if (mean > greatest) mean = greatest;
         }
         float squares = 0.0f;
         each([&](int at, const float(&h)[EIGHT]) {

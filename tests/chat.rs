@@ -246,7 +246,8 @@ fn models_that_this_program_does_not_run_are_refused_with_what_it_runs() {
     let zeros = [0u8; 24 * 24 * 4];
     let with_q = |dims: &[u64], code| {
         let bytes = &zeros[..4 * dims.iter().product::<u64>() as usize];
-        LLAMA.metadata().tensor("blk.0.attn_q.weight", dims, code, bytes)
+        let name = "blk.0.attn_q.weight";
+        LLAMA.gguf(&FACTORS).without(name).tensor(name, dims, code, bytes)
     };
     refused(with_q(&[24, 24], 26), &["`layer.0.q.weight`", "[24, 24] i32", "floats"]);
     refused(with_q(&[24, 7], 0), &["`layer.0.q.weight`", "[7, 24] f32", "[24, 24] follows"]);

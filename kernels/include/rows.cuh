@@ -150,6 +150,10 @@ __device__ inline float block_sum(float x) {
     return over_block(x, [](float a, float b) { return a + b; });
 }
 
+__device__ inline float block_min(float x) {
+    return over_block(x, [](float a, float b) { return fminf(a, b); });
+}
+
 __device__ inline float block_max(float x) {
     return over_block(x, [](float a, float b) { return fmaxf(a, b); });
 }

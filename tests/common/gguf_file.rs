@@ -87,6 +87,11 @@ impl GgufFile {
         self.tensor_at(name, dims, code, None, data)
     }
 
+    pub fn without(mut self, name: &str) -> Self {
+        self.tensors.retain(|tensor| tensor.name != name.as_bytes());
+        self
+    }
+
     pub fn tensor_at(
         mut self,
         name: impl AsRef<[u8]>,

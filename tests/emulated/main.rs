@@ -7,6 +7,7 @@ mod compile;
 mod gemm;
 mod graphs;
 mod memory;
+mod norm;
 mod own_kernel;
 mod streams;
 
