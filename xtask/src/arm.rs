@@ -31,8 +31,17 @@ const PACKAGES: [&str; 5] = [
 pub const PROCESSORS: [&str; 2] = ["max", "cortex-a72"];
 
 /// Tests that look at the sources, at programs, or at what runs on no particular processor.
-const NOT_OF_THE_PROCESSOR: [&str; 8] =
-    ["chat", "dependencies", "emulated", "layers", "package", "programs", "readme", "save"];
+const NOT_OF_THE_PROCESSOR: [&str; 9] = [
+    "chat",
+    "dependencies",
+    "emulated",
+    "layers",
+    "package",
+    "programs",
+    "quantize",
+    "readme",
+    "save",
+];
 
 /// Tests that run what is written for a processor.
 const OF_KERNELS: [&str; 2] = ["conformance", "cpu"];

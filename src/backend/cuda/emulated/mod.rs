@@ -80,7 +80,7 @@ impl DeviceBuilder {
     /// let device = Device::builder().emulated_discrete(Arch::SM90A)?;
     /// let x = Tensor::from_host(&device, [1, 2], &[bf16::ONE; 2])?;     // copied there
     /// let y = x.matmul(&x.t())?;
-    /// assert!(y.host().unwrap_err().to_string().contains("device memory"));
+    /// assert!(y.host().is_err_and(|e| e.to_string().contains("device memory")));
     /// assert_eq!(y.to_vec()?, [bf16::from_f32(2.0)]);                   // copied back
     /// assert_eq!(y.to_kind(MemoryKind::Pinned)?.host()?[[0, 0]], bf16::from_f32(2.0));
     /// # Ok::<(), ferrocerium::Error>(())
