@@ -23,11 +23,7 @@ fn main() {
     let limits = Limits::measure_on(threads);
     if !as_json {
         println!("{}", device.caps());
-        println!(
-            "limits of {threads} threads: {:.1} GFLOP/s, {:.1} GB/s read\n",
-            limits.flops / 1e9,
-            limits.bytes / 1e9
-        );
+        println!("limits of {threads} threads: {limits}\n");
         println!(
             "{:<34} {:<6} {:>10} {:>10} {:>9} {:>9} {:>9}",
             "queries × keys, heads / kv, d", "kv", "ms", "GFLOP/s", "GB/s", "of limit", "vs peer"

@@ -21,11 +21,7 @@ fn main() {
     let limits = Limits::measure();
     if !as_json {
         println!("{}", device.caps());
-        println!(
-            "limits of one thread: {:.1} GFLOP/s, {:.1} GB/s read\n",
-            limits.flops / 1e9,
-            limits.bytes / 1e9
-        );
+        println!("limits of one thread: {limits}\n");
         println!(
             "{:<22} {:<8} {:>10} {:>10} {:>9} {:>9} {:>9}",
             "m × n × k", "B", "ms", "GFLOP/s", "GB/s", "of limit", "vs peer"

@@ -50,11 +50,7 @@ fn main() -> Result<()> {
     let limits = Limits::measure_on(threads);
     if !as_json {
         println!("{}", device.caps());
-        println!(
-            "limits of {threads} threads: {:.1} GFLOP/s, {:.1} GB/s read\n",
-            limits.flops / 1e9,
-            limits.bytes / 1e9
-        );
+        println!("limits of {threads} threads: {limits}\n");
         println!(
             "{:<8} {:>8} {:>14} {:>9} {:>14} {:>9}",
             "weights", "MB", "prefill tok/s", "of limit", "decode tok/s", "of limit"

@@ -1,5 +1,6 @@
 //! What a machine can do at most, measured: the lines of a roofline.
 
+use std::fmt;
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -38,6 +39,12 @@ impl Limits {
                 bytes: sum.bytes + one.bytes,
             })
         })
+    }
+}
+
+impl fmt::Display for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1} GFLOP/s, {:.1} GB/s read", self.flops / 1e9, self.bytes / 1e9)
     }
 }
 

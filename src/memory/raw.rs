@@ -65,6 +65,13 @@ impl EmulatedMemory {
         }
         Some(EmulatedMemory { bytes, len, visible, counter })
     }
+
+    fn check(&self, offset: usize, len: usize) -> Result<(), String> {
+        match offset.checked_add(len) {
+            Some(end) if end <= self.len => Ok(()),
+            _ => Err(format!("{len} bytes from {offset} reach past the {} there are", self.len)),
+        }
+    }
 }
 
 #[cfg(feature = "emulator")]
@@ -89,14 +96,14 @@ unsafe impl RawMemory for EmulatedMemory {
     }
 
     fn read(&self, offset: usize, to: &mut [u8]) -> Result<(), String> {
-        assert!(offset <= self.len && to.len() <= self.len - offset);
+        self.check(offset, to.len())?;
         // SAFETY: within the allocation, which others write only under the buffer's tracker.
         unsafe { self.bytes.as_ptr().add(offset).copy_to(to.as_mut_ptr(), to.len()) };
         Ok(())
     }
 
     fn write(&self, offset: usize, from: &[u8]) -> Result<(), String> {
-        assert!(offset <= self.len && from.len() <= self.len - offset);
+        self.check(offset, from.len())?;
         // SAFETY: as above; the tracker admits no other user beside this one.
         unsafe { self.bytes.as_ptr().add(offset).copy_from(from.as_ptr(), from.len()) };
         Ok(())

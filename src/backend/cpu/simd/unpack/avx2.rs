@@ -38,14 +38,23 @@ impl Unpack<Avx2> for F16 {
     }
 }
 
+/// A scale of FP8 codes in all lanes.
+///
+/// # Safety
+/// AVX2; four readable bytes.
+#[inline(always)]
+unsafe fn f32_scale(scale: *const u8) -> __m256 {
+    // SAFETY: the caller's promise.
+    unsafe { _mm256_set1_ps(scale.cast::<f32>().read_unaligned()) }
+}
+
 impl Unpack<Avx2> for E4m3 {
     type Raw = (*const u8, __m256);
 
     #[inline(always)]
     unsafe fn load(codes: *const u8, scales: *const u8, _factor: f32, pass: usize) -> Self::Raw {
         // SAFETY: four bytes of scale.
-        let scale = unsafe { _mm256_set1_ps(scales.cast::<f32>().read_unaligned()) };
-        (codes.wrapping_add(8 * pass), scale)
+        (codes.wrapping_add(8 * pass), unsafe { f32_scale(scales) })
     }
 
     /// E4M3 has f16's layout with a shorter exponent field and mantissa: shifted into place its
@@ -71,8 +80,7 @@ impl Unpack<Avx2> for E5m2 {
     #[inline(always)]
     unsafe fn load(codes: *const u8, scales: *const u8, _factor: f32, pass: usize) -> Self::Raw {
         // SAFETY: four bytes of scale.
-        let scale = unsafe { _mm256_set1_ps(scales.cast::<f32>().read_unaligned()) };
-        (codes.wrapping_add(8 * pass), scale)
+        (codes.wrapping_add(8 * pass), unsafe { f32_scale(scales) })
     }
 
     #[inline(always)]

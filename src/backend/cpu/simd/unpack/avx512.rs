@@ -58,13 +58,23 @@ unsafe fn e4m3(codes: __m128i) -> __m512 {
     }
 }
 
+/// A scale of FP8 codes in all lanes.
+///
+/// # Safety
+/// AVX-512 F; four readable bytes.
+#[inline(always)]
+unsafe fn f32_scale(scale: *const u8) -> __m512 {
+    // SAFETY: the caller's promise.
+    unsafe { _mm512_set1_ps(scale.cast::<f32>().read_unaligned()) }
+}
+
 impl Unpack<Avx512> for E4m3 {
     type Raw = (*const u8, __m512);
 
     #[inline(always)]
     unsafe fn load(codes: *const u8, scales: *const u8, _factor: f32, _pass: usize) -> Self::Raw {
         // SAFETY: four bytes of scale.
-        (codes, unsafe { _mm512_set1_ps(scales.cast::<f32>().read_unaligned()) })
+        (codes, unsafe { f32_scale(scales) })
     }
 
     #[inline(always)]
@@ -83,7 +93,7 @@ impl Unpack<Avx512> for E5m2 {
     #[inline(always)]
     unsafe fn load(codes: *const u8, scales: *const u8, _factor: f32, _pass: usize) -> Self::Raw {
         // SAFETY: four bytes of scale.
-        (codes, unsafe { _mm512_set1_ps(scales.cast::<f32>().read_unaligned()) })
+        (codes, unsafe { f32_scale(scales) })
     }
 
     #[inline(always)]
