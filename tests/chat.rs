@@ -101,10 +101,10 @@ fn gpu_kernels_give_the_tokens_of_the_cpu_and_nothing_runs_by_the_reference() {
     // 16 bits of everything, which is what tensor cores multiply.
     let narrow = ["--format", "bf16", "--activations", "bf16"];
     let expected = greedy(&path, &narrow);
-    for device in ["emulated:sm_121a", "emulated:sm_90a"] {
+    for device in ["emulated:sm_121a", "emulated:sm_90a", "emulated:sm_90a:discrete"] {
         let report = greedy(&path, &["--format", "bf16", "--device", device]);
         assert_eq!(report["tokens"], expected["tokens"], "{device}");
-        assert_eq!(report["device"], device);
+        assert_eq!(report["device"], device.trim_end_matches(":discrete"));
         let kernels = report["kernels"].as_object().unwrap();
         let others: Vec<_> = kernels.keys().filter(|k| !k.starts_with("cuda.")).collect();
         assert!(others.is_empty(), "{report}");
@@ -112,6 +112,42 @@ fn gpu_kernels_give_the_tokens_of_the_cpu_and_nothing_runs_by_the_reference() {
             assert!(kernels.keys().any(|k| k.starts_with(&format!("cuda.{op}"))), "{op}: {report}");
         }
     }
+}
+
+#[cfg(feature = "emulator")]
+#[test]
+fn kernels_of_an_answer_are_compiled_before_it_begins() {
+    if ferrocerium::Device::emulated(ferrocerium::caps::Arch::SM90A).is_err() {
+        return; // no NVRTC here: see above
+    }
+    let (folder, path) = model("ahead");
+    let cache = folder.path().join("kernels");
+    let compiled = |tokens: &str| {
+        let args = ["--raw", "--temperature", "0", "--json", "--format", "bf16", "--layers", "1"];
+        let mut command = chat(&path, &args);
+        command.env("FERROCERIUM_KERNEL_CACHE", &cache).args(["--max-tokens", tokens]);
+        let out = succeeds(command.args(["--device", "emulated:sm_90a"]));
+        let report: Value = serde_json::from_str(&out).unwrap();
+        assert!(report["prepare_s"].as_f64().unwrap() > 0.0, "{report}");
+        cache.read_dir().unwrap().count()
+    };
+    // The first token comes out of the prompt: what makes others has not run.
+    let ahead = compiled("1");
+    assert!(ahead >= 8, "{ahead}");
+    assert_eq!(compiled("3"), ahead);
+}
+
+#[test]
+fn a_gpu_without_its_driver_is_an_error_that_says_what_was_looked_for_where() {
+    let (_folder, path) = model("no-gpu");
+    let mut command = chat(&path, &["--device", "cuda:99"]);
+    #[cfg(feature = "cuda")]
+    match ferrocerium::Device::cuda_count() {
+        0 => fails(&mut command, &["cuda:99", "libcuda.so.1", "library path", "driver"]),
+        count => fails(&mut command, &["cuda:99", &format!("{count} GPUs")]),
+    }
+    #[cfg(not(feature = "cuda"))]
+    fails(&mut command, &["cuda:99", "--features cuda"]);
 }
 
 #[test]
@@ -178,11 +214,17 @@ fn flags_that_do_not_fit_are_one_line_that_says_what_would() {
     wrong(&["--temperature", "nan"], &["temperature NaN"]);
     wrong(&["--top-p", "0"], &["top-p 0"]);
     wrong(&["--threads", "0"], &["threads", "at least 1"]);
+    wrong(&["--layers", "3"], &["--layers 3", "the model has 2"]);
     let mut empty = example("chat");
     empty.arg("--model").arg(&path).args(["--raw", "--prompt", ""]);
     fails(&mut empty, &["prompt is empty"]);
     // What clap finds has its own form, and exit code 2.
-    for args in [&["--max-tokens", "-3"][..], &["--device", "gpu"], &["--surprise"]] {
+    for args in [
+        &["--max-tokens", "-3"][..],
+        &["--device", "gpu"],
+        &["--device", "cuda:x"],
+        &["--surprise"],
+    ] {
         let (output, out, err) = finish(&mut chat(&path, args));
         assert_eq!((output.status.code(), out.as_str()), (Some(2), ""), "{err}");
         assert!(err.starts_with("error: "), "{err}");

@@ -44,8 +44,12 @@ pub struct Cli {
     /// How block formats choose scales: amax, ocp, ocp_ceil, four_over_six, mse
     #[arg(long)]
     pub quantizer: Option<String>,
-    /// Where to run: auto, cpu, reference (plain loops in f64), emulated:ARCH (a GPU's kernels on
-    /// the CPU, as emulated:sm_121a; slow)
+    /// Use only the first N layers: nonsense, but soon, for trying a device
+    #[arg(long, value_name = "N")]
+    pub layers: Option<usize>,
+    /// Where to run: auto, cpu, reference (plain loops in f64), cuda:NUMBER, emulated:ARCH (a GPU's
+    /// kernels on the CPU, as emulated:sm_121a; slow), emulated:ARCH:discrete (with memory of its
+    /// own)
     #[arg(long, default_value = "auto")]
     pub device: DeviceName,
     /// Type of what flows between layers (default: f32, on GPUs bf16, which they multiply)

@@ -20,7 +20,7 @@ use ferrocerium::{Float, bf16};
 
 use cli::{Activations, Cli};
 use common::checkpoint::Checkpoint;
-use common::cli::{exit, progress_bar, show};
+use common::cli::{exit, is_gpu, progress_bar, show};
 use common::detokenizer::Detokenizer;
 use common::llama::{Llama, Logits};
 use common::sampling::Sampler;
@@ -46,7 +46,14 @@ fn run(cli: &Cli) -> Result<()> {
     let format = WeightFormat::parse(&cli.format, cli.quantizer.as_deref())?;
     let sampler = Sampler::new(cli.sampling())?;
     let device = cli.device.open(cli.flags.builder())?;
-    let checkpoint = Checkpoint::open(&device, &cli.model)?;
+    // The host reads files, and converts them with all its threads.
+    let loading_device = if is_gpu(&device) { cli.flags.builder().cpu()? } else { device.clone() };
+    let mut checkpoint = Checkpoint::open(&loading_device, &cli.model)?;
+    if let Some(layers) = cli.layers {
+        let all = checkpoint.config.layers;
+        ensure!(layers <= all, "--layers {layers}: the model has {all}");
+        checkpoint.config.layers = layers;
+    }
     let tokenizer = TextTokenizer::of(checkpoint.weights())?;
     let prompt = prompt_tokens(cli, &tokenizer)?;
     ensure!(!prompt.is_empty(), "the prompt is empty; say something");
@@ -62,8 +69,8 @@ fn run(cli: &Cli) -> Result<()> {
     let bar = progress_bar(0)?;
     let plan = checkpoint.plan(&format)?;
     plan.check()?;
-    checkpoint.check_context(&plan, prompt.len() + budget)?;
-    let model = Llama::load_by(&checkpoint, &plan, show(&bar))?;
+    checkpoint.check_context(&plan, &device, prompt.len() + budget)?;
+    let model = Llama::load_by(&checkpoint, &plan, &device, show(&bar))?;
     bar.finish_and_clear();
     ensure!(
         prompt.iter().all(|&token| (token as usize) < model.vocab()),
@@ -73,8 +80,7 @@ fn run(cli: &Cli) -> Result<()> {
     let report = Report::new(&model, &device, loading.elapsed());
     let mut answer =
         Answer { cli, tokenizer: &tokenizer, prompt: &prompt, budget, sampler, report };
-    let on_gpu = device.caps().target.arch().is_some();
-    let usual = if on_gpu { Activations::Bf16 } else { Activations::F32 };
+    let usual = if is_gpu(&device) { Activations::Bf16 } else { Activations::F32 };
     match cli.activations.unwrap_or(usual) {
         Activations::F32 => answer.generate::<f32>(&model, &stop),
         Activations::Bf16 => answer.generate::<bf16>(&model, &stop),
@@ -99,6 +105,9 @@ impl Answer<'_> {
         let mut cache = model.cache_as::<A>(prompt.len() + *budget)?;
         let mut stdout = std::io::stdout().lock();
         let mut decoder = Detokenizer::new(tokenizer, prompt);
+        let started = Instant::now();
+        model.prepare(prompt, &mut cache, |logits| sampler.likeliest(logits).map(drop))?;
+        report.prepared(started.elapsed());
         let started = Instant::now();
         let mut logits = model.forward(prompt, &mut cache, Logits::Last)?;
         report.prefilled(prompt.len(), started.elapsed());

@@ -17,6 +17,7 @@ pub struct Report {
     device: Device,
     weight_bytes: usize,
     load: Duration,
+    prepare: Duration,
     prompt_tokens: usize,
     prefill: Duration,
     decode: Duration,
@@ -30,10 +31,15 @@ impl Report {
             device: device.clone(),
             weight_bytes: model.weight_bytes(),
             load,
+            prepare: Duration::ZERO,
             prompt_tokens: 0,
             prefill: Duration::ZERO,
             decode: Duration::ZERO,
         }
+    }
+
+    pub fn prepared(&mut self, time: Duration) {
+        self.prepare = time;
     }
 
     pub fn prefilled(&mut self, tokens: usize, time: Duration) {
@@ -66,6 +72,7 @@ impl Report {
             "tokens": self.tokens,
             "prompt_tokens": self.prompt_tokens,
             "load_s": self.load.as_secs_f64(),
+            "prepare_s": self.prepare.as_secs_f64(),
             "prefill_tok_s": self.prefill_tok_s(),
             "decode_tok_s": self.decode_tok_s(),
             "weight_bytes": self.weight_bytes,

@@ -95,10 +95,10 @@ impl Checkpoint {
         Ok(parts.filter_map(|(file, part)| Some((part, loaded.take(&file)?))).collect())
     }
 
-    /// That keys and values of so many tokens fit beside the weights of a plan.
-    pub fn check_context(&self, plan: &LoadPlan, tokens: usize) -> Result<()> {
+    /// That keys and values of so many tokens fit on a device beside the weights of a plan.
+    pub fn check_context(&self, plan: &LoadPlan, device: &Device, tokens: usize) -> Result<()> {
         let each = self.config.cache_bytes_per_token();
-        let left = self.weights.device().memory().available().saturating_sub(plan.bytes());
+        let left = device.memory().available().saturating_sub(plan.bytes());
         let fits = left / each.max(1);
         ensure!(
             tokens as u64 <= fits,

@@ -4,9 +4,9 @@ use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::str::FromStr;
 
-#[cfg(not(feature = "emulator"))]
+#[cfg(not(all(feature = "cuda", feature = "emulator")))]
 use anyhow::bail;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use ferrocerium::Device;
 use ferrocerium::caps::Arch;
@@ -48,23 +48,36 @@ pub enum DeviceName {
     Cpu,
     /// Plain loops in f64: `reference`
     Reference,
-    /// A GPU's kernels, executed by the CPU: `emulated:sm_121a`
-    Emulated(Arch),
+    /// An NVIDIA GPU: `cuda:0`
+    Cuda(usize),
+    /// A GPU's kernels, executed by the CPU: `emulated:sm_121a`, which shares the host's memory,
+    /// or `emulated:sm_90a:discrete`, which has its own
+    Emulated { arch: Arch, discrete: bool },
 }
 
 impl FromStr for DeviceName {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        const NAMES: &str = "auto, cpu, reference and emulated:ARCH are there";
+        const NAMES: &str =
+            "auto, cpu, reference, cuda:NUMBER, emulated:ARCH and emulated:ARCH:discrete are there";
         Ok(match text {
             "auto" => DeviceName::Auto,
             "cpu" => DeviceName::Cpu,
             "reference" => DeviceName::Reference,
+            "cuda" => DeviceName::Cuda(0),
             _ => {
-                let arch = text.strip_prefix("emulated:");
-                let arch = arch.with_context(|| format!("no device is called so; {NAMES}"))?;
-                DeviceName::Emulated(arch.parse()?)
+                let unknown = || format!("no device is called so; {NAMES}");
+                let (kind, which) = text.split_once(':').with_context(unknown)?;
+                match kind {
+                    "cuda" => DeviceName::Cuda(which.parse().ok().with_context(unknown)?),
+                    "emulated" => {
+                        let arch = which.strip_suffix(":discrete");
+                        let discrete = arch.is_some();
+                        DeviceName::Emulated { arch: arch.unwrap_or(which).parse()?, discrete }
+                    }
+                    _ => return Err(anyhow!(unknown())),
+                }
             }
         })
     }
@@ -74,16 +87,31 @@ impl DeviceName {
     /// The device, made by a builder.
     pub fn open(self, builder: DeviceBuilder) -> Result<Device> {
         Ok(match self {
+            #[cfg(feature = "cuda")]
+            DeviceName::Auto if Device::cuda_count() > 0 => builder.cuda(0)?,
             DeviceName::Auto | DeviceName::Cpu => builder.cpu()?,
             DeviceName::Reference => builder.reference(),
+            #[cfg(feature = "cuda")]
+            DeviceName::Cuda(index) => builder.cuda(index)?,
+            #[cfg(not(feature = "cuda"))]
+            DeviceName::Cuda(index) => {
+                bail!("cuda:{index}: built without NVIDIA GPUs; add `--features cuda`")
+            }
             #[cfg(feature = "emulator")]
-            DeviceName::Emulated(arch) => builder.emulated(arch)?,
+            DeviceName::Emulated { arch, discrete: false } => builder.emulated(arch)?,
+            #[cfg(feature = "emulator")]
+            DeviceName::Emulated { arch, .. } => builder.emulated_discrete(arch)?,
             #[cfg(not(feature = "emulator"))]
-            DeviceName::Emulated(arch) => {
+            DeviceName::Emulated { arch, .. } => {
                 bail!("emulated:{arch}: built without the emulator; add `--features emulator`")
             }
         })
     }
+}
+
+/// Whether it is a GPU, real or emulated.
+pub fn is_gpu(device: &Device) -> bool {
+    device.caps().target.arch().is_some()
 }
 
 /// Exit code 0, or 1 after the error as one line on stderr.

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use anyhow::{Context, Result, ensure};
+use ferrocerium::caps::MemoryKind;
 use ferrocerium::io::{LoadPlan, Progress};
 use ferrocerium::op::RopeFrequencies;
 use ferrocerium::tensor::GemmBuilder;
@@ -124,11 +125,18 @@ impl<A: Float> KvCache<A> {
 /// The loaded weights, handed out one by one.
 struct Parts {
     loaded: BTreeMap<String, AnyTensor>,
+    device: Device,
 }
 
 impl Parts {
+    /// A weight, for the device: where it has memory of its own, moved there.
     fn take(&mut self, name: &str) -> Result<AnyTensor> {
-        self.loaded.remove(name).with_context(|| format!("`{name}` was not loaded"))
+        let loaded =
+            self.loaded.remove(name).with_context(|| format!("`{name}` was not loaded"))?;
+        if self.device.memory_kind() == MemoryKind::Device {
+            return loaded.to_device(&self.device).with_context(|| format!("`{name}`"));
+        }
+        Ok(loaded.on(&self.device))
     }
 
     fn matrix(&mut self, name: &str, shape: Option<[usize; 2]>) -> Result<AnyTensor> {
@@ -173,17 +181,25 @@ impl Llama {
         format: &WeightFormat,
         progress: impl FnMut(&Progress<'_>) -> ControlFlow<()>,
     ) -> Result<Self> {
-        Self::load_by(checkpoint, &checkpoint.plan(format)?, progress)
+        Self::load_by(
+            checkpoint,
+            &checkpoint.plan(format)?,
+            checkpoint.weights().device(),
+            progress,
+        )
     }
 
-    /// Loads every weight as a plan of the checkpoint says.
+    /// Loads every weight as a plan of the checkpoint says, for a device that may be another one
+    /// than that which loads.
     pub fn load_by(
         checkpoint: &Checkpoint,
         plan: &LoadPlan,
+        device: &Device,
         progress: impl FnMut(&Progress<'_>) -> ControlFlow<()>,
     ) -> Result<Self> {
         let config = checkpoint.config.clone();
-        let mut parts = Parts { loaded: checkpoint.load(plan, progress)? };
+        let device = device.clone();
+        let mut parts = Parts { loaded: checkpoint.load(plan, progress)?, device: device.clone() };
         let hidden = config.hidden;
         let (q_width, kv_width) =
             (config.heads * config.head_dim, config.kv_heads * config.head_dim);
@@ -222,7 +238,7 @@ impl Llama {
             table_bytes: embedding.bytes() + head.as_ref().map_or(0, AnyTensor::bytes),
             norm: parts.vector("norm.weight", hidden)?,
             head: Linear::new(head.as_ref().unwrap_or(&embedding), None)?,
-            device: checkpoint.weights().device().clone(),
+            device,
             frequencies: RopeFrequencies::new(
                 config.rope_theta,
                 config.head_dim,
@@ -281,6 +297,35 @@ impl Llama {
         Ok((zeros("k")?, zeros("v")?))
     }
 
+    /// Makes ready what running these tokens, and one more after them, needs: on a GPU its kernels.
+    /// `then` runs what is done with logits.
+    pub fn prepare<A: Float>(
+        &self,
+        tokens: &[u32],
+        cache: &mut KvCache<A>,
+        then: impl FnOnce(&Tensor<f32, 2>) -> Result<()>,
+    ) -> Result<()> {
+        let len = cache.len;
+        let layers = self.layers_that_differ();
+        let prepared = self.device.prepare(|| {
+            let mut logits = self.forward_layers(&layers, tokens, cache, Logits::Last)?;
+            if cache.len < cache.capacity {
+                logits = self.forward_layers(&layers, &tokens[..1], cache, Logits::Last)?;
+            }
+            then(&logits)
+        });
+        cache.len = len;
+        prepared
+    }
+
+    /// The first layer of each kind of weights.
+    fn layers_that_differ(&self) -> Vec<usize> {
+        let kind =
+            |layer: &Layer| layer.linears().map(|(_, x)| (x.weight_t.dtype(), x.weight_t.format()));
+        let kinds: Vec<_> = self.layers.iter().map(kind).collect();
+        (0..kinds.len()).filter(|&i| !kinds[..i].contains(&kinds[i])).collect()
+    }
+
     /// Runs `tokens` after those in the cache, and returns logits `[positions, vocab]`.
     pub fn forward<A: Float>(
         &self,
@@ -288,11 +333,13 @@ impl Llama {
         cache: &mut KvCache<A>,
         logits: Logits,
     ) -> Result<Tensor<f32, 2>> {
-        self.device.workers().enter(|| self.forward_here(tokens, cache, logits))
+        let layers: Vec<usize> = (0..self.layers.len()).collect();
+        self.device.workers().enter(|| self.forward_layers(&layers, tokens, cache, logits))
     }
 
-    fn forward_here<A: Float>(
+    fn forward_layers<A: Float>(
         &self,
+        layers: &[usize],
         tokens: &[u32],
         cache: &mut KvCache<A>,
         logits: Logits,
@@ -307,8 +354,9 @@ impl Llama {
         );
         let ids = Tensor::from_host(&self.device, [n], tokens)?;
         let mut x = self.embed::<A>(&ids)?;
-        for (layer, kv) in self.layers.iter().zip(&cache.layers) {
-            x = self.attention(layer, kv, cache.len, &x)?;
+        for &i in layers {
+            let layer = &self.layers[i];
+            x = self.attention(layer, &cache.layers[i], cache.len, &x)?;
             x = self.mlp(layer, &x)?;
         }
         cache.len += n;

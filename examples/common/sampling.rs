@@ -1,6 +1,6 @@
 //! From logits to the next token.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use ferrocerium::Tensor;
 
 /// How to choose: temperature first, then the `top_k` likeliest, then the smallest set of
@@ -22,6 +22,9 @@ impl Default for Sampling {
         Self { temperature: 0.7, top_k: 40, top_p: 0.95, seed: 0 }
     }
 }
+
+/// The likeliest logits, largest first, and their tokens.
+pub type Likeliest = (Tensor<f32, 2>, Tensor<u32, 2>);
 
 /// Chooses tokens, one after another.
 #[derive(Clone, Debug)]
@@ -45,15 +48,19 @@ impl Sampler {
         Ok(Self { how, random: SplitMix64(how.seed) })
     }
 
+    /// The likeliest of logits `[1, vocabulary]` and their tokens, where no others matter.
+    pub fn likeliest(&self, logits: &Tensor<f32, 2>) -> Result<Option<Likeliest>> {
+        let few = if self.how.temperature == 0.0 { 1 } else { self.how.top_k };
+        let matter = (1..logits.shape()[1]).contains(&few);
+        Ok(matter.then(|| logits.top_k(few)).transpose()?)
+    }
+
     /// Chooses a token by logits `[1, vocabulary]`. Where few of them matter, no others are taken
     /// from the device.
     pub fn next(&mut self, logits: &Tensor<f32, 2>) -> Result<u32> {
-        let few = if self.how.temperature == 0.0 { 1 } else { self.how.top_k };
-        if !(1..logits.shape()[1]).contains(&few) {
-            let logits = logits.host()?;
-            return self.sample(logits.as_slice().context("logits are contiguous")?);
-        }
-        let (likeliest, tokens) = logits.top_k(few)?;
+        let Some((likeliest, tokens)) = self.likeliest(logits)? else {
+            return self.sample(&logits.to_vec()?);
+        };
         let (likeliest, tokens) = (likeliest.to_vec()?, tokens.to_vec()?);
         require_number(tokens[0], likeliest[0])?;
         // They are in the order in which all would be sorted.

@@ -8,7 +8,7 @@ use super::{Device, Shared};
 use crate::error::{Error, Result};
 use crate::memory::{Access, Buffer, Locks, Recording};
 use crate::op::Op;
-use crate::registry::{Kernel, Launch, Recorded};
+use crate::registry::{Accelerator, Kernel, Launch, Recorded, Stream};
 
 thread_local! {
     /// What this thread records.
@@ -99,6 +99,9 @@ impl Device {
     /// # Ok::<(), ferrocerium::Error>(())
     /// ```
     ///
+    /// On a GPU all kernels that are not there yet are compiled before the first is recorded, as
+    /// many at once as there are processors.
+    ///
     /// # Errors
     /// Those of `f`, where the host reading what was recorded, or writing what it uses, is an
     /// [`Error::Busy`]; [`Error::Device`] while this thread records already; on GPUs
@@ -107,10 +110,11 @@ impl Device {
     ///
     /// [`Tensor::host_mut`]: crate::Tensor::host_mut
     /// [`Tensor::copy_from`]: crate::Tensor::copy_from
-    pub fn capture<T>(&self, f: impl FnOnce() -> Result<T>) -> Result<(Graph, T)> {
-        let capturing = Capturing::start(&self.shared)?;
-        let value = f()?;
-        let steps = capturing.end();
+    pub fn capture<T, E: From<Error>>(
+        &self,
+        f: impl FnOnce() -> Result<T, E>,
+    ) -> Result<(Graph, T), E> {
+        let (steps, value) = self.steps(f)?;
         // The recording is over, but its marks are those of this thread only.
         let whole = match &self.shared.accelerator {
             Some(_) => Some(Whole { launches: self.record(&steps)?, uses: merged(&steps) }),
@@ -119,19 +123,69 @@ impl Device {
         Ok((Graph { device: self.clone(), steps, whole }, value))
     }
 
+    /// Makes ready what the operations need that `f` runs on this device, on the calling thread,
+    /// and runs none of them: on a GPU their kernels are compiled, as many at once as there are
+    /// processors, or taken from the cache on disk. Later uses find them there. Where nothing is
+    /// compiled, `f` is not called.
+    ///
+    /// ```
+    /// # use ferrocerium::{Device, Tensor};
+    /// let device = Device::best()?;
+    /// let x = Tensor::from_host(&device, [2], &[1.0f32, 2.0])?;
+    /// device.prepare(|| x.mul(&x)?.softmax())?;
+    /// assert_eq!(x.mul(&x)?.to_vec()?, [1.0, 4.0]);      // starts at once
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Device::capture`]; [`Error::Kernel`] with the compiler's messages.
+    pub fn prepare<T, E: From<Error>>(&self, f: impl FnOnce() -> Result<T, E>) -> Result<(), E> {
+        let Some(accelerator) = &self.shared.accelerator else { return Ok(()) };
+        // What `f` makes is kept: its memory is not given to others meanwhile.
+        let (steps, _made) = self.steps(f)?;
+        Ok(self.compile(accelerator, &steps)?)
+    }
+
+    /// What `f` runs.
+    fn steps<T, E: From<Error>>(
+        &self,
+        f: impl FnOnce() -> Result<T, E>,
+    ) -> Result<(Vec<Step>, T), E> {
+        let capturing = Capturing::start(&self.shared)?;
+        let value = f()?;
+        Ok((capturing.end(), value))
+    }
+
     /// Has the device record the launches of these operations.
     fn record(&self, steps: &[Step]) -> Result<Arc<dyn Recorded>> {
         let Some(accelerator) = &self.shared.accelerator else {
             return Err(Error::device("capture: the device has no streams"));
         };
+        self.compile(accelerator, steps)?;
         let stream = accelerator.open_stream()?;
-        let recording = Recording::start();
         stream.record()?;
+        let launched = self.launch_all(steps, &stream);
+        // Ended also where something failed.
+        let recorded = stream.recorded();
+        launched.and(recorded)
+    }
+
+    /// Makes ready what these operations need.
+    fn compile(&self, accelerator: &Arc<dyn Accelerator>, steps: &[Step]) -> Result<()> {
+        let stream = accelerator.open_stream()?;
+        stream.look();
+        self.launch_all(steps, &stream)?;
+        accelerator.prepare(&stream)
+    }
+
+    /// Launches operations into a stream that does not run them.
+    fn launch_all(&self, steps: &[Step], stream: &Arc<dyn Stream>) -> Result<()> {
+        let recording = Recording::start();
         let launched = steps.iter().try_for_each(|step| {
             let name = &step.kernel.info().name;
             let locks = step.lock(Some(&recording))?;
             let launch = Launch::new(&step.op, name, &locks, self.caps(), self.workers());
-            step.kernel.launch(&launch.on_stream(Some(&stream))).map_err(|error| match error {
+            step.kernel.launch(&launch.on_stream(Some(stream))).map_err(|error| match error {
                 Error::Busy { problem, .. } => {
                     Error::kernel(name, format!("{} can not be recorded: {problem}", step.op))
                 }
@@ -139,9 +193,7 @@ impl Device {
             })
         });
         recording.end();
-        // Ended also where something failed.
-        let recorded = stream.recorded();
-        launched.and(recorded)
+        launched
     }
 
     /// Records the operation if this thread records those of this device: whether it does.
@@ -192,13 +244,13 @@ impl Graph {
     /// Those of running the operations one by one.
     pub fn replay(&self) -> Result<()> {
         let device = &self.device;
-        for step in &self.steps {
-            device.count(step.kernel.info(), &step.op);
-        }
         let recording = CAPTURE.with_borrow(Option::is_some);
         let (Some(Whole { launches, uses }), false) = (&self.whole, recording) else {
             return self.steps.iter().try_for_each(|step| device.launch(&step.op, &step.kernel));
         };
+        for step in &self.steps {
+            device.count(step.kernel.info(), &step.op);
+        }
         let uses = uses.iter().map(|(buffer, access)| (buffer, *access));
         let locks = Locks::acquire_at_once("replay", uses, None)?;
         let stream = device.stream.as_ref();

@@ -283,7 +283,6 @@ impl Device {
                 explanation: self.registry().explain(op, self.caps(), &self.request).to_string(),
             });
         };
-        self.count(kernel.info(), op);
         self.launch(op, &kernel)
     }
 
@@ -292,6 +291,7 @@ impl Device {
         if self.capture_step(op, kernel)? {
             return Ok(());
         }
+        self.count(kernel.info(), op);
         let locks = lock(op, None)?;
         let name = &kernel.info().name;
         let launch = Launch::new(op, name, &locks, self.caps(), &self.shared.workers);

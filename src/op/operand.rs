@@ -245,6 +245,19 @@ impl Scaled {
         });
         Ok(())
     }
+
+    /// The same operand over copies of its bytes.
+    pub(crate) fn with_copies(&self, copy: impl Fn(&Region) -> Result<Region>) -> Result<Self> {
+        let copies = |data: &ScaledData| -> Result<ScaledData> {
+            Ok(ScaledData {
+                codes: copy(&data.codes)?,
+                scales: copy(&data.scales)?,
+                tensor_scale: data.tensor_scale.as_ref().map(&copy).transpose()?,
+            })
+        };
+        let data = self.data.as_ref().map(copies).transpose()?;
+        Ok(Scaled { data, ..self.clone() })
+    }
 }
 
 impl Operand {

@@ -20,6 +20,9 @@ pub(crate) trait Stream: Any + Send + Sync {
     /// Ends that; gives what was recorded.
     fn recorded(&self) -> Result<Arc<dyn Recorded>>;
 
+    /// From here on operations are only looked at, by a stream that nothing else uses.
+    fn look(&self);
+
     /// Runs what another stream of the device recorded, over the locked buffers, which it keeps.
     fn replay(&self, recorded: &Arc<dyn Recorded>, locks: &Locks<'_>) -> Result<()>;
 }
@@ -31,6 +34,9 @@ pub(crate) trait Recorded: Any + Send + Sync {}
 pub(crate) trait Accelerator: Send + Sync {
     /// Another stream.
     fn open_stream(&self) -> Result<Arc<dyn Stream>>;
+
+    /// Makes ready what the operations need that a stream looked at: compiles kernels.
+    fn prepare(&self, looked: &Arc<dyn Stream>) -> Result<()>;
 
     /// Waits for the work of all streams.
     ///

@@ -142,6 +142,37 @@ impl AnyTensor {
         Ok(any)
     }
 
+    /// The same bytes, with operations run by another handle: see [`Tensor::on`].
+    pub fn on(&self, device: &Device) -> Self {
+        AnyTensor { device: device.clone(), ..self.clone() }
+    }
+
+    /// A copy, bit for bit and with the same strides, in memory of another device.
+    ///
+    /// ```
+    /// # use ferrocerium::{AnyTensor, Device, Tensor};
+    /// let any = AnyTensor::from(Tensor::from_host(&Device::cpu(), [2], &[1.0f32, 2.0])?);
+    /// let there = any.to_device(&Device::reference())?;
+    /// assert_eq!(there.tensor::<f32, 1>()?.to_vec()?, [1.0, 2.0]);
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] over that device's budget.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let copy = |region: &Region| -> Result<Region> {
+            region.copy_to(device.allocate(region.len(), region.buffer().label())?)
+        };
+        let operand = match &self.operand {
+            Operand::Dense(dense) => {
+                let data = dense.data.as_ref().map(copy).transpose()?;
+                Dense { data, ..dense.clone() }.into()
+            }
+            Operand::Scaled(scaled) => scaled.with_copies(copy)?.into(),
+        };
+        Ok(AnyTensor { device: device.clone(), operand })
+    }
+
     /// The same values as elements of another type: see [`Tensor::cast`] and
     /// [`ScaledTensor::dequantize`].
     ///

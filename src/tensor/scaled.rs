@@ -182,13 +182,7 @@ impl<F: BlockFormat, const R: usize> ScaledTensor<F, R> {
         device: &Device,
         copy: impl Fn(&Region) -> Result<Region>,
     ) -> Result<Self> {
-        let mut scaled = self.scaled.clone();
-        if let Some(data) = &mut scaled.data {
-            data.codes = copy(&data.codes)?;
-            data.scales = copy(&data.scales)?;
-            data.tensor_scale = data.tensor_scale.as_ref().map(copy).transpose()?;
-        }
-        Ok(Self::from_scaled(device, scaled))
+        Ok(Self::from_scaled(device, self.scaled.with_copies(copy)?))
     }
 
     /// The same codes with the scales in another layout: the codes are shared, the scales copied.

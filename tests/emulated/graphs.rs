@@ -42,6 +42,26 @@ fn a_replay_gives_what_the_operations_give_one_by_one_as_inputs_change() {
 }
 
 #[test]
+fn preparing_compiles_and_runs_nothing() {
+    let Some(device) = emulated(Arch::SM121A) else { return };
+    let x = Tensor::full(&device, [4, 16], bf16::ONE).unwrap();
+    let mut y = None;
+    let prepared = device.prepare(|| -> ferrocerium::Result<()> {
+        y = Some(x.matmul(&x.t())?);
+        Ok(())
+    });
+    prepared.unwrap();
+    assert!(device.launches().is_empty());
+    assert_eq!(y.unwrap().to_vec().unwrap(), [bf16::ZERO; 16], "nothing ran");
+    // What the host would have to read while nothing runs.
+    let read = || x.matmul(&x.t())?.to_vec();
+    assert!(matches!(device.prepare(read), Err(Error::Busy { .. })));
+    assert_eq!(read().unwrap()[0].to_f32(), 16.0);
+    // On the CPU there is nothing to be made ready.
+    Device::cpu().prepare(|| -> ferrocerium::Result<()> { panic!("called") }).unwrap();
+}
+
+#[test]
 fn replays_come_after_what_they_need_and_before_what_needs_them() {
     let Some(device) = emulated(Arch::SM90A) else { return };
     let other = device.with_new_stream().unwrap();
@@ -87,7 +107,7 @@ fn the_host_can_not_use_what_is_only_recorded() {
         let (_, y) = device.capture(|| x.to_vec().and_then(|_| x.add_scalar(1.0))).unwrap();
         y.host_mut().unwrap();
         x.host_mut().unwrap();
-        let nested = device.capture(|| device.capture(|| Ok(())).map(drop));
+        let nested = device.capture(|| device.capture(|| Ok::<_, Error>(())).map(drop));
         assert!(nested.unwrap_err().to_string().contains("records already"));
     }
 }

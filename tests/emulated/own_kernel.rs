@@ -47,13 +47,12 @@ impl Kernel for Double {
     fn launch(&self, launch: &Launch<'_>) -> ferrocerium::Result<()> {
         let Op::Convert(op) = launch.op else { panic!("{}", launch.op) };
         let program = Program { name: "double.cu", source: DOUBLE, defines: Vec::new() };
-        let module = self.gpu.module(&program)?;
         let mut call = self.gpu.call("test.double", launch);
         let to = call.output(op.dst.regions().next().unwrap())?;
         let from = call.input(op.src.regions().next().unwrap())?;
         let blocks = op.dst.dims().numel()? as u32 / 32 + u32::from(self.broken);
         let args = [to.to_le_bytes(), from.to_le_bytes()].concat();
-        call.run(module, "twice", Grid { blocks, threads: 32, shared_memory: 0 }, &args)?;
+        call.run(&program, "twice", Grid { blocks, threads: 32, shared_memory: 0 }, &args)?;
         call.finish()
     }
 }

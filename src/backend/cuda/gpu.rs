@@ -11,7 +11,7 @@ use super::stream::{GpuStream, Streams};
 use crate::caps::Arch;
 use crate::error::{Error, Result};
 use crate::memory::{Access, Region};
-use crate::registry::Launch;
+use crate::registry::{Accelerator, Launch, Stream};
 
 /// What kernel sources can include.
 const HEADERS: [(&str, &str); 15] = [
@@ -55,7 +55,13 @@ pub struct Gpu {
 }
 
 /// A program by the address of its source, which lives as long as the process.
-type ProgramKey = (usize, Vec<(&'static str, u32)>);
+pub(super) type ProgramKey = (usize, Vec<(&'static str, u32)>);
+
+impl Program {
+    pub(super) fn key(&self) -> ProgramKey {
+        (self.source.as_ptr().addr(), self.defines.clone())
+    }
+}
 
 /// A module once it is there; locked while it is compiled.
 type Slot = Arc<Mutex<Option<ModuleId>>>;
@@ -81,9 +87,8 @@ impl Gpu {
     /// # Errors
     /// [`Error::Kernel`] with the compiler's messages.
     pub fn module(&self, program: &Program) -> Result<ModuleId> {
-        let key = (program.source.as_ptr().addr(), program.defines.clone());
         let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
-        let slot = modules.entry(key).or_default().clone();
+        let slot = modules.entry(program.key()).or_default().clone();
         // Others can compile meanwhile.
         drop(modules);
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
@@ -192,6 +197,22 @@ impl Gpu {
     }
 }
 
+impl Accelerator for Gpu {
+    fn open_stream(&self) -> Result<Arc<dyn Stream>> {
+        Ok(self.streams.open()?)
+    }
+
+    fn prepare(&self, looked: &Arc<dyn Stream>) -> Result<()> {
+        let own = self.streams.own(&**looked);
+        let own = own.ok_or_else(|| Error::device("prepare: the stream is of another device"))?;
+        Gpu::prepare(self, &own.looked())
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        self.streams.synchronize()
+    }
+}
+
 /// Operands of one operation as kernels see them, and kernels running over them.
 pub struct Call<'s, 'a> {
     kernel: &'s str,
@@ -278,16 +299,21 @@ impl<'s> Call<'s, '_> {
         Ok(u64::from_ne_bytes(bytes))
     }
 
-    /// Runs an entry of a module whose one parameter is a struct, given by its bytes, after
-    /// conflicting work and what this call ran before. It returns when the kernel is enqueued.
+    /// Runs an entry of a program whose one parameter is a struct, given by its bytes, after
+    /// conflicting work and what this call ran before. It returns when the kernel is enqueued; the
+    /// first time a program is used, it is compiled before.
     ///
     /// # Errors
-    /// [`Error::Kernel`] for a launch that the machine refuses. What goes wrong while it runs,
+    /// [`Error::Kernel`] with the compiler's messages, and for a launch that the machine refuses. What goes wrong while it runs,
     /// and whatever the emulator finds wrong with the kernel, is the error of whoever waits for
     /// what it writes.
-    pub fn run(&mut self, module: ModuleId, entry: &str, grid: Grid, args: &[u8]) -> Result<()> {
-        let kernel = self.kernel;
+    pub fn run(&mut self, program: &Program, entry: &str, grid: Grid, args: &[u8]) -> Result<()> {
+        let (kernel, gpu) = (self.kernel, self.gpu);
         let open = self.open()?;
+        if open.stream.looks_at(program) {
+            return Ok(());
+        }
+        let module = gpu.module(program)?;
         let launched = open.session.launch(module, entry, grid, args);
         open.launched = true;
         launched.map_err(|problem| Error::kernel(kernel, problem))

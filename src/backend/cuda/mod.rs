@@ -22,6 +22,7 @@ mod attributes;
 mod cache;
 mod convert;
 mod driver;
+mod dry;
 mod elementwise;
 #[cfg(feature = "emulator")]
 mod emulated;
@@ -111,5 +112,5 @@ fn device(builder: DeviceBuilder, name: &str, caps: Caps, gpu: &Arc<Gpu>) -> Res
     let caps = Caps { isa: builder.allowed_isa(caps.isa.clone()), memory_kind, ..caps };
     let registry = KernelRegistry::from_kernels(kernels(gpu).chain(reference::kernels()));
     Device::from_parts(name, caps, pool, Workers::sequential(), registry, builder.request())
-        .with_accelerator(gpu.streams().clone())
+        .with_accelerator(gpu.clone())
 }

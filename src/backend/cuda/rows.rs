@@ -75,7 +75,6 @@ pub(super) struct RowKernel {
 pub(super) struct Run<'c, 's, 'a> {
     pub call: &'c mut Call<'s, 'a>,
     pub launch: &'c Launch<'a>,
-    gpu: &'c Gpu,
 }
 
 impl Run<'_, '_, '_> {
@@ -130,9 +129,8 @@ impl Run<'_, '_, '_> {
     ) -> Result<()> {
         // What a grid can hold; the launch refuses more.
         let blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
-        let module = self.gpu.module(program)?;
         let grid = Grid { blocks, threads, shared_memory };
-        self.call.run(module, entry, grid, bytemuck::bytes_of(args))
+        self.call.run(program, entry, grid, bytemuck::bytes_of(args))
     }
 }
 
@@ -179,7 +177,7 @@ impl Kernel for Registered {
             return Ok(());
         }
         let mut call = self.gpu.call(&self.info.name, launch);
-        let mut run = Run { call: &mut call, launch, gpu: &self.gpu };
+        let mut run = Run { call: &mut call, launch };
         (self.kernel.launch)(launch.op, &mut run)?;
         call.finish()
     }

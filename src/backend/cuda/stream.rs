@@ -1,15 +1,17 @@
 //! Streams: queues, with the memory that their work still uses.
 
 use std::any::Any;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::driver::{Driver, Queue, Session};
+use super::dry::DrySession;
+use super::gpu::{Program, ProgramKey};
 use crate::caps::MemoryKind;
 use crate::error::{Error, Result};
 use crate::memory::{Allocator, Buffer, Fence, Locks, RawMemory};
-use crate::registry::{Accelerator, Recorded, Stream};
+use crate::registry::{Recorded, Stream};
 
 /// The streams of a GPU, and the memory that it gives.
 pub(super) struct Streams {
@@ -26,6 +28,8 @@ pub(super) struct GpuStream {
     in_flight: Mutex<VecDeque<InFlight>>,
     /// The first failure that was not reported by `synchronize`.
     failed: Mutex<Option<Fence>>,
+    /// What operations need that were looked at, while they are.
+    looked: Mutex<Option<BTreeMap<ProgramKey, Program>>>,
     gpu: u64,
 }
 
@@ -66,8 +70,8 @@ impl Streams {
     /// Another stream.
     pub fn open(&self) -> Result<Arc<GpuStream>> {
         let queue = self.driver.queue(next_number()).map_err(Error::device)?;
-        let (in_flight, failed) = (Mutex::default(), Mutex::default());
-        let stream = Arc::new(GpuStream { queue, in_flight, failed, gpu: self.gpu });
+        let (in_flight, failed, looked) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let stream = Arc::new(GpuStream { queue, in_flight, failed, looked, gpu: self.gpu });
         let mut open = lock(&self.open);
         open.retain(|stream| stream.strong_count() > 0);
         open.push(Arc::downgrade(&stream));
@@ -83,14 +87,9 @@ impl Streams {
     fn all(&self) -> Vec<Arc<GpuStream>> {
         lock(&self.open).iter().filter_map(Weak::upgrade).collect()
     }
-}
 
-impl Accelerator for Streams {
-    fn open_stream(&self) -> Result<Arc<dyn Stream>> {
-        Ok(self.open()?)
-    }
-
-    fn synchronize(&self) -> Result<()> {
+    /// Waits for the work of all; the first failure since the last time.
+    pub fn synchronize(&self) -> Result<()> {
         // All, also where one failed.
         let results: Vec<_> = self.all().iter().map(|stream| stream.synchronize()).collect();
         results.into_iter().collect()
@@ -118,7 +117,24 @@ impl Allocator for Streams {
 impl GpuStream {
     /// Begins work that comes after what the locked buffers wait for.
     pub fn session(&self, locks: &Locks<'_>) -> Result<Box<dyn Session + '_>, String> {
+        if lock(&self.looked).is_some() {
+            return Ok(Box::new(DrySession(|_, _: &str, _| Ok(()))));
+        }
         self.queue.session(&locks.earlier())
+    }
+
+    /// Notes a program that would run, where operations are only looked at: whether they are.
+    pub fn looks_at(&self, program: &Program) -> bool {
+        let mut looked = lock(&self.looked);
+        let looked = looked.as_mut().map(|programs| {
+            programs.entry(program.key()).or_insert_with(|| program.clone());
+        });
+        looked.is_some()
+    }
+
+    /// What was noted.
+    pub fn looked(&self) -> Vec<Program> {
+        lock(&self.looked).take().unwrap_or_default().into_values().collect()
     }
 
     /// Leaves the locked buffers to work, which keeps them until it is done.
@@ -163,6 +179,10 @@ impl Stream for GpuStream {
     fn recorded(&self) -> Result<Arc<dyn Recorded>> {
         let launches = self.queue.recorded().map_err(Error::device)?;
         Ok(Arc::new(GpuRecorded { launches, gpu: self.gpu }))
+    }
+
+    fn look(&self) {
+        *lock(&self.looked) = Some(BTreeMap::new());
     }
 
     fn replay(&self, recorded: &Arc<dyn Recorded>, locks: &Locks<'_>) -> Result<()> {

@@ -310,14 +310,13 @@ impl FlashKernel {
             softcap: op.softcap.unwrap_or(0.0),
         };
         let program = plan.program([aligned(&k.matrix, sizes.d), aligned(&v.matrix, sizes.d_v)]);
-        let module = self.gpu.module(&program)?;
         let threads = shape.threads() as u32;
         let shared_memory = plan.shared_memory() as u32;
         let grid = Grid { blocks: blocks as u32, threads, shared_memory };
-        call.run(module, "attention", grid, bytemuck::bytes_of(&args))?;
+        call.run(&program, "attention", grid, bytemuck::bytes_of(&args))?;
         if joints > 0 {
             let grid = Grid { blocks: joints as u32, threads, shared_memory: 0 };
-            call.run(module, "join", grid, bytemuck::bytes_of(&args))?;
+            call.run(&program, "join", grid, bytemuck::bytes_of(&args))?;
         }
         call.finish()
     }

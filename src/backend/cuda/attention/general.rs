@@ -123,9 +123,9 @@ impl AttentionKernel {
             reserved: 0,
         };
         let types = [&op.k, &op.v].map(|o| o.dtype().map_or(-1, code) as u32);
-        let module = self.gpu.module(&program(types, [sizes.d, sizes.d_v]))?;
+        let program = program(types, [sizes.d, sizes.d_v]);
         let grid = Grid { blocks: blocks as u32, threads: THREADS, shared_memory: 0 };
-        call.run(module, "attention", grid, bytemuck::bytes_of(&args))?;
+        call.run(&program, "attention", grid, bytemuck::bytes_of(&args))?;
         call.finish()
     }
 }

@@ -39,14 +39,13 @@ impl StreamKernel {
         let stages = plan.stages(product.rows());
         let (args, sources) = product.bind(stages.rows, &mut call)?;
         let program = plan.stream_program(stages, [&sources[0], &sources[1]], product);
-        let module = self.gpu.module(&program)?;
         let warps = product.parts();
         let grid = Grid {
             blocks: product.blocks(stages.rows, COLS) as u32,
             threads: 32 * warps as u32,
             shared_memory: stages.shared_memory(warps) as u32,
         };
-        call.run(module, "stream", grid, bytemuck::bytes_of(&args))?;
+        call.run(&program, "stream", grid, bytemuck::bytes_of(&args))?;
         call.finish()
     }
 }

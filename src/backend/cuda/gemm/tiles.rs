@@ -47,13 +47,12 @@ impl TileKernel {
         let tile = Tile::choose(product, launch.caps.units, plan.folds());
         let (args, sources) = product.bind(tile.m, &mut call)?;
         let program = plan.program(tile, [&sources[0], &sources[1]], product);
-        let module = self.gpu.module(&program)?;
         let grid = Grid {
             blocks: tile.blocks(product) as u32,
             threads: tile.threads(),
             shared_memory: tile.shared_memory(plan.mma.step_scales()) as u32,
         };
-        call.run(module, "gemm", grid, bytemuck::bytes_of(&args))?;
+        call.run(&program, "gemm", grid, bytemuck::bytes_of(&args))?;
         call.finish()
     }
 }
