@@ -221,7 +221,7 @@ impl Product<'_> {
                 let Some((matrix, row)) = place(first + i) else { continue };
                 let result = if interleaved {
                     let result = self.a.decode(matrix, row, &mut plain);
-                    interleave(&plain, dst);
+                    simd::interleave(&plain, dst);
                     result
                 } else {
                     dst[self.k..].fill(0.0);
@@ -312,11 +312,7 @@ impl Product<'_> {
                     panel.chunks_mut(panel_stride).for_each(|row| row[len..padded].fill(0.0));
                 }
             }
-            let multiple = if weights.as_ref().is_some_and(|w| w.interleaved()) {
-                padded
-            } else {
-                len.next_multiple_of(LANES)
-            };
+            let multiple = len.next_multiple_of(LANES);
             let a = Rows { data: &a.data[first..], ..a };
             let b = Rows { data: panel, stride: panel_stride, len: rows.len() };
             if first == 0 {
@@ -332,31 +328,6 @@ impl Product<'_> {
 /// A number of f32 that is an odd number of cache lines.
 fn odd_lines(len: usize) -> usize {
     ((len / LANES) | 1) * LANES
-}
-
-/// Puts element k of each group of [`GROUP`] at place `k % 8 · 16 + k / 8`, zeros behind the last.
-fn interleave(src: &[f32], dst: &mut [f32]) {
-    let (groups, rest) = src.as_chunks::<GROUP>();
-    let (places, tail) = dst.as_chunks_mut::<GROUP>();
-    let spread = |src: &[f32; GROUP], dst: &mut [f32; GROUP]| {
-        for lane in 0..LANES {
-            for step in 0..GROUP / LANES {
-                dst[step * LANES + lane] = src[lane * (GROUP / LANES) + step];
-            }
-        }
-    };
-    let whole = groups.len();
-    for (src, dst) in groups.iter().zip(places.iter_mut()) {
-        spread(src, dst);
-    }
-    for (i, dst) in places[whole..].iter_mut().enumerate() {
-        let mut last = [0.0; GROUP];
-        if i == 0 {
-            last[..rest.len()].copy_from_slice(rest);
-        }
-        spread(&last, dst);
-    }
-    tail.fill(0.0);
 }
 
 thread_local! {

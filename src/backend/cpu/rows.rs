@@ -1,8 +1,9 @@
 //! Matrices as rows along k, decoded to f32 when asked for.
 
 use std::ops::Range;
+use std::sync::OnceLock;
 
-use super::simd::{self, Code, Level, Scales, Weights};
+use super::simd::{self, Code, Fp4Table, Level, Scales, Weights};
 use crate::error::{Error, Result};
 use crate::format::{Dequantizer, ScaleLayout};
 use crate::num::{DType, E8M0, F8E4M3, F8E5M2, Scalar, UE4M3, bf16, f16};
@@ -89,7 +90,7 @@ pub(super) fn row_source<'a>(
             let leading = scaled.dims.leading(2);
             let strides = row_major(leading);
             let matrices = batch_offsets(leading, &strides, batch_dims);
-            Ok(Box::new(ScaledRows { level, values, bytes, matrices }))
+            Ok(Box::new(ScaledRows { level, values, bytes, matrices, fp4: OnceLock::new() }))
         }
     }
 }
@@ -191,6 +192,7 @@ struct ScaledRows<'a> {
     bytes: ScaledBytes<'a>,
     /// Which matrix each batch index means.
     matrices: Vec<usize>,
+    fp4: OnceLock<Option<Fp4Table>>,
 }
 
 impl RowSource for ScaledRows<'_> {
@@ -230,6 +232,13 @@ impl RowSource for ScaledRows<'_> {
             block_rows: spec.block_rows,
             block_k: spec.block_k,
             factor: self.bytes.tensor_scale,
+            fp4: match code {
+                Code::Nvfp4 | Code::Mxfp4 => {
+                    let table = || Fp4Table::new(spec.scale, self.bytes.tensor_scale);
+                    self.fp4.get_or_init(table).as_ref()
+                }
+                _ => None,
+            },
         };
         let codes = &self.bytes.codes[layout.row_offset(matrix, 0)..];
         let sizes = (layout.rows(), layout.k());

@@ -29,7 +29,10 @@ pub use narrow::{narrow, quantize_band};
 pub use online::{Gathered, Score, divide, join_values, online, scale};
 pub use outer::{COLUMNS, prefetch, products, transpose};
 pub use rotate::{rotate, sin_cos};
-pub use weights::{CHUNK, Code, GROUP, STREAM_ROWS, Scales, Weights, chunk, stream, unpack};
+pub use unpack::Fp4Table;
+pub use weights::{
+    CHUNK, Code, GROUP, STREAM_ROWS, Scales, Weights, chunk, interleave, stream, unpack,
+};
 pub use widen::{decode_e2m1, widen};
 
 use tile::Out;

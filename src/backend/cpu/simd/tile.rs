@@ -6,7 +6,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::unpack::{F32, Unpack};
+use super::unpack::{F32, Fp4Row, Unpack};
 use super::{LANES, Rows};
 
 /// f32 values in one register.
@@ -24,7 +24,7 @@ pub(super) trait Lanes: Copy {
     /// `to` is valid for writing `WIDTH` values.
     unsafe fn store(self, to: *mut f32);
 
-    /// Asks for the cache line at an address, which need not be valid.
+    /// Asks for the cache line at an address, which need not be valid, in the second-level cache.
     fn prefetch(_address: *const u8) {}
 
     /// `self + a · b`, fused where the level has that.
@@ -39,6 +39,9 @@ pub(super) trait Lanes: Copy {
     /// `to` is valid for reading and writing `N` values.
     unsafe fn add_up<const N: usize>(vectors: &[Self; N], to: *mut f32, add: bool);
 }
+
+/// Bytes of a cache line, or of half of one.
+const LINE: usize = 64;
 
 /// Most vectors that are added up together.
 pub(super) const SUMS: usize = 8;
@@ -78,8 +81,8 @@ pub(super) struct Out {
 /// Group `at` of the rows: up to eight vectors each.
 ///
 /// # Safety
-/// `a` is valid for `MR` rows of a group at its stride, each of `b` for groups up to `at`.
-/// What is `ahead` bytes further on is fetched, if it is there.
+/// `a` is valid for `MR` rows of a group at its stride, each of `b` for groups up to `at`, `fp4` as
+/// [`Unpack::load`] says.
 // Loops count, and arrays stay where they are: iterators over arrays of registers go through
 // memory.
 #[allow(clippy::needless_range_loop)]
@@ -89,20 +92,15 @@ unsafe fn group<V: Lanes, U: Unpack<V>, const MR: usize, const NR: usize>(
     (a, a_stride): (*const f32, usize),
     b: &[Stored; NR],
     at: usize,
-    (factor, ahead): (f32, usize),
+    fp4: *const Fp4Row,
     pass: usize,
 ) {
     let (codes, scales) = (at * U::CODE_BYTES, at * U::SCALE_BYTES);
     macro_rules! load {
         ($j:expr) => {
             // SAFETY: the caller's promise of a group for each row of `b`.
-            unsafe { U::load(b[$j].codes.add(codes), b[$j].scales.add(scales), factor, pass) }
+            unsafe { U::load(b[$j].codes.add(codes), b[$j].scales.add(scales), fp4, pass) }
         };
-    }
-    if ahead > 0 {
-        for b in b {
-            V::prefetch(b.codes.wrapping_add(codes + ahead));
-        }
     }
     let mut raw = [load!(0); NR];
     for j in 1..NR {
@@ -135,14 +133,15 @@ unsafe fn group<V: Lanes, U: Unpack<V>, const MR: usize, const NR: usize>(
 ///
 /// # Safety
 /// `a` is valid for `MR` rows of `k` elements rounded up to whole groups, at its stride; `b` for
-/// `k` elements each with their scales; `out` for `MR × NR` outputs.
+/// `k` elements each with their scales, `fp4` as [`Unpack::load`] says; `out` for `MR × NR` outputs.
+/// As many bytes as `b` has are fetched from `ahead` on, if there are any.
 #[allow(clippy::needless_range_loop)]
 #[inline(always)]
 pub(super) unsafe fn tile<V: Lanes, U: Unpack<V>, const MR: usize, const NR: usize>(
     (a, a_stride): (*const f32, usize),
     b: [Stored; NR],
     k: usize,
-    (factor, ahead): (f32, usize),
+    (fp4, ahead): (*const Fp4Row, *const u8),
     out: Out,
 ) {
     const { assert!(NR <= SUMS && LANES / V::WIDTH <= 4, "columns and passes") };
@@ -168,17 +167,23 @@ pub(super) unsafe fn tile<V: Lanes, U: Unpack<V>, const MR: usize, const NR: usi
     for pass in 0..passes {
         let mut sums = [[V::zero(); NR]; MR];
         for g in 0..whole {
+            if pass == 0 && !ahead.is_null() {
+                let group = NR * U::CODE_BYTES;
+                for line in (0..group).step_by(LINE) {
+                    V::prefetch(ahead.wrapping_add(g * group + line));
+                }
+            }
             // SAFETY: group g of each row.
             unsafe {
                 let a = (a.add(g * elements), a_stride);
-                group::<V, U, MR, NR>(&mut sums, a, &b, g, (factor, ahead), pass);
+                group::<V, U, MR, NR>(&mut sums, a, &b, g, fp4, pass);
             }
         }
         if rest > 0 {
             // SAFETY: `a` is padded to whole groups, tails are groups.
             unsafe {
                 let a = (a.add(whole * elements), a_stride);
-                group::<V, U, MR, NR>(&mut sums, a, &tails, 0, (factor, 0), pass);
+                group::<V, U, MR, NR>(&mut sums, a, &tails, 0, fp4, pass);
             }
         }
         if pass + 1 < passes {
@@ -219,6 +224,7 @@ pub(super) unsafe fn dots<V: Lanes, const MR: usize, const NR: usize>(
     k: usize,
     out: Out,
 ) {
+    let none = (std::ptr::null(), std::ptr::null());
     let mut j = 0;
     while j < b.len {
         let columns = if j + NR <= b.len { NR } else { 1 };
@@ -237,14 +243,14 @@ pub(super) unsafe fn dots<V: Lanes, const MR: usize, const NR: usize>(
                 match (rows == MR, columns == NR) {
                     (true, true) => {
                         let b = std::array::from_fn(|c| row(j + c));
-                        tile::<V, F32, MR, NR>(a, b, k, (1.0, 0), out);
+                        tile::<V, F32, MR, NR>(a, b, k, none, out);
                     }
-                    (true, false) => tile::<V, F32, MR, 1>(a, [row(j)], k, (1.0, 0), out),
+                    (true, false) => tile::<V, F32, MR, 1>(a, [row(j)], k, none, out),
                     (false, true) => {
                         let b = std::array::from_fn(|c| row(j + c));
-                        tile::<V, F32, 1, NR>(a, b, k, (1.0, 0), out);
+                        tile::<V, F32, 1, NR>(a, b, k, none, out);
                     }
-                    (false, false) => tile::<V, F32, 1, 1>(a, [row(j)], k, (1.0, 0), out),
+                    (false, false) => tile::<V, F32, 1, 1>(a, [row(j)], k, none, out),
                 }
             }
             i += rows;

@@ -3,12 +3,14 @@
 use std::ops::Range;
 
 use super::tile::{self, Lanes, Out, Stored};
-use super::unpack::{Bf16, E4m3, E5m2, F16, F32, Mxfp4, Nvfp4, Unpack};
+use super::unpack::{
+    Bf16, E4m3, E5m2, F16, F32, Fp4Row, Fp4Table, Mxfp4, Nvfp4, Storage, Unpack, fp4_element,
+};
 use super::{LANES, Level, Rows};
 use crate::num::{DType, E8M0};
 
-/// Elements of an interleaved group: see [`Weights::interleaved`].
-pub const GROUP: usize = 128;
+/// Elements of the largest group that is unpacked at once: rows are padded to whole ones.
+pub const GROUP: usize = 64;
 
 /// Most elements along k that are summed up before the sum is added to the output. Six rows of
 /// them fit a first-level cache.
@@ -20,8 +22,12 @@ pub fn chunk(k: usize) -> usize {
     k.div_ceil(chunks).max(1).next_multiple_of(GROUP)
 }
 
-/// Bytes of rows that, asked for ahead, stay in a first-level cache until they are used.
-const NEAR: usize = 16 << 10;
+/// Bytes that are asked for ahead of those in use: what memory sends while it takes to answer.
+/// Of rows that are multiplied at once, all bytes of the next ones, for they are read in stretches.
+const AHEAD: usize = 8 << 10;
+
+/// Most bytes that, asked for ahead, stay in a second-level cache until they are used.
+const NEAR: usize = 128 << 10;
 
 /// The most rows that [`stream`] multiplies at once.
 pub const STREAM_ROWS: usize = 4;
@@ -54,6 +60,8 @@ pub struct Scales<'a> {
     pub block_k: usize,
     /// The tensor scale.
     pub factor: f32,
+    /// Of FP4, for that tensor scale.
+    pub fp4: Option<&'a Fp4Table>,
 }
 
 /// Rows of elements as they are stored, contiguous along k.
@@ -100,15 +108,17 @@ impl<'a> Weights<'a> {
                         && (whole || scales.block_k == 32)
                         && scales.factor == 1.0
                 }
-                // The level that reads the codes as integers needs room for a factor of 2⁻²⁵.
+                // The level that reads the codes as integers needs exact halves of the scales.
                 Code::Nvfp4 => {
                     let room = 2f32.powi(-90)..2f32.powi(90);
                     let shape = (scales.dtype, scales.block_k, scales.block_rows);
-                    shape == (DType::UE4M3, 16, 1) && room.contains(&scales.factor)
+                    let table = scales.has_table::<Nvfp4>();
+                    shape == (DType::UE4M3, 16, 1) && room.contains(&scales.factor) && table
                 }
                 Code::Mxfp4 => {
                     let shape = (scales.dtype, scales.block_k, scales.block_rows);
-                    shape == (DType::E8M0, 32, 1) && scales.factor == 1.0
+                    let table = scales.has_table::<Mxfp4>();
+                    shape == (DType::E8M0, 32, 1) && scales.factor == 1.0 && table
                 }
             };
             if !fits || scales.columns < blocks || need > scales.bytes.len() {
@@ -120,14 +130,16 @@ impl<'a> Weights<'a> {
         Some(Weights { code, bytes, row_bytes, rows, k, scales })
     }
 
-    /// Whether element k of a group of [`GROUP`] is at place `k % 8 · 16 + k / 8` of what
-    /// [`unpack`] gives and [`stream`] multiplies with, rather than at its own.
+    /// Whether each block of 16 elements is in the order that [`interleave`] makes where [`unpack`]
+    /// gives it and [`stream`] multiplies with it.
     pub fn interleaved(&self) -> bool {
         matches!(self.code, Code::Nvfp4 | Code::Mxfp4)
     }
 
-    fn factor(&self) -> f32 {
-        self.scales.map_or(1.0, |scales| scales.factor)
+    /// The table of FP4's products; null for others.
+    fn fp4(&self) -> *const Fp4Row {
+        let table = self.scales.and_then(|scales| scales.fp4);
+        table.map_or(std::ptr::null(), |table| table.rows().as_ptr())
     }
 
     /// Where elements `first ..` of a row are, `first` a multiple of [`GROUP`]. FP8's scales are
@@ -159,7 +171,23 @@ impl<'a> Weights<'a> {
     }
 }
 
+/// Puts the elements of each block of 16 in the order of FP4's lanes, zeros behind the last.
+pub fn interleave(src: &[f32], dst: &mut [f32]) {
+    let (blocks, rest) = src.as_chunks::<LANES>();
+    let (places, _) = dst.as_chunks_mut::<LANES>();
+    let mut last = [0.0; LANES];
+    last[..rest.len()].copy_from_slice(rest);
+    let blocks = blocks.iter().chain([&last]).chain(std::iter::repeat(&[0.0; LANES]));
+    for (place, block) in places.iter_mut().zip(blocks) {
+        *place = std::array::from_fn(|lane| block[fp4_element(lane)]);
+    }
+}
+
 impl Scales<'_> {
+    fn has_table<S: Storage>(&self) -> bool {
+        self.fp4.is_some_and(|table| table.rows().len() == S::ROWS)
+    }
+
     /// The scales of the groups of 32 from element `first` of a row on.
     fn spread(&self, row: usize, first: usize, k: usize, dst: &mut [f32; CHUNK / 32]) {
         let row = row / self.block_rows * self.columns;
@@ -280,12 +308,12 @@ macro_rules! level {
                 rows: Range<usize>,
                 out: Out,
             ) {
-                // Many rows at once keep many reads of memory under way; narrow elements take
-                // registers to unpack.
+                // Many rows at once share what is loaded of `a`, and have sums that do not wait for
+                // each other.
                 // SAFETY: the caller's promises.
                 unsafe {
                     match (a.len, U::CODE_BYTES / U::STEPS) {
-                        (1, 32..) => stream_rows::<$V, U, 1, 8>(a, weights, rows, out),
+                        (1, ..=8) => stream_rows::<$V, U, 1, 8>(a, weights, rows, out),
                         (1, _) => stream_rows::<$V, U, 1, 4>(a, weights, rows, out),
                         (2, _) => stream_rows::<$V, U, 2, 2>(a, weights, rows, out),
                         (3, _) => stream_rows::<$V, U, 3, 2>(a, weights, rows, out),
@@ -355,9 +383,9 @@ unsafe fn stream_tile<V: Lanes, U: Unpack<V>, const MR: usize, const NR: usize>(
     out: Out,
 ) {
     let (k, chunk) = (weights.k, chunk(weights.k));
-    // The next rows where they are near. Of long rows the processor itself fetches ahead.
-    let next = NR * weights.row_bytes;
-    let ahead = if next <= NEAR { next } else { 0 };
+    let tile = NR * weights.row_bytes;
+    // Of long rows the processor itself fetches ahead.
+    let ahead = (tile <= NEAR).then(|| j * weights.row_bytes + tile.max(AHEAD));
     let mut scratch = [[0.0; CHUNK / 32]; NR];
     let mut first = 0;
     while first < k {
@@ -372,7 +400,11 @@ unsafe fn stream_tile<V: Lanes, U: Unpack<V>, const MR: usize, const NR: usize>(
         unsafe {
             let a = (a.data.as_ptr().add(first), a.stride);
             let out = Out { add: first > 0, ..out };
-            tile::tile::<V, U, MR, NR>(a, b, len, (weights.factor(), ahead), out);
+            let passed = NR * (first / (LANES * U::STEPS) * U::CODE_BYTES);
+            let ahead = ahead.map_or(std::ptr::null(), |ahead| {
+                weights.bytes.as_ptr().wrapping_add(ahead + passed)
+            });
+            tile::tile::<V, U, MR, NR>(a, b, len, (weights.fp4(), ahead), out);
         }
         first += chunk;
     }
@@ -393,13 +425,13 @@ unsafe fn unpack_row<V: Lanes, U: Unpack<V>>(
     let stored = unsafe { weights.stored(row, first, &mut scratch) };
     let elements = LANES * U::STEPS;
     let (whole, rest) = (len / elements, len % elements);
-    let (to, factor) = (dst.as_mut_ptr(), weights.factor());
+    let (to, fp4) = (dst.as_mut_ptr(), weights.fp4());
     for g in 0..whole {
         // SAFETY: group g of the row and of `dst`.
         unsafe {
             let codes = stored.codes.add(g * U::CODE_BYTES);
             let scales = stored.scales.add(g * U::SCALE_BYTES);
-            unpack_group::<V, U>(Stored { codes, scales }, factor, to.add(g * elements));
+            unpack_group::<V, U>(Stored { codes, scales }, fp4, to.add(g * elements));
         }
     }
     let mut done = whole * elements;
@@ -412,7 +444,7 @@ unsafe fn unpack_row<V: Lanes, U: Unpack<V>>(
             let from = stored.scales.add(whole * U::SCALE_BYTES);
             std::ptr::copy_nonoverlapping(from, scales.as_mut_ptr(), U::scale_bytes(rest));
             let tail = Stored { codes: codes.as_ptr(), scales: scales.as_ptr() };
-            unpack_group::<V, U>(tail, factor, to.add(done));
+            unpack_group::<V, U>(tail, fp4, to.add(done));
         }
         done += elements;
     }
@@ -422,10 +454,10 @@ unsafe fn unpack_row<V: Lanes, U: Unpack<V>>(
 /// # Safety
 /// `from` is a group, and `to` has room for its elements.
 #[inline(always)]
-unsafe fn unpack_group<V: Lanes, U: Unpack<V>>(from: Stored, factor: f32, to: *mut f32) {
+unsafe fn unpack_group<V: Lanes, U: Unpack<V>>(from: Stored, fp4: *const Fp4Row, to: *mut f32) {
     for pass in 0..LANES / V::WIDTH {
         // SAFETY: the caller's promise of a group.
-        let raw = unsafe { U::load(from.codes, from.scales, factor, pass) };
+        let raw = unsafe { U::load(from.codes, from.scales, fp4, pass) };
         macro_rules! steps {
             ($($step:literal)*) => {$(
                 if $step < U::STEPS {

@@ -36,7 +36,7 @@ impl Lanes for Avx2 {
     #[inline(always)]
     fn prefetch(address: *const u8) {
         // SAFETY: a prefetch does nothing but move caches.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
     }
 
     #[inline(always)]
@@ -108,7 +108,7 @@ impl Lanes for Avx512 {
     #[inline(always)]
     fn prefetch(address: *const u8) {
         // SAFETY: a prefetch does nothing but move caches.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
     }
 
     #[inline(always)]

@@ -3,13 +3,18 @@
 use std::arch::x86_64::*;
 
 use super::super::x86::Avx2;
-use super::{Bf16, E4m3, E5m2, F16, Mxfp4, Nvfp4, Unpack};
+use super::{Bf16, E4m3, E5m2, F16, Fp4Row, LANES, Mxfp4, Nvfp4, Storage, Unpack};
 
 impl Unpack<Avx2> for Bf16 {
     type Raw = *const u8;
 
     #[inline(always)]
-    unsafe fn load(codes: *const u8, _scales: *const u8, _factor: f32, pass: usize) -> *const u8 {
+    unsafe fn load(
+        codes: *const u8,
+        _scales: *const u8,
+        _fp4: *const Fp4Row,
+        pass: usize,
+    ) -> *const u8 {
         codes.wrapping_add(16 * pass)
     }
 
@@ -27,7 +32,12 @@ impl Unpack<Avx2> for F16 {
     type Raw = *const u8;
 
     #[inline(always)]
-    unsafe fn load(codes: *const u8, _scales: *const u8, _factor: f32, pass: usize) -> *const u8 {
+    unsafe fn load(
+        codes: *const u8,
+        _scales: *const u8,
+        _fp4: *const Fp4Row,
+        pass: usize,
+    ) -> *const u8 {
         codes.wrapping_add(16 * pass)
     }
 
@@ -52,7 +62,12 @@ impl Unpack<Avx2> for E4m3 {
     type Raw = (*const u8, __m256);
 
     #[inline(always)]
-    unsafe fn load(codes: *const u8, scales: *const u8, _factor: f32, pass: usize) -> Self::Raw {
+    unsafe fn load(
+        codes: *const u8,
+        scales: *const u8,
+        _fp4: *const Fp4Row,
+        pass: usize,
+    ) -> Self::Raw {
         // SAFETY: four bytes of scale.
         (codes.wrapping_add(8 * pass), unsafe { f32_scale(scales) })
     }
@@ -78,7 +93,12 @@ impl Unpack<Avx2> for E5m2 {
     type Raw = (*const u8, __m256);
 
     #[inline(always)]
-    unsafe fn load(codes: *const u8, scales: *const u8, _factor: f32, pass: usize) -> Self::Raw {
+    unsafe fn load(
+        codes: *const u8,
+        scales: *const u8,
+        _fp4: *const Fp4Row,
+        pass: usize,
+    ) -> Self::Raw {
         // SAFETY: four bytes of scale.
         (codes.wrapping_add(8 * pass), unsafe { f32_scale(scales) })
     }
@@ -93,97 +113,75 @@ impl Unpack<Avx2> for E5m2 {
     }
 }
 
-/// Twice the values of the codes at even and at odd nibbles, as signed bytes.
+/// Half a group: twice the values of its codes as signed bytes in the order of lanes, and its
+/// scales with the table of their products with codes.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Fp4 {
+    doubled: [u8; 32],
+    scales: *const u8,
+    rows: *const Fp4Row,
+}
+
+/// The codes of a group at even nibbles (`pass` 0) or odd ones.
 ///
 /// # Safety
 /// AVX2; 32 readable bytes.
 #[inline(always)]
-unsafe fn fp4_bytes(codes: *const u8) -> [__m256i; 2] {
+unsafe fn fp4_doubled(codes: *const u8, pass: usize) -> [u8; 32] {
     // SAFETY: the caller's promise.
     unsafe {
-        let doubled = _mm256_broadcastsi128_si256(_mm_setr_epi8(
-            0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12,
-        ));
-        let (codes, nibble) = (_mm256_loadu_si256(codes.cast()), _mm256_set1_epi8(0x0F));
-        let even = _mm256_and_si256(codes, nibble);
-        let odd = _mm256_and_si256(_mm256_srli_epi16::<4>(codes), nibble);
-        [_mm256_shuffle_epi8(doubled, even), _mm256_shuffle_epi8(doubled, odd)]
+        let both = |half| _mm256_broadcastsi128_si256(half);
+        // Of each block's eight bytes, those of the first and of the second half in turn.
+        let order = both(_mm_setr_epi8(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15));
+        let table = both(_mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12));
+        let codes = _mm256_shuffle_epi8(_mm256_loadu_si256(codes.cast()), order);
+        let codes = if pass == 0 { codes } else { _mm256_srli_epi16::<4>(codes) };
+        let doubled = _mm256_shuffle_epi8(table, _mm256_and_si256(codes, _mm256_set1_epi8(0x0F)));
+        let mut bytes = [0; 32];
+        _mm256_storeu_si256(bytes.as_mut_ptr().cast(), doubled);
+        bytes
     }
 }
 
-/// Twice the values at nibble `STEP` of each lane, in units of 2⁻²⁴: in the upper quarter.
+/// Half a block: integers times half the scale, which is its product with code 1.
 ///
 /// # Safety
-/// AVX2.
+/// AVX2; the table has a row for each scale.
 #[inline(always)]
-unsafe fn fp4_upper<const STEP: usize>(bytes: [__m256i; 2]) -> __m256i {
-    // SAFETY: the caller's promise.
+unsafe fn fp4<S: Storage, const STEP: usize>(raw: &Fp4) -> Avx2 {
+    // SAFETY: the caller's promise: 8 bytes and a scale for each step or two.
     unsafe {
-        // Byte STEP / 2 of each lane to its upper end, zeros below.
-        let pick = _mm_set1_epi32(((STEP as i32 / 2) << 24) | 0x80_80_80);
-        let pick = _mm_add_epi32(pick, _mm_setr_epi32(0, 4 << 24, 8 << 24, 12 << 24));
-        _mm256_shuffle_epi8(bytes[STEP % 2], _mm256_broadcastsi128_si256(pick))
+        let integers =
+            _mm256_cvtepi8_epi32(_mm_loadl_epi64(raw.doubled.as_ptr().add(8 * STEP).cast()));
+        let row = raw.rows.add(S::row(*raw.scales.add(STEP * LANES / S::BLOCK)));
+        let half = _mm256_broadcast_ss(&(*row).0[1]);
+        Avx2(_mm256_mul_ps(_mm256_cvtepi32_ps(integers), half))
     }
 }
 
-impl Unpack<Avx2> for Nvfp4 {
-    type Raw = ([__m256i; 2], __m256);
+macro_rules! fp4 {
+    ($($name:ident),*) => {$(
+        impl Unpack<Avx2> for $name {
+            type Raw = Fp4;
 
-    #[inline(always)]
-    unsafe fn load(codes: *const u8, scales: *const u8, factor: f32, pass: usize) -> Self::Raw {
-        /// What `fp4_upper` is too large by, and an f16 that holds an E4M3 too small.
-        const UNIT: f32 = 256.0 / (1u32 << 25) as f32;
-        // SAFETY: 32 of 64 bytes of codes and 4 of 8 of scales, each for two lanes.
-        unsafe {
-            let bytes = scales.add(4 * pass).cast::<i32>().read_unaligned();
-            let bytes = _mm_cvtsi32_si128(bytes & 0x7F7F_7F7F);
-            let wide = _mm_cvtepu8_epi16(_mm_unpacklo_epi8(bytes, bytes));
-            // All ones is a NaN of f16.
-            let nan = _mm_cmpeq_epi16(wide, _mm_set1_epi16(0x7F));
-            let half = _mm_or_si128(_mm_slli_epi16::<7>(wide), nan);
-            let scale = _mm256_mul_ps(_mm256_cvtph_ps(half), _mm256_set1_ps(factor * UNIT));
-            (fp4_bytes(codes.add(32 * pass)), scale)
+            #[inline(always)]
+            unsafe fn load(
+                codes: *const u8,
+                scales: *const u8,
+                fp4: *const Fp4Row,
+                pass: usize,
+            ) -> Fp4 {
+                // SAFETY: 32 bytes of codes.
+                Fp4 { doubled: unsafe { fp4_doubled(codes, pass) }, scales, rows: fp4 }
+            }
+
+            #[inline(always)]
+            unsafe fn value<const STEP: usize>(raw: Fp4) -> Avx2 {
+                // SAFETY: what `load` was promised.
+                unsafe { fp4::<$name, STEP>(&raw) }
+            }
         }
-    }
-
-    #[inline(always)]
-    unsafe fn value<const STEP: usize>((bytes, scales): Self::Raw) -> Avx2 {
-        // SAFETY: the level is present.
-        unsafe { Avx2(_mm256_mul_ps(_mm256_cvtepi32_ps(fp4_upper::<STEP>(bytes)), scales)) }
-    }
+    )*};
 }
 
-impl Unpack<Avx2> for Mxfp4 {
-    type Raw = ([__m256i; 2], __m256);
-
-    #[inline(always)]
-    unsafe fn load(codes: *const u8, scales: *const u8, factor: f32, pass: usize) -> Self::Raw {
-        // SAFETY: 32 of 64 bytes of codes and 2 of 4 of scales, each for four lanes.
-        unsafe {
-            let bytes = scales.add(2 * pass).cast::<u16>().read_unaligned();
-            let bytes = _mm_cvtsi32_si128(i32::from(bytes));
-            let spread = _mm_setr_epi8(0, 0, 0, 0, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1, -1, -1);
-            let wide = _mm256_cvtepu8_epi32(_mm_shuffle_epi8(bytes, spread));
-            // Half of 2^(code − 127), for `fp4_bytes` are twice the values. Codes 0 and 1 make
-            // subnormal numbers, 255 is NaN.
-            let is = |code| _mm256_cmpeq_epi32(wide, _mm256_set1_epi32(code));
-            let bits = _mm256_slli_epi32::<23>(_mm256_sub_epi32(wide, _mm256_set1_epi32(1)));
-            let bits = _mm256_blendv_epi8(bits, _mm256_set1_epi32(1 << 21), is(0));
-            let bits = _mm256_blendv_epi8(bits, _mm256_set1_epi32(1 << 22), is(1));
-            let bits = _mm256_or_si256(bits, is(255));
-            let scale = _mm256_mul_ps(_mm256_castsi256_ps(bits), _mm256_set1_ps(factor));
-            (fp4_bytes(codes.add(32 * pass)), scale)
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn value<const STEP: usize>((bytes, scales): Self::Raw) -> Avx2 {
-        // SAFETY: the level is present.
-        unsafe {
-            // Sign-extended rather than left in the upper quarter: the smallest scales have no
-            // room for a factor of 2⁻²⁴.
-            let integers = _mm256_srai_epi32::<24>(fp4_upper::<STEP>(bytes));
-            Avx2(_mm256_mul_ps(_mm256_cvtepi32_ps(integers), scales))
-        }
-    }
-}
+fp4!(Nvfp4, Mxfp4);

@@ -3,14 +3,18 @@
 use std::arch::x86_64::*;
 
 use super::super::x86::Avx512;
-use super::{Bf16, E4m3, E5m2, F16, Mxfp4, Nvfp4, Unpack};
-use crate::num::E2M1;
+use super::{Bf16, E4m3, E5m2, F16, Fp4Row, Mxfp4, Nvfp4, Storage, Unpack};
 
 impl Unpack<Avx512> for Bf16 {
     type Raw = *const u8;
 
     #[inline(always)]
-    unsafe fn load(codes: *const u8, _scales: *const u8, _factor: f32, _pass: usize) -> *const u8 {
+    unsafe fn load(
+        codes: *const u8,
+        _scales: *const u8,
+        _fp4: *const Fp4Row,
+        _pass: usize,
+    ) -> *const u8 {
         codes
     }
 
@@ -28,7 +32,12 @@ impl Unpack<Avx512> for F16 {
     type Raw = *const u8;
 
     #[inline(always)]
-    unsafe fn load(codes: *const u8, _scales: *const u8, _factor: f32, _pass: usize) -> *const u8 {
+    unsafe fn load(
+        codes: *const u8,
+        _scales: *const u8,
+        _fp4: *const Fp4Row,
+        _pass: usize,
+    ) -> *const u8 {
         codes
     }
 
@@ -72,7 +81,12 @@ impl Unpack<Avx512> for E4m3 {
     type Raw = (*const u8, __m512);
 
     #[inline(always)]
-    unsafe fn load(codes: *const u8, scales: *const u8, _factor: f32, _pass: usize) -> Self::Raw {
+    unsafe fn load(
+        codes: *const u8,
+        scales: *const u8,
+        _fp4: *const Fp4Row,
+        _pass: usize,
+    ) -> Self::Raw {
         // SAFETY: four bytes of scale.
         (codes, unsafe { f32_scale(scales) })
     }
@@ -91,7 +105,12 @@ impl Unpack<Avx512> for E5m2 {
     type Raw = (*const u8, __m512);
 
     #[inline(always)]
-    unsafe fn load(codes: *const u8, scales: *const u8, _factor: f32, _pass: usize) -> Self::Raw {
+    unsafe fn load(
+        codes: *const u8,
+        scales: *const u8,
+        _fp4: *const Fp4Row,
+        _pass: usize,
+    ) -> Self::Raw {
         // SAFETY: four bytes of scale.
         (codes, unsafe { f32_scale(scales) })
     }
@@ -106,69 +125,49 @@ impl Unpack<Avx512> for E5m2 {
     }
 }
 
-/// The codes at nibble `STEP` of each lane, times the scales.
+/// Codes and scales of a group, and the table of their products.
+type Fp4 = (*const u8, *const u8, *const Fp4Row);
+
+/// Block `STEP` of a group: the broadcast is a load and the table an operand, so three
+/// instructions unpack, scale, and multiply and add.
 ///
 /// # Safety
-/// AVX-512 F.
+/// AVX-512 F; the pointers are a group's, and the table has a row for each scale.
 #[inline(always)]
-unsafe fn fp4<const STEP: usize>(codes: __m512i, scales: __m512) -> Avx512 {
-    // SAFETY: the caller's promise; the table has 16 values.
+unsafe fn fp4<S: Storage, const STEP: usize>((codes, scales, rows): Fp4) -> Avx512 {
+    // SAFETY: the caller's promise: 8 bytes of codes and a scale for each step or two.
     unsafe {
-        let values = _mm512_loadu_ps(E2M1::VALUES.as_ptr());
+        let codes = _mm512_set1_epi64(codes.add(8 * STEP).cast::<i64>().read_unaligned());
+        let shifts = _mm512_setr_epi32(0, 0, 8, 8, 16, 16, 24, 24, 4, 4, 12, 12, 20, 20, 28, 28);
+        let row = rows.add(S::row(*scales.add(STEP * super::LANES / S::BLOCK)));
         // The look-up takes the low four bits of each lane.
-        let shifted = _mm512_srl_epi32(codes, _mm_cvtsi32_si128(4 * STEP as i32));
-        Avx512(_mm512_mul_ps(_mm512_permutexvar_ps(shifted, values), scales))
+        let row = _mm512_load_ps(row.cast());
+        Avx512(_mm512_permutexvar_ps(_mm512_srlv_epi32(codes, shifts), row))
     }
 }
 
-impl Unpack<Avx512> for Nvfp4 {
-    type Raw = (__m512i, __m512);
+macro_rules! fp4 {
+    ($($name:ident),*) => {$(
+        impl Unpack<Avx512> for $name {
+            type Raw = Fp4;
 
-    #[inline(always)]
-    unsafe fn load(codes: *const u8, scales: *const u8, factor: f32, _pass: usize) -> Self::Raw {
-        // SAFETY: 64 bytes of codes and 8 of scales, each for two lanes.
-        unsafe {
-            let bytes = _mm_loadl_epi64(scales.cast());
-            let magnitude = _mm_and_si128(_mm_unpacklo_epi8(bytes, bytes), _mm_set1_epi8(0x7F));
-            let wide = _mm256_cvtepu8_epi16(magnitude);
-            // All ones is a NaN of f16.
-            let nan = _mm256_cmpeq_epi16(wide, _mm256_set1_epi16(0x7F));
-            let half = _mm256_or_si256(_mm256_slli_epi16::<7>(wide), nan);
-            let scale = _mm512_mul_ps(_mm512_cvtph_ps(half), _mm512_set1_ps(256.0 * factor));
-            (_mm512_loadu_si512(codes.cast()), scale)
+            #[inline(always)]
+            unsafe fn load(
+                codes: *const u8,
+                scales: *const u8,
+                fp4: *const Fp4Row,
+                _pass: usize,
+            ) -> Fp4 {
+                (codes, scales, fp4)
+            }
+
+            #[inline(always)]
+            unsafe fn value<const STEP: usize>(raw: Fp4) -> Avx512 {
+                // SAFETY: what `load` was promised.
+                unsafe { fp4::<$name, STEP>(raw) }
+            }
         }
-    }
-
-    #[inline(always)]
-    unsafe fn value<const STEP: usize>((codes, scales): Self::Raw) -> Avx512 {
-        // SAFETY: the level is present.
-        unsafe { fp4::<STEP>(codes, scales) }
-    }
+    )*};
 }
 
-impl Unpack<Avx512> for Mxfp4 {
-    type Raw = (__m512i, __m512);
-
-    #[inline(always)]
-    unsafe fn load(codes: *const u8, scales: *const u8, factor: f32, _pass: usize) -> Self::Raw {
-        // SAFETY: 64 bytes of codes and 4 of scales, each for four lanes.
-        unsafe {
-            let bytes = _mm_cvtsi32_si128(scales.cast::<i32>().read_unaligned());
-            let spread = _mm_setr_epi8(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
-            let wide = _mm512_cvtepu8_epi32(_mm_shuffle_epi8(bytes, spread));
-            // Code 0 is 2⁻¹²⁷, below the normal numbers; 255 is NaN.
-            let edge = _mm512_cmpeq_epi32_mask(wide, _mm512_setzero_si512())
-                | _mm512_cmpeq_epi32_mask(wide, _mm512_set1_epi32(255));
-            let bits = _mm512_slli_epi32::<23>(wide);
-            let bits = _mm512_mask_or_epi32(bits, edge, bits, _mm512_set1_epi32(1 << 22));
-            let scale = _mm512_mul_ps(_mm512_castsi512_ps(bits), _mm512_set1_ps(factor));
-            (_mm512_loadu_si512(codes.cast()), scale)
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn value<const STEP: usize>((codes, scales): Self::Raw) -> Avx512 {
-        // SAFETY: the level is present.
-        unsafe { fp4::<STEP>(codes, scales) }
-    }
-}
+fp4!(Nvfp4, Mxfp4);

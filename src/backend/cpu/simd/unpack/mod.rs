@@ -1,9 +1,8 @@
 //! How stored elements become lanes of f32.
 //!
 //! A row is read in groups of [`LANES`]` · STEPS` elements, which become `STEPS` vectors. Wide
-//! elements keep their order: element k is in lane k mod 16. Of FP4, a lane takes the eight codes
-//! of four bytes, so that shifts and one table look-up unpack them: element k is in lane
-//! (k / 8) mod 16.
+//! elements keep their order: element k is in lane k mod 16. Of FP4, a vector is a block of 16 with
+//! its own scale in an order that one shift by lane makes of its eight bytes: see [`fp4_element`].
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -13,6 +12,39 @@ mod portable;
 
 use super::LANES;
 use super::tile::Lanes;
+use crate::num::{DType, E2M1, E8M0, UE4M3};
+
+/// The products of a scale with the 16 codes of FP4: a cache line, in the order of the codes.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct Fp4Row([f32; 16]);
+
+/// The products of every scale of FP4 codes, times a tensor scale, with every code.
+#[derive(Debug)]
+pub struct Fp4Table(Vec<Fp4Row>);
+
+impl Fp4Table {
+    /// For scales of that type, UE4M3 or E8M0; `None` for others.
+    pub fn new(scale: DType, factor: f32) -> Option<Self> {
+        let row = |scale: f32| Fp4Row(E2M1::VALUES.map(|code| code * (scale * factor)));
+        Some(Fp4Table(match scale {
+            DType::UE4M3 => (0..128).map(|bits| row(UE4M3::from_bits(bits).to_f32())).collect(),
+            DType::E8M0 => (0..=255).map(|bits| row(E8M0::from_bits(bits).to_f32())).collect(),
+            _ => return None,
+        }))
+    }
+
+    /// A row for each scale.
+    pub(super) fn rows(&self) -> &[Fp4Row] {
+        &self.0
+    }
+}
+
+/// Which element of a block of 16 FP4 codes is in a lane: from 0 to 7 those of the first four bytes
+/// at even nibbles and of the last four in turn, then those at odd nibbles.
+pub const fn fp4_element(lane: usize) -> usize {
+    lane % 2 * 8 + lane / 2 % 4 * 2 + lane / 8
+}
 
 /// The sizes of a group in some storage.
 pub(super) trait Storage {
@@ -24,6 +56,14 @@ pub(super) trait Storage {
     const SCALE_BYTES: usize;
     /// Elements that share a scale.
     const BLOCK: usize;
+    /// Scales of FP4: the rows of their table.
+    const ROWS: usize;
+
+    /// The row of a scale of FP4.
+    #[inline(always)]
+    fn row(scale: u8) -> usize {
+        usize::from(scale) % Self::ROWS
+    }
 
     /// Bytes of codes that hold `n` elements.
     fn code_bytes(n: usize) -> usize {
@@ -42,11 +82,17 @@ pub(super) trait Unpack<V: Lanes>: Storage {
     /// What is read of a group at once.
     type Raw: Copy;
 
-    /// Reads the lanes `pass · WIDTH ..` of a group. Scales are multiplied by `factor`.
+    /// Reads the lanes `pass · WIDTH ..` of a group.
     ///
     /// # Safety
-    /// The pointers are valid for a group's codes and scales; the level of `V` is present.
-    unsafe fn load(codes: *const u8, scales: *const u8, factor: f32, pass: usize) -> Self::Raw;
+    /// The pointers are valid for a group's codes and scales, for FP4 that of the table for all of
+    /// [`Storage::ROWS`]; the level of `V` is present.
+    unsafe fn load(
+        codes: *const u8,
+        scales: *const u8,
+        fp4: *const Fp4Row,
+        pass: usize,
+    ) -> Self::Raw;
 
     /// Vector `STEP` of the group.
     ///
@@ -56,7 +102,7 @@ pub(super) trait Unpack<V: Lanes>: Storage {
 }
 
 macro_rules! storage {
-    ($($(#[$doc:meta])* $name:ident: $steps:literal, $codes:literal, $scales:literal, $block:literal;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident: $steps:literal, $codes:literal, $scales:literal, $block:literal, $rows:literal;)*) => {$(
         $(#[$doc])*
         pub(super) struct $name;
 
@@ -65,32 +111,38 @@ macro_rules! storage {
             const CODE_BYTES: usize = $codes;
             const SCALE_BYTES: usize = $scales;
             const BLOCK: usize = $block;
+            const ROWS: usize = $rows;
         }
     )*};
 }
 
 storage! {
     /// f32 as it is.
-    F32: 1, 64, 0, 16;
+    F32: 1, 64, 0, 16, 1;
     /// bf16: the upper half of an f32.
-    Bf16: 2, 64, 0, 32;
+    Bf16: 2, 64, 0, 32, 1;
     /// IEEE half precision.
-    F16: 2, 64, 0, 32;
+    F16: 2, 64, 0, 32, 1;
     /// FP8 E4M3 with an f32 scale a group.
-    E4m3: 2, 32, 4, 32;
+    E4m3: 2, 32, 4, 32, 1;
     /// FP8 E5M2 with an f32 scale a group.
-    E5m2: 2, 32, 4, 32;
+    E5m2: 2, 32, 4, 32, 1;
     /// FP4 with a UE4M3 scale for each 16.
-    Nvfp4: 8, 64, 8, 16;
+    Nvfp4: 4, 32, 4, 16, 128;
     /// FP4 with an E8M0 scale for each 32.
-    Mxfp4: 8, 64, 4, 32;
+    Mxfp4: 4, 32, 2, 32, 256;
 }
 
 impl<V: Lanes> Unpack<V> for F32 {
     type Raw = *const f32;
 
     #[inline(always)]
-    unsafe fn load(codes: *const u8, _scales: *const u8, _factor: f32, pass: usize) -> *const f32 {
+    unsafe fn load(
+        codes: *const u8,
+        _scales: *const u8,
+        _fp4: *const Fp4Row,
+        pass: usize,
+    ) -> *const f32 {
         codes.cast::<f32>().wrapping_add(pass * V::WIDTH)
     }
 

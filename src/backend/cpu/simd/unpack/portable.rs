@@ -1,8 +1,8 @@
 //! Four lanes at a time, with what every machine has.
 
 use super::super::portable::Four;
-use super::{Bf16, E4m3, E5m2, F16, Mxfp4, Nvfp4, Storage, Unpack};
-use crate::num::{E2M1, E8M0, F8E4M3, F8E5M2, Scalar, UE4M3, bf16, f16};
+use super::{Bf16, E4m3, E5m2, F16, Fp4Row, LANES, Mxfp4, Nvfp4, Storage, Unpack, fp4_element};
+use crate::num::{F8E4M3, F8E5M2, Scalar, bf16, f16};
 
 /// Four elements of a scalar type.
 ///
@@ -24,7 +24,7 @@ macro_rules! plain {
             unsafe fn load(
                 codes: *const u8,
                 _scales: *const u8,
-                _factor: f32,
+                _fp4: *const Fp4Row,
                 pass: usize,
             ) -> *const u8 {
                 codes.wrapping_add(pass * 4 * size_of::<$E>())
@@ -50,7 +50,7 @@ macro_rules! fp8 {
             unsafe fn load(
                 codes: *const u8,
                 scales: *const u8,
-                _factor: f32,
+                _fp4: *const Fp4Row,
                 pass: usize,
             ) -> Self::Raw {
                 // SAFETY: four bytes of scale.
@@ -70,42 +70,34 @@ macro_rules! fp8 {
 fp8!(E4m3: F8E4M3, E5m2: F8E5M2);
 
 macro_rules! fp4 {
-    ($($name:ident: $S:ty),*) => {$(
+    ($($name:ident),*) => {$(
         impl Unpack<Four> for $name {
-            type Raw = ([u32; 4], [f32; 4]);
+            type Raw = (*const u8, *const u8, *const Fp4Row, usize);
 
             #[inline(always)]
             unsafe fn load(
                 codes: *const u8,
                 scales: *const u8,
-                factor: f32,
+                fp4: *const Fp4Row,
                 pass: usize,
             ) -> Self::Raw {
-                // Lanes that share a scale.
-                let share = 16 / <$name as Storage>::SCALE_BYTES;
-                let scale = |lane: usize| {
-                    // SAFETY: a scale of the group; the type is a byte.
-                    let scale = unsafe { *scales.add((pass * 4 + lane) / share).cast::<$S>() };
-                    scale.to_f32() * factor
-                };
-                let lane = |lane: usize| {
-                    // SAFETY: four bytes of the group for each lane.
-                    let bytes = unsafe { codes.add((pass * 4 + lane) * 4).cast::<[u8; 4]>().read() };
-                    u32::from_le_bytes(bytes)
-                };
-                (std::array::from_fn(lane), std::array::from_fn(scale))
+                (codes, scales, fp4, pass)
             }
 
             #[inline(always)]
-            unsafe fn value<const STEP: usize>((codes, scales): Self::Raw) -> Four {
-                let value = |lane: usize| {
-                    let code = (codes[lane] >> (4 * STEP)) & 0xF;
-                    E2M1::VALUES[code as usize] * scales[lane]
+            unsafe fn value<const STEP: usize>((codes, scales, fp4, pass): Self::Raw) -> Four {
+                // SAFETY: the block's codes and scale, and the row of that scale.
+                let (codes, row) = unsafe {
+                    let codes = codes.add(8 * STEP).cast::<[u8; 8]>().read();
+                    let scale = *scales.add(STEP * LANES / <$name as Storage>::BLOCK);
+                    (u64::from_le_bytes(codes), &(*fp4.add(<$name as Storage>::row(scale))).0)
                 };
-                Four(std::array::from_fn(value))
+                Four(std::array::from_fn(|lane| {
+                    row[(codes >> (4 * fp4_element(4 * pass + lane))) as usize % 16]
+                }))
             }
         }
     )*};
 }
 
-fp4!(Nvfp4: UE4M3, Mxfp4: E8M0);
+fp4!(Nvfp4, Mxfp4);
