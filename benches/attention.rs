@@ -8,41 +8,25 @@
 
 mod common;
 
-use std::time::Instant;
-
-use common::{Limits, RUNS, middle, random};
+use common::{Limits, Report, assert_written, in_turn, poison, random, timed};
 use ferrocerium::format::Nvfp4;
 use ferrocerium::tensor::MatOperand;
 use ferrocerium::{Device, F8E4M3, Tensor, bf16};
 use serde_json::json;
 
 fn main() {
-    let as_json = std::env::args().any(|arg| arg == "--json");
     let device = Device::cpu();
-    let threads = device.caps().units;
-    let limits = Limits::measure_on(threads);
-    if !as_json {
-        println!("{}", device.caps());
-        println!("limits of {threads} threads: {limits}\n");
-        println!(
-            "{:<34} {:<6} {:>10} {:>10} {:>9} {:>9} {:>9}",
-            "queries × keys, heads / kv, d", "kv", "ms", "GFLOP/s", "GB/s", "of limit", "vs peer"
-        );
-    }
-    let mut rows = Vec::new();
+    let limits = Limits::measure(device.caps().units);
+    let header = format!(
+        "{:<34} {:<6} {:>10} {:>10} {:>9} {:>9} {:>9}",
+        "queries × keys, heads / kv, d", "kv", "ms", "GFLOP/s", "GB/s", "of limit", "vs peer"
+    );
+    let mut report = Report::new(&device, &[&limits], &header);
     for case in CASES {
-        rows.push(Row::measure(&device, case, &limits));
-        if !as_json {
-            println!("{}", rows[rows.len() - 1].line());
-        }
+        let row = Row::measure(&device, case, &limits);
+        report.row(&row.line(), row.json());
     }
-    if as_json {
-        let rows: Vec<_> = rows.iter().map(Row::json).collect();
-        let limits = json!({
-            "threads": threads, "flops": limits.flops, "bytes_per_s": limits.bytes
-        });
-        println!("{}", json!({"caps": device.caps().to_string(), "limits": limits, "rows": rows}));
-    }
+    report.finish();
 }
 
 /// Causal attention of the last `queries` positions.
@@ -105,7 +89,7 @@ impl Row {
         let pairs = case.queries * case.keys - case.queries * (case.queries - 1) / 2;
         let flops = (4 * pairs * case.heads * case.d) as f64;
         let bytes = (2 * k.len()) as f64 * bits / 8.0 + (2 * q.len() * 4) as f64;
-        let floor = (flops / limits.flops).max(bytes / limits.bytes);
+        let floor = limits.floor(flops, bytes);
         Row { case, seconds: times.0, peer_seconds: times.1, flops, bytes, floor }
     }
 
@@ -128,7 +112,8 @@ impl Row {
         json!({
             "queries": queries, "keys": keys, "heads": heads, "kv_heads": kv_heads, "d": d,
             "kv": kv, "seconds": self.seconds, "flops": self.flops / self.seconds,
-            "bytes": self.bytes, "share_of_limit": self.floor / self.seconds,
+            "operations": self.flops, "bytes": self.bytes,
+            "share_of_limit": self.floor / self.seconds,
             "peer": "matrixmultiply f32, both products, no softmax, one thread",
             "peer_seconds": self.peer_seconds,
         })
@@ -148,28 +133,23 @@ fn measure(
     let (q_host, k_host, v_host) = (host(q), host(k_f32), host(v_f32));
     let mut scores = vec![0.0f32; case.queries * case.keys];
     let mut peer_out = vec![0.0f32; q.len()];
-    let (mut ours, mut peers) = (Vec::new(), Vec::new());
-    for run in 0..RUNS + 1 {
-        out.host_mut().expect("no guards").for_each_mut(|_, x| *x = f32::NAN);
-        let start = Instant::now();
-        q.attention(k, v).causal().run_into(&out).expect("sizes fit");
-        let mine = start.elapsed().as_secs_f64();
-        let start = Instant::now();
-        for head in 0..case.heads {
-            let kv_head = head / (case.heads / case.kv_heads);
-            let (q, k) = (&q_host[head * case.d..], &k_host[kv_head * case.d..]);
-            let (v, out) = (&v_host[kv_head * case.d..], &mut peer_out[head * case.d..]);
-            both_products(case, q, k, v, &mut scores, out);
-        }
-        let theirs = start.elapsed().as_secs_f64();
-        // The first run warms up.
-        if run > 0 {
-            ours.push(mine);
-            peers.push(theirs);
-        }
-    }
-    assert!(!out.to_vec().expect("host").iter().any(|x| x.is_nan()), "an output was not written");
-    (middle(ours), middle(peers))
+    let mut ours = || {
+        poison(&out);
+        timed(|| q.attention(k, v).causal().run_into(&out).expect("sizes fit"))
+    };
+    let mut peer = || {
+        timed(|| {
+            for head in 0..case.heads {
+                let kv_head = head / (case.heads / case.kv_heads);
+                let (q, k) = (&q_host[head * case.d..], &k_host[kv_head * case.d..]);
+                let (v, out) = (&v_host[kv_head * case.d..], &mut peer_out[head * case.d..]);
+                both_products(case, q, k, v, &mut scores, out);
+            }
+        })
+    };
+    let [ours, peer] = in_turn([&mut ours, &mut peer]);
+    assert_written(&out);
+    (ours, peer)
 }
 
 /// `scores = q·kᵀ`, `out = scores·v`, of one head.

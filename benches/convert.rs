@@ -8,7 +8,7 @@
 
 mod common;
 
-use common::{Limits, median, random};
+use common::{Limits, Report, median, random, timed};
 use ferrocerium::format::{Fp8PerRow, Mxfp4, Mxfp8, Nvfp4};
 use ferrocerium::op::{
     Activation, ArgReduce, Convert, Elementwise, Function, Norm, NormKind, Op, Operand, Positions,
@@ -22,39 +22,29 @@ const ROWS: usize = 2048;
 const COLS: usize = 4096;
 
 fn main() {
-    let as_json = std::env::args().any(|arg| arg == "--json");
     let device = Device::cpu();
-    let threads = device.caps().units;
-    let limits = Limits::measure_on(threads);
-    if !as_json {
-        println!("{}", device.caps());
-        println!("limit of {threads} threads: {:.1} GB/s read\n", limits.bytes / 1e9);
-        println!(
-            "{:<24} {:>10} {:>9} {:>9} {:>9}",
-            "[2048, 4096]", "ms", "GB/s", "of limit", "vs peer"
-        );
-    }
-    let mut rows = Vec::new();
+    let limits = Limits::measure(device.caps().units);
+    let header = format!(
+        "{:<24} {:>10} {:>9} {:>9} {:>9}",
+        "[2048, 4096]", "ms", "GB/s", "of limit", "vs peer"
+    );
+    let mut report = Report::new(&device, &[&limits], &header);
     measure_all(&device, |name, bytes, seconds, peer| {
         let share = bytes / seconds / limits.bytes;
-        if !as_json {
-            let peer = peer.map_or(String::new(), |peer| format!("{:>8.2}×", peer / seconds));
-            println!(
-                "{name:<24} {:>10.3} {:>9.2} {:>8.0}% {peer}",
-                seconds * 1e3,
-                bytes / seconds / 1e9,
-                100.0 * share
-            );
-        }
-        rows.push(json!({
+        let ratio = peer.map_or(String::new(), |peer| format!("{:>8.2}×", peer / seconds));
+        let line = format!(
+            "{name:<24} {:>10.3} {:>9.2} {:>8.0}% {ratio}",
+            seconds * 1e3,
+            bytes / seconds / 1e9,
+            100.0 * share
+        );
+        let json = json!({
             "what": name, "bytes": bytes, "seconds": seconds, "share_of_limit": share,
             "peer_seconds": peer,
-        }));
+        });
+        report.row(&line, json);
     });
-    if as_json {
-        let limits = json!({"threads": threads, "bytes_per_s": limits.bytes});
-        println!("{}", json!({"caps": device.caps().to_string(), "limits": limits, "rows": rows}));
-    }
+    report.finish();
 }
 
 fn measure_all(device: &Device, mut row: impl FnMut(&str, f64, f64, Option<f64>)) {
@@ -63,7 +53,7 @@ fn measure_all(device: &Device, mut row: impl FnMut(&str, f64, f64, Option<f64>)
     let y = random(device, [ROWS, COLS]);
     let weight = random(device, [COLS]);
     let out = Tensor::<f32, 2>::zeros(device, [ROWS, COLS]).expect("memory");
-    let run = |op: Op| median(|| device.run(&op).expect("sizes fit"));
+    let run = |op: Op| median(|| timed(|| device.run(&op).expect("sizes fit")));
 
     let mut op = Norm::new(NormKind::Rms, x.operand(), out.operand(), 1e-5);
     op.weight = Some(weight.operand());
@@ -99,10 +89,10 @@ fn measure_all(device: &Device, mut row: impl FnMut(&str, f64, f64, Option<f64>)
     let mut peer_bf16 = vec![bf16::ZERO; host.len()];
     let mut peer_f16 = vec![f16::ZERO; host.len()];
     let mut peer_f32 = vec![0.0f32; host.len()];
-    let to_bf16 = median(|| peer_bf16.convert_from_f32_slice(&host));
-    let to_f16 = median(|| peer_f16.convert_from_f32_slice(&host));
-    let from_bf16 = median(|| peer_bf16.convert_to_f32_slice(&mut peer_f32));
-    let from_f16 = median(|| peer_f16.convert_to_f32_slice(&mut peer_f32));
+    let to_bf16 = median(|| timed(|| peer_bf16.convert_from_f32_slice(&host)));
+    let to_f16 = median(|| timed(|| peer_f16.convert_from_f32_slice(&host)));
+    let from_bf16 = median(|| timed(|| peer_bf16.convert_to_f32_slice(&mut peer_f32)));
+    let from_f16 = median(|| timed(|| peer_f16.convert_to_f32_slice(&mut peer_f32)));
     let convert = |src: Operand, dst: Operand| run(Convert::new(src, dst).into());
     row("f32 to bf16", 6.0 * n, convert(x.operand(), x16.operand()), Some(to_bf16));
     row("f32 to f16", 6.0 * n, convert(x.operand(), h16.operand()), Some(to_f16));

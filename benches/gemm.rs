@@ -1,156 +1,190 @@
 //! Matrix products side by side with `matrixmultiply`: `cargo bench --bench gemm [-- --json]`.
 //!
-//! Both run on one thread in turn, A B A B; medians after a warm-up, on normal random values, with
-//! outputs poisoned before each run. The limits are measured in the same run: multiply-adds of
-//! registers only, and reading memory larger than any cache.
+//! One thread, all threads and the peer on one thread run in turn, A B C A B C; medians after a
+//! warm-up, on normal random values, with outputs poisoned before each run. The smallest product
+//! also runs held to each lower level of instructions. In a grouped product the rows are divided
+//! unevenly over eight matrices, which the peer multiplies one after the other. The limits are
+//! measured in the same run: multiply-adds of registers only, and reading memory larger than any
+//! cache.
 
 mod common;
 
-use std::time::Instant;
-
-use common::{Limits, RUNS, middle, random};
-
-use ferrocerium::format::Nvfp4;
-use ferrocerium::tensor::MatOperand;
-use ferrocerium::{Device, Tensor, bf16};
+use common::{Limits, Report, assert_written, in_turn, poison, random, stored_as, timed};
+use ferrocerium::caps::Isa;
+use ferrocerium::op::{Gemm, GroupedGemm, Op};
+use ferrocerium::{Device, Tensor};
 use serde_json::json;
 
+const CASES: [Case; 5] = [
+    Case { rows: &[256], n: 256, k: 256 },
+    Case { rows: &[1024], n: 1024, k: 1024 },
+    Case { rows: &[2048], n: 2048, k: 2048 },
+    Case { rows: &[128], n: 4096, k: 4096 },
+    Case { rows: &[37, 3, 0, 16, 1, 40, 8, 23], n: 1024, k: 1024 },
+];
+
+const KINDS: [&str; 3] = ["f32", "bf16", "nvfp4"];
+
+/// Levels of instructions; those that the machine lacks fall away, so that a level may be another
+/// one's by its name.
+const LOWER: [(&str, &[Isa]); 2] = [("avx2", &[Isa::Avx2Fma]), ("portable", &[])];
+
 fn main() {
-    let as_json = std::env::args().any(|arg| arg == "--json");
-    let device = Device::builder().threads(1).cpu().expect("one thread is valid");
-    let limits = Limits::measure();
-    if !as_json {
-        println!("{}", device.caps());
-        println!("limits of one thread: {limits}\n");
-        println!(
-            "{:<22} {:<8} {:>10} {:>10} {:>9} {:>9} {:>9}",
-            "m × n × k", "B", "ms", "GFLOP/s", "GB/s", "of limit", "vs peer"
-        );
-    }
-    let mut rows = Vec::new();
-    for (m, n, k) in [(256, 256, 256), (1024, 1024, 1024), (128, 4096, 4096), (1, 4096, 4096)] {
-        for kind in ["f32", "bf16", "nvfp4"] {
-            rows.push(Row::measure(&device, (m, n, k), kind, &limits));
-            if !as_json {
-                println!("{}", rows[rows.len() - 1].line());
+    let threads = Device::cpu().caps().units;
+    let limits = [Limits::measure(1), Limits::measure(threads)];
+    let header = format!(
+        "{:<30} {:<6} {:<9} {:>7} {:>9} {:>9} {:>7} {:>9} {:>9}",
+        "m × n × k", "B", "level", "threads", "ms", "GFLOP/s", "GB/s", "of limit", "vs peer"
+    );
+    let mut report = Report::new(&Device::cpu(), &limits.each_ref(), &header);
+    let mut measure = |case: Case, level: &str, isa: Option<&[Isa]>| {
+        let device = |threads| {
+            let builder = Device::builder().threads(threads);
+            isa.map_or(builder.clone(), |isa| builder.isa(isa)).cpu().expect("threads are there")
+        };
+        let devices = [device(1), device(threads)];
+        let mut peer = Peer::new(case);
+        for kind in KINDS {
+            let [mut one, mut all] = devices.each_ref().map(|d| Product::new(d, case, kind));
+            let [a, b, theirs] =
+                in_turn([&mut || one.run(), &mut || all.run(), &mut || peer.run()]);
+            for (product, limits, ours) in [(&one, &limits[0], a), (&all, &limits[1], b)] {
+                product.report(level, limits, ours, theirs, &mut report);
             }
         }
+    };
+    for case in CASES {
+        measure(case, "best", None);
     }
-    if as_json {
-        let rows: Vec<_> = rows.iter().map(Row::json).collect();
-        let limits = json!({"flops": limits.flops, "bytes_per_s": limits.bytes});
-        println!("{}", json!({"caps": device.caps().to_string(), "limits": limits, "rows": rows}));
+    for (level, isa) in LOWER {
+        measure(CASES[0], level, Some(isa));
+    }
+    report.finish();
+}
+
+/// Rows times a matrix, or those of each group times its own.
+#[derive(Clone, Copy)]
+struct Case {
+    rows: &'static [usize],
+    n: usize,
+    k: usize,
+}
+
+impl Case {
+    fn m(self) -> usize {
+        self.rows.iter().sum()
     }
 }
 
-struct Row {
-    sizes: (usize, usize, usize),
+/// A product on a device.
+struct Product {
+    case: Case,
     kind: &'static str,
-    seconds: f64,
-    peer_seconds: f64,
+    device: Device,
+    op: Op,
+    out: Tensor<f32, 2>,
     bytes: usize,
-    floor: f64,
 }
 
-impl Row {
-    fn measure(
-        device: &Device,
-        (m, n, k): (usize, usize, usize),
-        kind: &'static str,
-        limits: &Limits,
-    ) -> Self {
+impl Product {
+    fn new(device: &Device, case: Case, kind: &'static str) -> Self {
+        let Case { rows, n, k } = case;
+        let m = case.m();
         let a = random(device, [m, k]);
-        let w = random(device, [n, k]);
-        let (seconds, peer_seconds, weight_bytes) = match kind {
-            "bf16" => {
-                let w16 = w.cast::<bf16>().expect("a cast");
-                let (ours, peer) = pair(&a, &w16.t(), &w);
-                (ours, peer, w.len() * 2)
-            }
-            "nvfp4" => {
-                let w4 = w.quantize::<Nvfp4>().expect("finite values");
-                let (ours, peer) = pair(&a, &w4.t(), &w);
-                (ours, peer, w4.bytes())
-            }
-            _ => {
-                let (ours, peer) = pair(&a, &w.t(), &w);
-                (ours, peer, w.len() * 4)
-            }
+        let out = Tensor::<f32, 2>::zeros(device, [m, n]).expect("memory");
+        let (op, weight_bytes) = if let [_] = rows {
+            let b = stored_as(&random(device, [n, k]).into(), kind);
+            let bytes = b.bytes();
+            let b = b.t().expect("a matrix").operand().clone();
+            (Op::from(Gemm::new(a.operand(), b, out.operand())), bytes)
+        } else {
+            let b = stored_as(&random(device, [rows.len(), n, k]).into(), kind);
+            let read = rows.iter().filter(|&&rows| rows > 0).count();
+            let bytes = b.bytes() / rows.len() * read;
+            let ends = rows.iter().scan(0, |end, &rows| {
+                *end += rows as u32;
+                Some(*end)
+            });
+            let offsets: Vec<u32> = std::iter::once(0).chain(ends).collect();
+            let offsets = Tensor::from_host(device, [offsets.len()], &offsets).expect("memory");
+            let b = b.t().expect("matrices").operand().clone();
+            let op = GroupedGemm::new(a.operand(), b, offsets.operand(), out.operand());
+            (op.into(), bytes)
         };
         let bytes = weight_bytes + (m * k + m * n) * 4;
-        let floor = (2.0 * (m * n * k) as f64 / limits.flops).max(bytes as f64 / limits.bytes);
-        Row { sizes: (m, n, k), kind, seconds, peer_seconds, bytes, floor }
+        Product { case, kind, device: device.clone(), op, out, bytes }
     }
 
-    fn flops(&self) -> f64 {
-        let (m, n, k) = self.sizes;
-        2.0 * (m * n * k) as f64 / self.seconds
+    /// The seconds of a run.
+    fn run(&mut self) -> f64 {
+        poison(&self.out);
+        timed(|| self.device.run(&self.op).expect("sizes fit"))
     }
 
-    fn line(&self) -> String {
-        let (m, n, k) = self.sizes;
-        format!(
-            "{:<22} {:<8} {:>10.3} {:>10.1} {:>9.2} {:>8.0}% {:>8.2}×",
-            format!("{m} × {n} × {k}"),
+    fn report(&self, level: &str, limits: &Limits, seconds: f64, peer: f64, report: &mut Report) {
+        assert_written(&self.out);
+        let Case { rows, n, k } = self.case;
+        let (m, groups) = (self.case.m(), rows.len());
+        let flops = 2.0 * (m * n * k) as f64;
+        let share = limits.floor(flops, self.bytes as f64) / seconds;
+        let mut name = format!("{m} × {n} × {k}");
+        if groups > 1 {
+            name += &format!(", {groups} groups");
+        }
+        let line = format!(
+            "{name:<30} {:<6} {level:<9} {:>7} {:>9.3} {:>9.1} {:>7.2} {:>8.0}% {:>8.2}×",
             self.kind,
-            self.seconds * 1e3,
-            self.flops() / 1e9,
-            self.bytes as f64 / self.seconds / 1e9,
-            100.0 * self.floor / self.seconds,
-            self.peer_seconds / self.seconds,
-        )
-    }
-
-    fn json(&self) -> serde_json::Value {
-        let (m, n, k) = self.sizes;
-        json!({
-            "m": m, "n": n, "k": k, "b": self.kind, "seconds": self.seconds,
-            "flops": self.flops(), "bytes": self.bytes, "share_of_limit": self.floor / self.seconds,
-            "peer": "matrixmultiply f32", "peer_seconds": self.peer_seconds,
-        })
+            limits.threads,
+            seconds * 1e3,
+            flops / seconds / 1e9,
+            self.bytes as f64 / seconds / 1e9,
+            100.0 * share,
+            peer / seconds,
+        );
+        let json = json!({
+            "m": m, "n": n, "k": k, "groups": groups, "b": self.kind, "level": level,
+            "threads": limits.threads, "seconds": seconds, "flops": flops / seconds,
+            "operations": flops, "bytes": self.bytes, "share_of_limit": share,
+            "peer": "matrixmultiply f32, one thread", "peer_seconds": peer,
+        });
+        report.row(&line, json);
     }
 }
 
-/// Our product with `b`, and the peer's f32 product with `w` transposed, in turn.
-fn pair(a: &Tensor<f32, 2>, b: &impl MatOperand<2>, w: &Tensor<f32, 2>) -> (f64, f64) {
-    let ([m, k], [n, _]) = (a.shape(), w.shape());
-    let out = Tensor::<f32, 2>::zeros(a.device(), [m, n]).expect("memory");
-    let (a_host, w_host) = (a.to_vec().expect("host"), w.to_vec().expect("host"));
-    let mut peer_out = vec![f32::NAN; m * n];
-    let (mut ours, mut peers) = (Vec::new(), Vec::new());
-    for run in 0..RUNS + 1 {
-        out.host_mut().expect("no guards").for_each_mut(|_, x| *x = f32::NAN);
-        let start = Instant::now();
-        a.gemm(b).run_into(&out).expect("sizes fit");
-        let mine = start.elapsed().as_secs_f64();
-        peer_out.fill(f32::NAN);
-        let start = Instant::now();
-        // SAFETY: the slices have m·k, n·k and m·n elements, and the strides stay inside.
-        unsafe {
-            matrixmultiply::sgemm(
-                m,
-                k,
-                n,
-                1.0,
-                a_host.as_ptr(),
-                k as isize,
-                1,
-                w_host.as_ptr(),
-                1,
-                k as isize,
-                0.0,
-                peer_out.as_mut_ptr(),
-                n as isize,
-                1,
-            );
-        }
-        let theirs = start.elapsed().as_secs_f64();
-        // The first run warms up.
-        if run > 0 {
-            ours.push(mine);
-            peers.push(theirs);
-        }
+/// The same product of f32 by `matrixmultiply`.
+struct Peer {
+    case: Case,
+    a: Vec<f32>,
+    b: Vec<f32>,
+    out: Vec<f32>,
+}
+
+impl Peer {
+    fn new(case: Case) -> Self {
+        let device = Device::cpu();
+        let host = |shape| random(&device, shape).to_vec().expect("host");
+        let Case { rows, n, k } = case;
+        let m = case.m();
+        Peer { case, a: host([m, k]), b: host([rows.len() * n, k]), out: vec![0.0; m * n] }
     }
-    assert!(!out.to_vec().expect("host").iter().any(|x| x.is_nan()), "an output was not written");
-    (middle(ours), middle(peers))
+
+    /// The seconds of a run.
+    fn run(&mut self) -> f64 {
+        self.out.fill(f32::NAN);
+        timed(|| {
+            let Case { rows, n, k } = self.case;
+            let mut first = 0;
+            for (matrix, &m) in rows.iter().enumerate() {
+                let (a, b) = (&self.a[first * k..][..m * k], &self.b[matrix * n * k..][..n * k]);
+                let out = &mut self.out[first * n..][..m * n];
+                let (a, b, out, row) = (a.as_ptr(), b.as_ptr(), out.as_mut_ptr(), k as isize);
+                // SAFETY: the slices have m·k, n·k and m·n elements, and the strides stay inside.
+                unsafe {
+                    let columns = n as isize;
+                    matrixmultiply::sgemm(m, k, n, 1.0, a, row, 1, b, 1, row, 0.0, out, columns, 1);
+                }
+                first += m;
+            }
+        })
+    }
 }

@@ -1,76 +1,80 @@
 //! A language model in prefill and decode:
 //! `cargo bench --bench model -- MODEL [FORMAT…] [--json]`.
 //!
-//! Weights in each format, or those named, activations and cache in f32, all cores; medians of a few runs after a
-//! warm-up. Prefill runs 512 tokens at once, decode one at a time behind 128. The limits are
-//! measured in the same run: decode can not be faster than reading the weights once a token,
-//! prefill not faster than two operations for each weight and token.
+//! Weights in each format, or those named, activations and cache in f32; medians of a few runs
+//! after a warm-up. Prefill runs 512 tokens at once, decode 128 one by one, from an empty cache, as
+//! `llama-bench` does. The limits are measured in the same run: decode can not be faster than
+//! reading the weights once a token, prefill not faster than two operations for each weight and
+//! token.
 
 #[path = "../examples/common/mod.rs"]
 #[allow(unused, reason = "the examples use all of it")]
 mod common;
 #[path = "common/mod.rs"]
-mod limits;
+mod measure;
 
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use clap::Parser;
 use common::checkpoint::Checkpoint;
 use common::llama::{Llama, Logits};
 use common::weight_format::WeightFormat;
 use ferrocerium::Device;
-use limits::{Limits, middle};
+use measure::{Limits, Report, middle};
 use serde_json::json;
 
-/// Tokens of a prompt, and of the context that decoding starts behind.
+/// Tokens of a prompt, and those that are decoded.
 const PREFILL: usize = 512;
-const CONTEXT: usize = 128;
+const DECODED: usize = 128;
 
-/// Tokens that are decoded in a run, and runs.
-const DECODED: usize = 32;
-const RUNS: usize = 5;
+#[derive(Parser)]
+struct Cli {
+    /// GGUF file or folder; without one nothing is measured
+    model: Option<PathBuf>,
+    /// Types of the weights
+    #[arg(default_values = ["f32", "bf16", "fp8", "mxfp8", "mxfp4", "nvfp4"])]
+    formats: Vec<String>,
+    /// Threads (default: one per core)
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Runs that a median is taken of
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Said by `cargo bench`
+    #[arg(long, hide = true)]
+    bench: bool,
+}
 
 fn main() -> Result<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let as_json = arguments.iter().any(|arg| arg == "--json");
-    let mut names = arguments.iter().map(String::as_str).filter(|name| !name.starts_with("--"));
-    let Some(path) = names.next() else {
+    let cli = Cli::parse();
+    let Some(path) = &cli.model else {
         // `cargo bench` and `cargo test` run every bench, this one without a model.
         println!("no model: cargo bench --bench model -- MODEL");
         return Ok(());
     };
-    let mut formats: Vec<&str> = names.collect();
-    if formats.is_empty() {
-        formats = vec!["f32", "bf16", "fp8", "mxfp8", "mxfp4", "nvfp4"];
-    }
-    let device = Device::cpu();
-    let threads = device.caps().units;
-    let limits = Limits::measure_on(threads);
-    if !as_json {
-        println!("{}", device.caps());
-        println!("limits of {threads} threads: {limits}\n");
-        println!(
-            "{:<8} {:>8} {:>14} {:>9} {:>14} {:>9}",
-            "weights", "MB", "prefill tok/s", "of limit", "decode tok/s", "of limit"
-        );
-    }
-    let checkpoint = Checkpoint::open(&device, Path::new(path))?;
-    let mut rows = Vec::new();
-    for format in formats {
-        let row = Row::measure(&checkpoint, format, &limits)
+    let device = match cli.threads {
+        Some(threads) => Device::builder().threads(threads).cpu()?,
+        None => Device::cpu(),
+    };
+    let limits = Limits::measure(device.caps().units);
+    let header = format!(
+        "{:<8} {:>8} {:>14} {:>9} {:>14} {:>9}",
+        "weights", "MB", "prefill tok/s", "of limit", "decode tok/s", "of limit"
+    );
+    let mut report = Report::as_json(cli.json, &device, &[&limits], &header);
+    let checkpoint = Checkpoint::open(&device, path)?;
+    for format in &cli.formats {
+        let row = Row::measure(&checkpoint, format, cli.runs, &limits)
             .with_context(|| format!("measuring {format}"))?;
-        if !as_json {
-            println!("{}", row.line());
-        }
-        rows.push(row.json());
+        report.row(&row.line(), row.json());
     }
-    if as_json {
-        let limits =
-            json!({"threads": threads, "flops": limits.flops, "bytes_per_s": limits.bytes});
-        println!("{}", json!({"caps": device.caps().to_string(), "limits": limits, "rows": rows}));
-    }
+    report.finish();
     Ok(())
 }
 
@@ -84,19 +88,23 @@ struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    fn measure(checkpoint: &Checkpoint, format: &'a str, limits: &Limits) -> Result<Self> {
+    fn measure(
+        checkpoint: &Checkpoint,
+        format: &'a str,
+        runs: usize,
+        limits: &Limits,
+    ) -> Result<Self> {
         let weights = WeightFormat::parse(format, None)?;
         let model = Llama::load(checkpoint, &weights, |_| ControlFlow::Continue(()))?;
         let tokens: Vec<u32> = (0..PREFILL).map(|i| (i * 7919 % model.vocab()) as u32).collect();
-        let mut cache = model.cache(PREFILL.max(CONTEXT + DECODED))?;
+        let mut cache = model.cache(PREFILL)?;
         let (mut prefill, mut decode) = (Vec::new(), Vec::new());
-        for run in 0..RUNS + 1 {
+        for run in 0..runs + 1 {
             cache.clear();
             let start = Instant::now();
             model.forward(&tokens, &mut cache, Logits::Last)?;
             let at_once = start.elapsed().as_secs_f64() / PREFILL as f64;
             cache.clear();
-            model.forward(&tokens[..CONTEXT], &mut cache, Logits::Last)?;
             let start = Instant::now();
             for token in &tokens[..DECODED] {
                 model.forward(&[*token], &mut cache, Logits::Last)?;
@@ -132,7 +140,7 @@ impl<'a> Row<'a> {
             "weights": self.format, "weight_bytes": self.weight_bytes,
             "prefill_tok_s": self.prefill, "prefill_tokens": PREFILL,
             "prefill_share_of_limit": self.prefill / self.prefill_limit,
-            "decode_tok_s": self.decode, "decode_context": CONTEXT,
+            "decode_tok_s": self.decode, "decode_tokens": DECODED,
             "decode_share_of_limit": self.decode / self.decode_limit,
         })
     }

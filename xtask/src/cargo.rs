@@ -2,9 +2,10 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
+use serde_json::Value;
 
 /// The workspace's folder.
 pub fn workspace() -> &'static Path {
@@ -12,12 +13,16 @@ pub fn workspace() -> &'static Path {
     here.parent().unwrap_or(here)
 }
 
+/// The cargo that runs this program.
+pub fn program() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"))
+}
+
 /// `cargo <subcommand>` on this workspace; relative paths in further arguments stay relative
 /// to the user's folder.
 pub fn command(subcommand: &str) -> Command {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let manifest: PathBuf = workspace().join("Cargo.toml");
-    let mut command = Command::new(cargo);
+    let mut command = Command::new(program());
     command.arg(subcommand).arg("--manifest-path").arg(manifest);
     command
 }
@@ -53,4 +58,63 @@ pub fn replace_by(mut command: Command) -> Result<ExitCode> {
 pub fn replace_by(mut command: Command) -> Result<ExitCode> {
     let status = command.status().map_err(|e| anyhow!("cannot start cargo: {e}"))?;
     Ok(ExitCode::from(status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(1)))
+}
+
+/// A program that cargo made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Built {
+    /// `bench`, `bin`, `example` or `test`.
+    pub kind: String,
+    /// Name of the target.
+    pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+/// Builds by a command that ends with what to build, and says which programs there are now.
+pub fn build(mut command: Command) -> Result<Vec<Built>> {
+    command.args(["--message-format", "json-render-diagnostics"]);
+    let output = command.stderr(Stdio::inherit()).output();
+    let output = output.map_err(|e| anyhow!("cannot start cargo: {e}"))?;
+    ensure!(output.status.success(), "the programs were not built");
+    Ok(String::from_utf8_lossy(&output.stdout).lines().filter_map(built).collect())
+}
+
+/// A bench of the library as a program, optimised.
+pub fn bench(name: &str) -> Result<PathBuf> {
+    let mut command = command("build");
+    command.args(["--package", "ferrocerium", "--release", "--bench", name]);
+    let bench = build(command)?.into_iter().find(|b| b.kind == "bench" && b.name == name);
+    Ok(bench.with_context(|| format!("cargo built no bench `{name}`"))?.path)
+}
+
+/// What a message of cargo says was built, if it is a program.
+fn built(message: &str) -> Option<Built> {
+    let message: Value = serde_json::from_str(message).ok()?;
+    let target = &message["target"];
+    Some(Built {
+        path: message["executable"].as_str()?.into(),
+        kind: target["kind"][0].as_str()?.to_owned(),
+        name: target["name"].as_str()?.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_in_the_messages_of_cargo() {
+        let message = r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"gemm"},
+            "executable":"/t/release/deps/gemm-1"}"#;
+        let expected = Built {
+            kind: "test".into(),
+            name: "gemm".into(),
+            path: "/t/release/deps/gemm-1".into(),
+        };
+        assert_eq!(built(message), Some(expected));
+        let library = r#"{"target":{"kind":["lib"],"name":"x"},"executable":null}"#;
+        assert_eq!(built(library), None);
+        assert_eq!(built("warning: something"), None);
+    }
 }

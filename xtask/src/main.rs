@@ -11,19 +11,25 @@ mod chat;
 mod checkpoint;
 mod cuda;
 mod fuzz;
+mod llama;
 mod model;
+mod package;
 mod pip;
+mod program;
+mod results;
+#[cfg(feature = "plot")]
+mod roofline;
 mod sanitize;
 #[cfg(feature = "sass")]
 mod sass;
 mod test;
-mod wheel;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use program::Runner;
 use sanitize::Sanitizer;
 
 #[derive(Parser)]
@@ -106,6 +112,41 @@ enum Command {
         #[arg(long)]
         sass: bool,
     },
+    /// Build llama.cpp's `llama-bench`, once, with the C++ compiler there is, and measure the default
+    /// model by it and by this library in turn
+    LlamaBench {
+        /// Weights to measure: of nvfp4, mxfp4, fp8, bf16, f32 (default: all)
+        formats: Vec<String>,
+        /// Runs of each program that medians are taken of
+        #[arg(long, default_value_t = llama::ROUNDS)]
+        rounds: usize,
+        /// Threads of both
+        #[arg(long, default_value_t = llama::default_threads())]
+        threads: usize,
+        /// Command that runs each measurement, such as `taskset -c 0,1`
+        #[arg(long, value_name = "COMMAND")]
+        with: Option<String>,
+        /// Print one JSON object instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run the benches and write what they print into a file, beside the other benches in it
+    Results {
+        /// Such as `benches/results/MACHINE-DATE.json`
+        file: PathBuf,
+        /// Of gemm, gemv, attention, convert, model, peers, llama (default: all)
+        benches: Vec<String>,
+        /// Command that runs each measurement, such as `taskset -c 0,1`
+        #[arg(long, value_name = "COMMAND")]
+        with: Option<String>,
+    },
+    /// Draw a file of `results` as an SVG picture: operations a second, under the machine's limits
+    Roofline {
+        /// Such as `benches/results/MACHINE-DATE.json`
+        file: PathBuf,
+        /// The picture (default: beside the file)
+        to: Option<PathBuf>,
+    },
     /// Put tests and benches as programs into a folder, for a machine without Rust
     Bundle {
         /// Where to
@@ -140,8 +181,19 @@ fn main() -> ExitCode {
         #[cfg(feature = "sass")]
         Command::SassReport { arch, kernel } => sass::report(&sass::Filter { arch, kernel }),
         #[cfg(not(feature = "sass"))]
-        Command::SassReport { .. } => with_library(),
+        Command::SassReport { .. } => with_feature("sass"),
+        #[cfg(feature = "plot")]
+        Command::Roofline { file, to } => roofline::draw(&file, to),
+        #[cfg(not(feature = "plot"))]
+        Command::Roofline { .. } => with_feature("plot"),
         Command::Bundle { folder } => bundle::write(&folder),
+        Command::LlamaBench { formats, rounds, threads, with, json } => {
+            let runner = Runner(with);
+            llama::run(&llama::Options { formats, rounds, threads, runner, json })
+        }
+        Command::Results { file, benches, with } => {
+            results::run(&results::Options { file, benches, runner: Runner(with) })
+        }
         Command::Arm => arm::set_up().map(|()| ExitCode::SUCCESS),
         Command::Cuda { sass } => {
             let folder = if sass { cuda::fetch_sass_tools() } else { cuda::fetch() };
@@ -161,11 +213,11 @@ fn main() -> ExitCode {
     })
 }
 
-/// This command again, with what runs the library.
-#[cfg(not(feature = "sass"))]
-fn with_library() -> anyhow::Result<ExitCode> {
+/// This command again, with what a feature pulls in.
+#[cfg(not(all(feature = "sass", feature = "plot")))]
+fn with_feature(name: &str) -> anyhow::Result<ExitCode> {
     let mut command = cargo::command("run");
-    command.args(["--quiet", "--package", "xtask", "--features", "sass", "--"]);
+    command.args(["--quiet", "--package", "xtask", "--features", name, "--"]);
     command.args(std::env::args_os().skip(1));
     cargo::replace_by(command)
 }

@@ -1,6 +1,5 @@
 //! `pip download`, so that the user's mirrors, proxies and certificates apply.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -9,14 +8,14 @@ use std::process::{Command, Output, Stdio};
 use anyhow::{Result, anyhow, bail};
 
 use crate::cache;
-use crate::wheel::Wheel;
+use crate::package::{Kind, Package};
 
-/// Downloads one wheel, without its dependencies, into the empty folder `into` and returns its
+/// Downloads one package, without its dependencies, into the empty folder `into` and returns its
 /// path. `needed` is the disk space the whole task takes, for the message when it is not there.
-pub fn download(wheel: &Wheel, into: &Path, needed: u64) -> Result<PathBuf> {
-    let requirement = format!("{}=={}", wheel.name, wheel.version);
+pub fn download(package: &Package, into: &Path, needed: u64) -> Result<PathBuf> {
+    let requirement = format!("{}=={}", package.name, package.version);
     for launcher in launchers() {
-        let Some(output) = launch(&launcher, wheel, &requirement, into)? else { continue };
+        let Some(output) = launch(&launcher, package, &requirement, into)? else { continue };
         if !output.status.success() {
             let stderr = String::from_utf8_lossy(&output.stderr);
             return Err(failure(&requirement, &stderr, needed));
@@ -24,10 +23,13 @@ pub fn download(wheel: &Wheel, into: &Path, needed: u64) -> Result<PathBuf> {
         let mut files = fs::read_dir(into).map_err(|e| cache::explain(e, into, Some(needed)))?;
         return match files.find_map(|f| {
             let path = f.ok()?.path();
-            (path.extension() == Some(OsStr::new("whl"))).then_some(path)
+            path.to_str().is_some_and(|p| p.ends_with(package.kind.suffix())).then_some(path)
         }) {
             Some(path) => Ok(path),
-            None => bail!("pip download {requirement} succeeded but left no wheel; update pip"),
+            None => bail!(
+                "pip download {requirement} succeeded but left no {}; update pip",
+                package.kind.suffix()
+            ),
         };
     }
     bail!(
@@ -49,7 +51,7 @@ fn launchers() -> Vec<Vec<String>> {
 /// `None` where this launcher does not exist or has no pip.
 fn launch(
     launcher: &[String],
-    wheel: &Wheel,
+    package: &Package,
     requirement: &str,
     into: &Path,
 ) -> Result<Option<Output>> {
@@ -57,12 +59,15 @@ fn launch(
     let mut command = Command::new(program);
     command
         .args(first)
-        .args(["download", requirement, "--no-deps", "--only-binary=:all:"])
+        .args(["download", requirement, "--no-deps"])
         .args(["--disable-pip-version-check", "--no-input", "--dest"])
         .arg(into);
-    if let Some(platform) = wheel.platform {
-        command.args(["--platform", platform]);
-    }
+    match package.kind {
+        Kind::Pure => command.arg("--only-binary=:all:"),
+        Kind::Platform(tag) => command.args(["--only-binary=:all:", "--platform", tag]),
+        // Not of everything: pip fetches what would build it, too.
+        Kind::Source => command.args(["--no-binary", package.name]),
+    };
     if !io::stderr().is_terminal() {
         command.arg("--quiet");
     }
@@ -74,7 +79,7 @@ fn launch(
         // and be removed with the rest.
         .env("TMPDIR", into)
         .stdin(Stdio::null())
-        // The progress bar; standard output belongs to the command that needs the wheel.
+        // The progress bar; standard output belongs to the command that needs the package.
         .stdout(Stdio::from(io::stderr()))
         .stderr(Stdio::piped())
         .spawn()
@@ -116,14 +121,14 @@ fn failure(requirement: &str, stderr: &str, needed: u64) -> anyhow::Error {
     ]) {
         return anyhow!(
             "cannot reach the package index for {requirement}: check the network, or set \
-             PIP_INDEX_URL or HTTPS_PROXY; on a machine without network, put the wheel into a \
+             PIP_INDEX_URL or HTTPS_PROXY; on a machine without network, put the file into a \
              folder and set PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER"
         );
     }
     if has(&["No matching distribution", "Could not find a version"]) {
         return anyhow!(
             "the package index has no {requirement}: point PIP_INDEX_URL at PyPI or a full mirror \
-             of it, or set PIP_FIND_LINKS to a folder that holds the wheel"
+             of it, or set PIP_FIND_LINKS to a folder that holds the file"
         );
     }
     let last = stderr.lines().rev().map(str::trim).find(|l| !l.is_empty());

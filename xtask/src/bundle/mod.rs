@@ -2,17 +2,16 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
-use anyhow::{Context, Result, anyhow, ensure};
-use serde_json::Value;
+use anyhow::{Context, Result, ensure};
 
-use crate::cargo;
+use crate::cargo::{self, Built};
 
 /// Tests that run kernels, benches that need no model, and what describes a device.
 const TESTS: [&str; 2] = ["conformance", "emulated"];
-const BENCHES: [&str; 3] = ["gemm", "attention", "convert"];
+const BENCHES: [&str; 4] = ["gemm", "gemv", "attention", "convert"];
 const EXAMPLES: [&str; 1] = ["gpu_info"];
 
 /// The most bytes of a folder: such machines are often far away.
@@ -54,14 +53,6 @@ fn kind_of(name: &str) -> &'static str {
     }
 }
 
-/// What cargo made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Built {
-    kind: String,
-    name: String,
-    path: PathBuf,
-}
-
 /// Builds all of it, optimised and stripped.
 fn build() -> Result<Vec<Built>> {
     let tests: Vec<_> = TESTS.into_iter().chain(BENCHES).collect();
@@ -73,26 +64,11 @@ fn run_cargo(subcommand: &[&str], names: &[&str]) -> Result<Vec<Built>> {
     let mut command = cargo::command(subcommand[0]);
     command.args(&subcommand[1..]);
     command.args(["--package", "ferrocerium", "--all-features", "--release"]);
-    command.args(["--message-format", "json-render-diagnostics"]);
     for name in names {
         command.args([&format!("--{}", kind_of(name)), *name]);
     }
     command.envs([("CARGO_PROFILE_RELEASE_STRIP", "true"), ("CARGO_PROFILE_RELEASE_DEBUG", "0")]);
-    let output = command.stderr(Stdio::inherit()).output();
-    let output = output.map_err(|e| anyhow!("cannot start cargo: {e}"))?;
-    ensure!(output.status.success(), "the programs were not built");
-    Ok(String::from_utf8_lossy(&output.stdout).lines().filter_map(built).collect())
-}
-
-/// What a message of cargo says was built, if it is a program.
-fn built(message: &str) -> Option<Built> {
-    let message: Value = serde_json::from_str(message).ok()?;
-    let target = &message["target"];
-    Some(Built {
-        path: message["executable"].as_str()?.into(),
-        kind: target["kind"][0].as_str()?.to_owned(),
-        name: target["name"].as_str()?.to_owned(),
-    })
+    cargo::build(command)
 }
 
 /// What `run.sh` is told.
@@ -105,8 +81,8 @@ fn contents(commit: &str) -> String {
     text
 }
 
-/// The commit that is bundled; "unknown" without git.
-fn commit() -> String {
+/// The commit that is there; "unknown" without git.
+pub fn commit() -> String {
     let mut git = Command::new("git");
     git.args(["describe", "--always", "--dirty"]).current_dir(cargo::workspace());
     let output = git.stderr(Stdio::null()).output().ok().filter(|output| output.status.success());
@@ -136,22 +112,9 @@ fn write_scripts(folder: &Path, contents: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use serde_json::Value;
 
-    #[test]
-    fn programs_are_found_in_the_messages_of_cargo() {
-        let message = r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"gemm"},
-            "executable":"/t/release/deps/gemm-1"}"#;
-        let expected = Built {
-            kind: "test".into(),
-            name: "gemm".into(),
-            path: "/t/release/deps/gemm-1".into(),
-        };
-        assert_eq!(built(message), Some(expected));
-        let library = r#"{"target":{"kind":["lib"],"name":"x"},"executable":null}"#;
-        assert_eq!(built(library), None);
-        assert_eq!(built("warning: something"), None);
-    }
+    use super::*;
 
     /// With programs that succeed, fail, and print what JSON must escape.
     #[cfg(unix)]
@@ -170,6 +133,7 @@ mod tests {
             ("gemm", "[ \"$1\" = --json ] && echo '{\"rows\": [1.5]}'"),
             ("attention", "exit 1"),
             ("convert", "echo '{}'"),
+            ("gemv", "echo '{}'"),
             ("gpu_info", "echo 'GB/s'; echo host"),
         ] {
             let path = folder.join("bin").join(name);

