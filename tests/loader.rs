@@ -17,6 +17,7 @@ use std::path::Path;
 use ferrocerium::caps::MemoryKind;
 use ferrocerium::format::{Format, Mxfp4, Nvfp4, Quantizer};
 use ferrocerium::io::{Held, LoadPlan, LoadedWeights, Loader, Strategy, Target, Weights};
+use ferrocerium::memory::SourceFile;
 use ferrocerium::{AnyTensor, DType, Device, Error, Tensor, bf16};
 use folder::Folder;
 use gguf_file::GgufFile;
@@ -293,7 +294,9 @@ fn a_model_over_the_budget_is_refused_before_it_is_read_and_told_what_fits() {
     let Error::OutOfMemory { request, available, explanation, .. } = &refused else {
         panic!("{refused}");
     };
-    assert_eq!((*request, *available), (len, 600 << 20));
+    assert_eq!((*request, *available), (plan.peak(), 600 << 20));
+    // Beyond the weight, no more than the pieces that are on their way.
+    assert!((len..len + (64 << 20)).contains(request), "{request}");
     let fits = "in these it fits: mxfp8";
     says(
         explanation,
@@ -331,6 +334,54 @@ fn cancelling_at_any_report_frees_everything_and_loading_works_again() {
         assert_eq!((seen, device.memory().used), (stop, 0));
     }
     assert_eq!(go(&plan).len(), 4);
+}
+
+#[test]
+fn what_the_page_cache_does_not_hold_is_read_past_it_and_is_the_same() {
+    let device = device();
+    // Larger than a piece that is read at once, and at any place; the second at a block's.
+    let a = bytes_of(&numbers(3_000_004, 4));
+    let b: Vec<u8> =
+        (0..6_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let header = format!(
+        r#"{{"a": {{"dtype": "BF16", "shape": [{}], "data_offsets": [0, {}]}},
+            "b": {{"dtype": "U8", "shape": [{}], "data_offsets": [{}, {}]}}}}"#,
+        a.len() / 2,
+        a.len(),
+        b.len(),
+        a.len(),
+        a.len() + b.len()
+    );
+    for block in [None, Some(4096)] {
+        let mut header = header.clone();
+        // Where `b` is to begin at a block, blanks follow the header.
+        while block.is_some_and(|block| !(8 + header.len() + a.len()).is_multiple_of(block)) {
+            header.push(' ');
+        }
+        let folder = Folder::new("loader-direct");
+        let bytes = safetensors_file::with_header(&header, &[&a[..], &b].concat());
+        let path = folder.write("model.safetensors", bytes);
+        for keep in [None, Some(false), Some(true)] {
+            std::fs::File::open(&path).unwrap().sync_all().unwrap();
+            SourceFile::open(&path).unwrap().will_not_read(0..u64::MAX >> 1);
+            let mut loader = Loader::open(&device, &path).unwrap().in_place(false);
+            if let Some(keep) = keep {
+                loader = loader.drop_behind(!keep);
+            }
+            let plan = loader.plan(|_| Target::Keep).unwrap();
+            let mut reports = 0;
+            let loaded = plan.load(|progress| {
+                reports += 1;
+                assert!(device.memory().used <= plan.peak(), "{progress}");
+                ControlFlow::Continue(())
+            });
+            let loaded = loaded.unwrap();
+            assert!(reports >= 6, "{reports}");
+            assert!(raw(loaded.any("a").unwrap()) == [a.clone()], "{block:?} {keep:?}");
+            assert!(raw(loaded.any("b").unwrap()) == [b.clone()], "{block:?} {keep:?}");
+            assert_eq!(device.memory().used, plan.bytes());
+        }
+    }
 }
 
 #[test]

@@ -13,6 +13,8 @@ pub use graph::Graph;
 
 use crate::caps::{Caps, MemoryKind};
 use crate::error::{Error, Result};
+#[cfg(any(feature = "gguf", feature = "npy", feature = "safetensors"))]
+use crate::memory::Bounce;
 use crate::memory::{Access, Buffer, Locks, MemoryReport, Pool, Recording};
 use crate::op::Op;
 use crate::registry::{
@@ -227,6 +229,12 @@ impl Device {
         label: impl Into<String>,
     ) -> Result<Buffer> {
         Buffer::allocate(&self.shared.pool, kind, len, label)
+    }
+
+    /// Memory on the way to results.
+    #[cfg(any(feature = "gguf", feature = "npy", feature = "safetensors"))]
+    pub(crate) fn bounce(&self) -> Bounce {
+        Bounce::new(&self.shared.pool, self.memory_kind())
     }
 
     /// The kind of memory that results live in: what [`DeviceBuilder::memory`] asked for, or what

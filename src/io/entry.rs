@@ -140,7 +140,7 @@ impl Entry {
         let shape = self.expect::<E, R>("copy")?;
         let out = Tensor::<E, R>::zeros_labelled(device, shape, &self.name)?;
         let source = self.region.buffer().read()?;
-        out.region().buffer().write()?.copy_from_slice(&source[self.region.range()]);
+        out.region().buffer().copy_from_host(0, &source[self.region.range()])?;
         Ok(out)
     }
 

@@ -176,12 +176,12 @@ impl Buffer {
     /// [`Error::Shape`] when they reach past the end; those of [`Buffer::read`] but for the kind.
     pub fn copy_to_host(&self, offset: usize, to: &mut [u8]) -> Result<()> {
         let range = self.range(offset, to.len())?;
-        match &self.0.storage {
-            Storage::Raw(_, memory) if memory.host().is_none() => {
+        match self.apart() {
+            Some(memory) => {
                 let _held = Held::acquire(self, User::Host, Access::Read)?;
-                memory.read(offset, to).map_err(|reason| self.not_copied(&reason))
+                self.copied(memory.read(offset, to))
             }
-            _ => {
+            None => {
                 to.copy_from_slice(&self.read()?[range]);
                 Ok(())
             }
@@ -195,12 +195,12 @@ impl Buffer {
     /// [`Error::Shape`] when they reach past the end; those of [`Buffer::write`] but for the kind.
     pub fn copy_from_host(&self, offset: usize, from: &[u8]) -> Result<()> {
         let range = self.range(offset, from.len())?;
-        match &self.0.storage {
-            Storage::Raw(_, memory) if memory.host().is_none() => {
+        match self.apart() {
+            Some(memory) => {
                 let _held = Held::acquire(self, User::Host, Access::Write)?;
-                memory.write(offset, from).map_err(|reason| self.not_copied(&reason))
+                self.copied(memory.write(offset, from))
             }
-            _ => {
+            None => {
                 self.write()?[range].copy_from_slice(from);
                 Ok(())
             }
@@ -234,9 +234,20 @@ impl Buffer {
         Region::new(self.clone(), offset, len).map(|region| region.range())
     }
 
-    fn not_copied(&self, reason: &str) -> Error {
-        let problem = format!("it can not be copied: {reason}");
-        Error::Memory { label: self.label().to_owned(), problem }
+    /// Memory that the host reaches only by copies.
+    pub(super) fn apart(&self) -> Option<&dyn RawMemory> {
+        match &self.0.storage {
+            Storage::Raw(_, memory) if memory.host().is_none() => Some(&**memory),
+            _ => None,
+        }
+    }
+
+    /// What came of a copy.
+    pub(super) fn copied(&self, result: std::result::Result<(), String>) -> Result<()> {
+        result.map_err(|reason| {
+            let problem = format!("it can not be copied: {reason}");
+            Error::Memory { label: self.label().to_owned(), problem }
+        })
     }
 
     /// Where it is booked.

@@ -4,9 +4,10 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::buffer::Buffer;
+use super::direct::{self, DIRECT_ALIGNMENT};
 use crate::error::{Error, Result};
 
 /// A regular file that bytes are read from by offset.
@@ -22,6 +23,8 @@ struct Inner {
     file: File,
     path: PathBuf,
     len: u64,
+    /// Opened for direct reads, once they were asked for.
+    direct: OnceLock<Option<File>>,
 }
 
 impl SourceFile {
@@ -41,7 +44,8 @@ impl SourceFile {
         let file = File::open(path).map_err(io)?;
         let meta = file.metadata().map_err(io)?;
         regular(&meta)?;
-        Ok(Self(Arc::new(Inner { file, path: path.to_owned(), len: meta.len() })))
+        let (len, direct) = (meta.len(), OnceLock::new());
+        Ok(Self(Arc::new(Inner { file, path: path.to_owned(), len, direct })))
     }
 
     /// Where it was opened.
@@ -76,6 +80,29 @@ impl SourceFile {
             ),
             _ => Error::io(self.path(), e),
         })
+    }
+
+    /// Whether bytes of that range are best read past the page cache: it does not hold them, and
+    /// the file system has such reads.
+    pub(super) fn reads_directly(&self, range: Range<u64>) -> bool {
+        !direct::is_cached(&self.0.file, range) && self.direct().is_some()
+    }
+
+    fn direct(&self) -> Option<&File> {
+        self.0.direct.get_or_init(|| direct::open(&self.0.file)).as_ref()
+    }
+
+    /// Fills the first `needed` of `bytes` from `offset` on, past the page cache. Offset and place
+    /// are aligned to [`DIRECT_ALIGNMENT`]; what can not be read that way, as the end of the file,
+    /// is read as [`read_at`](Self::read_at) does.
+    pub(super) fn read_directly(&self, offset: u64, bytes: &mut [u8], needed: usize) -> Result<()> {
+        let blocks = bytes.len() / DIRECT_ALIGNMENT * DIRECT_ALIGNMENT;
+        let read = |file| direct::read(file, offset, &mut bytes[..blocks]);
+        let done = self.direct().map_or(0, read);
+        match done < needed {
+            true => self.read_at(offset + done as u64, &mut bytes[done..needed]),
+            false => Ok(()),
+        }
     }
 
     /// The whole file, mapped read-only: see [`Buffer::map_file`].

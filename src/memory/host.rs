@@ -6,12 +6,14 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
 use super::HOST_ALIGNMENT;
+use super::pages::HUGE_PAGE;
 
 /// An owned, zero-initialised allocation of at least one byte, aligned to [`HOST_ALIGNMENT`].
 ///
 /// The alignment is made by hand within a larger allocation: of an allocator that is asked for
 /// more than its own alignment Rust clears the memory itself, which touches every page, where
-/// large memory fresh from the system is zero already.
+/// large memory fresh from the system is zero already. For the same reason it costs nothing but
+/// addresses to begin large memory at a huge page.
 pub(super) struct HostBytes {
     start: NonNull<u8>,
     layout: Layout,
@@ -23,16 +25,17 @@ pub(super) struct HostBytes {
 impl HostBytes {
     /// `len` zero bytes, or `None` when the allocator refuses or the size is not representable.
     pub(super) fn zeroed(len: usize) -> Option<Self> {
-        let size = len.max(1).checked_add(HOST_ALIGNMENT - 1)?;
+        let align = if len >= HUGE_PAGE { HUGE_PAGE } else { HOST_ALIGNMENT };
+        let size = len.max(1).checked_add(align - 1)?;
         let layout = Layout::from_size_align(size, 1).ok()?;
         // SAFETY: the layout's size is not zero.
         let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
-        let offset = start.addr().get().wrapping_neg() % HOST_ALIGNMENT;
+        let offset = start.addr().get().wrapping_neg() % align;
         Some(HostBytes { start, layout, offset, len })
     }
 
     pub(super) fn as_ptr(&self) -> *mut u8 {
-        // SAFETY: the offset is below HOST_ALIGNMENT, by which the allocation exceeds `len`.
+        // SAFETY: the offset is below the alignment, by which the allocation exceeds `len`.
         unsafe { self.start.as_ptr().add(self.offset) }
     }
 }

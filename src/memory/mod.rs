@@ -29,13 +29,30 @@
 mod access;
 mod buffer;
 mod cgroup;
+#[cfg_attr(
+    not(any(feature = "gguf", feature = "npy", feature = "safetensors")),
+    allow(dead_code, reason = "for files")
+)]
+mod direct;
+#[cfg_attr(
+    not(any(feature = "gguf", feature = "npy", feature = "safetensors")),
+    allow(dead_code, reason = "for files")
+)]
 mod file;
+#[cfg_attr(
+    not(any(feature = "gguf", feature = "npy", feature = "safetensors")),
+    allow(dead_code, reason = "for files")
+)]
+mod filling;
 mod host;
 mod limit;
 #[cfg_attr(not(any(feature = "cuda", feature = "emulator")), allow(dead_code, reason = "for GPUs"))]
 mod locks;
 mod mapped;
-#[cfg(any(feature = "gguf", feature = "npy", feature = "safetensors"))]
+#[cfg_attr(
+    not(any(feature = "gguf", feature = "npy", feature = "safetensors")),
+    allow(dead_code, reason = "for files")
+)]
 mod pages;
 mod pool;
 #[cfg_attr(not(any(feature = "cuda", feature = "emulator")), allow(dead_code, reason = "for GPUs"))]
@@ -48,11 +65,13 @@ mod work;
 pub use access::{Access, ReadGuard, WriteGuard};
 pub use buffer::{Buffer, Region, RegionView};
 pub use file::SourceFile;
+#[cfg(any(feature = "gguf", feature = "safetensors"))]
+pub(crate) use filling::{Bounce, Filling, Piece};
 pub use limit::{Limit, LimitSource};
 #[cfg(any(feature = "cuda", feature = "emulator"))]
 pub(crate) use locks::DeviceUse;
 pub use locks::{BufferBytes, Locks};
-#[cfg(any(feature = "gguf", feature = "npy", feature = "safetensors"))]
+#[cfg(feature = "npy")]
 pub(crate) use pages::prefer_huge_pages;
 pub use pool::{LiveBuffer, MemoryReport, Pool};
 #[cfg(feature = "emulator")]

@@ -158,6 +158,11 @@ impl Pool {
         }
     }
 
+    /// Whether the device has memory of that kind, [`MemoryKind::Host`] aside.
+    pub(super) fn has(&self, kind: MemoryKind) -> bool {
+        self.0.backend.as_ref().is_some_and(|backend| backend.kinds.contains(&kind))
+    }
+
     /// Whether this device's kernels find a buffer at its address: [`MemoryKind::Device`] memory is
     /// that of one device.
     pub(crate) fn reaches(&self, buffer: &Buffer) -> bool {

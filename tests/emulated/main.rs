@@ -4,8 +4,16 @@
 
 mod attention;
 mod compile;
+#[path = "../common/folder.rs"]
+#[cfg(all(feature = "cpu", feature = "gguf", feature = "safetensors"))]
+mod folder;
 mod gemm;
+#[path = "../common/gguf_file.rs"]
+#[cfg(all(feature = "cpu", feature = "gguf", feature = "safetensors"))]
+mod gguf_file;
 mod graphs;
+#[cfg(all(feature = "cpu", feature = "gguf", feature = "safetensors"))]
+mod load;
 mod memory;
 mod norm;
 mod own_kernel;

@@ -8,7 +8,7 @@ use ferrocerium::{Device, Error, Tensor, bf16};
 use super::emulated;
 
 /// A device with memory of its own, or `None` where there is no compiler.
-fn discrete() -> Option<Device> {
+pub fn discrete() -> Option<Device> {
     emulated(Arch::SM90A)?;
     Some(Device::builder().emulated_discrete(Arch::SM90A).unwrap())
 }

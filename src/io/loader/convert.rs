@@ -13,8 +13,7 @@ use crate::error::{Error, Result};
 use crate::format::{
     BlockLayout, Format, Quantized, Quantizer, RowQuantizer, ScaleLayout, WHOLE, quantize,
 };
-use crate::memory::scratch;
-use crate::memory::{SourceFile, WriteGuard, prefer_huge_pages};
+use crate::memory::{Filling, Piece, SourceFile, scratch};
 use crate::num::{DType, F8E4M3, F8E5M2, Scalar};
 use crate::tensor::AnyTensor;
 
@@ -28,21 +27,21 @@ impl Run<'_> {
         let bytes = usize::try_from(step.bytes).unwrap_or(usize::MAX);
         let buffer = self.device.allocate(bytes, weight.name)?;
         let decoder = Decoder::new(self.weights, weight)?;
-        let mut guard = buffer.write()?;
-        prefer_huge_pages(&mut guard);
+        let mut filling = Filling::new(&buffer)?;
+        let out = filling.whole();
         match dtype {
-            DType::F32 => self.convert_to::<f32>(step, &decoder, &mut guard),
-            DType::BF16 => self.convert_to::<bf16>(step, &decoder, &mut guard),
-            DType::F16 => self.convert_to::<f16>(step, &decoder, &mut guard),
-            DType::F64 => self.convert_to::<f64>(step, &decoder, &mut guard),
-            DType::F8E4M3 => self.convert_to::<F8E4M3>(step, &decoder, &mut guard),
-            DType::F8E5M2 => self.convert_to::<F8E5M2>(step, &decoder, &mut guard),
+            DType::F32 => self.convert_to::<f32>(step, &decoder, out),
+            DType::BF16 => self.convert_to::<bf16>(step, &decoder, out),
+            DType::F16 => self.convert_to::<f16>(step, &decoder, out),
+            DType::F64 => self.convert_to::<f64>(step, &decoder, out),
+            DType::F8E4M3 => self.convert_to::<F8E4M3>(step, &decoder, out),
+            DType::F8E5M2 => self.convert_to::<F8E5M2>(step, &decoder, out),
             other => {
                 let problem = format!("{}: nothing is converted to {other}", weight.name);
                 Err(Error::dtype("load", "target", problem))
             }
         }?;
-        drop(guard);
+        drop(filling);
         AnyTensor::from_buffer(self.device, dtype, &weight.shape, buffer, 0)
     }
 
@@ -50,13 +49,16 @@ impl Run<'_> {
         &mut self,
         step: &Step,
         decoder: &Decoder<'_>,
-        out: &mut WriteGuard<'_>,
+        out: Piece<'_>,
     ) -> Result<()> {
-        let out: &mut [E] = bytemuck::cast_slice_mut(out);
-        let pieces = out.chunks_mut(step.piece).enumerate();
-        let mut jobs: Vec<(usize, &mut [E])> = pieces.map(|(i, p)| (i * step.piece, p)).collect();
-        self.jobs(step, position(step, decoder), 1, &mut jobs, |(at, out)| {
-            decoder.decode(*at..*at + out.len(), out)
+        let pieces = out.chunks(step.piece * size_of::<E>()).enumerate();
+        let mut jobs: Vec<_> = pieces.map(|(i, piece)| (i * step.piece, piece)).collect();
+        let place = position(step, decoder);
+        self.jobs(step, place, 1, &mut jobs, |[bounce, _], (at, piece)| {
+            piece.fill(bounce, |bytes| {
+                let out: &mut [E] = bytemuck::cast_slice_mut(bytes);
+                decoder.decode(*at..*at + out.len(), out)
+            })
         })
     }
 
@@ -70,20 +72,25 @@ impl Run<'_> {
         let quantizer = step.quantizer.unwrap_or(Quantizer::default_for(format));
         let decoder = Decoder::new(self.weights, weight)?;
         let (scaled, data) = self.scaled(weight, format)?;
-        let mut codes = data.codes.buffer().write()?;
-        let mut scales = data.scales.buffer().write()?;
-        prefer_huge_pages(&mut codes);
+        let mut codes_filling = Filling::new(data.codes.buffer())?;
+        let mut scales_filling = Filling::new(data.scales.buffer())?;
+        let (codes, scales) = (codes_filling.whole(), scales_filling.whole());
         if layout.spec().block_rows == WHOLE && quantizer != Quantizer::Mse {
             // One scale a matrix, known from its amax: rows can then be quantised apart.
             let matrix = layout.rows() * layout.k();
             let width = layout.scale_cols() * layout.spec().scale.size();
             let code_bytes = (layout.rows() * layout.row_bytes()).max(1);
-            let outputs = codes.chunks_mut(code_bytes).zip(scales.chunks_mut(width));
-            for (i, (codes, scale)) in outputs.enumerate() {
+            let mut bounce = self.device.bounce();
+            for (i, (codes, mut out)) in
+                codes.chunks(code_bytes).zip(scales.chunks(width)).enumerate()
+            {
                 let values = i * matrix..(i + 1) * matrix;
                 let amax = self.amax(step, &decoder, values.clone())?;
-                scale_of(format, quantizer, amax, scale)?;
-                let fixed = f32::from_ne_bytes([scale[0], scale[1], scale[2], scale[3]]);
+                let scale = out.fill(&mut bounce, |scale| {
+                    scale_of(format, quantizer, amax, scale)?;
+                    Ok([scale[0], scale[1], scale[2], scale[3]])
+                })?;
+                let fixed = f32::from_ne_bytes(scale);
                 self.quantize_rows(step, &decoder, &layout, values.start, codes, |rows| {
                     let rows = BlockLayout::new(format, ScaleLayout::RowMajor, 1, rows, layout.k());
                     RowQuantizer::new(&rows?, quantizer.with_tensor_scale(fixed), amax)
@@ -96,11 +103,11 @@ impl Run<'_> {
             };
             let quantizer = RowQuantizer::new(&layout, quantizer, amax)?;
             if let Some(scale) = &data.tensor_scale {
-                scale.buffer().write()?.copy_from_slice(&quantizer.tensor_scale().to_ne_bytes());
+                scale.buffer().copy_from_host(0, &quantizer.tensor_scale().to_ne_bytes())?;
             }
-            self.quantize_bands(step, &decoder, &layout, &quantizer, &mut codes, &mut scales)?;
+            self.quantize_bands(step, &decoder, &layout, &quantizer, codes, scales)?;
         }
-        drop((codes, scales));
+        drop((codes_filling, scales_filling));
         self.any(scaled)
     }
 
@@ -108,7 +115,7 @@ impl Run<'_> {
     fn amax(&mut self, step: &Step, decoder: &Decoder<'_>, values: Range<usize>) -> Result<f32> {
         let starts = values.clone().step_by(step.piece.max(1));
         let mut jobs: Vec<(usize, f32)> = starts.map(|at| (at, 0.0)).collect();
-        self.jobs(step, position(step, decoder), 2, &mut jobs, |(at, amax)| {
+        self.jobs(step, position(step, decoder), 2, &mut jobs, |_, (at, amax)| {
             let mut piece = scratch(step.piece.min(values.end - *at), 0.0f32)?;
             decoder.decode(*at..*at + piece.len(), &mut piece)?;
             *amax = crate::format::amax(&piece).map_err(|found| {
@@ -129,21 +136,21 @@ impl Run<'_> {
         decoder: &Decoder<'_>,
         layout: &BlockLayout,
         first: usize,
-        codes: &mut [u8],
+        codes: Piece<'_>,
         quantizer: impl Fn(usize) -> Result<RowQuantizer> + Sync,
     ) -> Result<()> {
         let (k, row_bytes) = (layout.k().max(1), layout.row_bytes().max(1));
         let rows = (step.piece / k).max(1);
-        let pieces = codes.chunks_mut(rows * row_bytes).enumerate();
-        let mut jobs: Vec<(usize, &mut [u8])> =
-            pieces.map(|(i, codes)| (first + i * rows * k, codes)).collect();
-        self.jobs(step, position(step, decoder), 2, &mut jobs, |(at, codes)| {
+        let pieces = codes.chunks(rows * row_bytes).enumerate();
+        let mut jobs: Vec<_> = pieces.map(|(i, codes)| (first + i * rows * k, codes)).collect();
+        let place = position(step, decoder);
+        self.jobs(step, place, 2, &mut jobs, |[bounce, _], (at, codes)| {
             let rows = codes.len() / row_bytes;
             let mut values = scratch(rows * k, 0.0f32)?;
             decoder.decode(*at..*at + values.len(), &mut values)?;
             let quantizer = quantizer(rows)?;
-            let mut scale = vec![0; layout.scale_cols() * layout.spec().scale.size()];
-            quantizer.quantize_band(0, &values, codes, &mut scale)
+            let mut scale = scratch(layout.scale_cols() * layout.spec().scale.size(), 0)?;
+            codes.fill(bounce, |codes| quantizer.quantize_band(0, &values, codes, &mut scale))
         })
     }
 
@@ -153,13 +160,13 @@ impl Run<'_> {
         decoder: &Decoder<'_>,
         layout: &BlockLayout,
         quantizer: &RowQuantizer,
-        mut codes: &mut [u8],
-        mut scales: &mut [u8],
+        mut codes: Piece<'_>,
+        mut scales: Piece<'_>,
     ) -> Result<()> {
-        struct Piece<'a> {
+        struct Bands<'a> {
             bands: Range<usize>,
-            codes: &'a mut [u8],
-            scales: &'a mut [u8],
+            codes: Piece<'a>,
+            scales: Piece<'a>,
         }
         let k = layout.k().max(1);
         let width = layout.scale_cols() * layout.spec().scale.size();
@@ -170,29 +177,34 @@ impl Run<'_> {
         for first in (0..layout.bands()).step_by(bands) {
             let bands = first..(first + bands).min(layout.bands());
             let rows: usize = bands.clone().map(rows_of).sum();
-            let (now, later) = codes.split_at_mut(rows * layout.row_bytes());
-            let (now_scales, later_scales) = scales.split_at_mut(bands.len() * width);
+            let (now, later) = codes.split_at(rows * layout.row_bytes());
+            let (now_scales, later_scales) = scales.split_at(bands.len() * width);
             (codes, scales) = (later, later_scales);
-            jobs.push(Piece { bands, codes: now, scales: now_scales });
+            jobs.push(Bands { bands, codes: now, scales: now_scales });
         }
         let passes = if layout.spec().tensor_scale { 2 } else { 1 };
-        self.jobs(step, position(step, decoder), passes, &mut jobs, |piece| {
-            let first = layout.band(piece.bands.start);
+        let place = position(step, decoder);
+        self.jobs(step, place, passes, &mut jobs, |[first_bounce, second_bounce], these| {
+            let first = layout.band(these.bands.start);
             let first = (first.0 * layout.rows() + first.1.start) * layout.k();
-            let rows: usize = piece.bands.clone().map(rows_of).sum();
+            let rows: usize = these.bands.clone().map(rows_of).sum();
             let mut values = scratch(rows * layout.k(), 0.0f32)?;
             decoder.decode(first..first + values.len(), &mut values)?;
-            let (mut codes, mut scales, mut values) =
-                (&mut piece.codes[..], &mut piece.scales[..], &values[..]);
-            for band in piece.bands.clone() {
-                let rows = rows_of(band);
-                let (these, later) = values.split_at(rows * layout.k());
-                let (these_codes, later_codes) = codes.split_at_mut(rows * layout.row_bytes());
-                let (these_scales, later_scales) = scales.split_at_mut(width);
-                quantizer.quantize_band(band, these, these_codes, these_scales)?;
-                (codes, scales, values) = (later_codes, later_scales, later);
-            }
-            Ok(())
+            these.codes.fill(first_bounce, |codes| {
+                these.scales.fill(second_bounce, |scales| {
+                    let (mut codes, mut scales, mut values) = (codes, scales, &values[..]);
+                    for band in these.bands.clone() {
+                        let rows = rows_of(band);
+                        let (now, later) = values.split_at(rows * layout.k());
+                        let (now_codes, later_codes) =
+                            codes.split_at_mut(rows * layout.row_bytes());
+                        let (now_scales, later_scales) = scales.split_at_mut(width);
+                        quantizer.quantize_band(band, now, now_codes, now_scales)?;
+                        (codes, scales, values) = (later_codes, later_scales, later);
+                    }
+                    Ok(())
+                })
+            })
         })
     }
 }
@@ -207,7 +219,7 @@ fn position<'a>(step: &Step, decoder: &Decoder<'a>) -> (&'a SourceFile, u64, u64
 /// The scale of a matrix with that largest magnitude, in a format that has one a matrix.
 fn scale_of(format: Format, quantizer: Quantizer, amax: f32, scale: &mut [u8]) -> Result<()> {
     let one = BlockLayout::new(format, ScaleLayout::RowMajor, 1, 1, 1)?;
-    let mut code = vec![0; one.codes_len()];
+    let mut code = scratch(one.codes_len(), 0)?;
     let out = Quantized { codes: &mut code, scales: scale, tensor_scale: None };
     quantize(&one, quantizer, &[amax], out)
 }

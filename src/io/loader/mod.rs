@@ -3,13 +3,16 @@
 //! A [`LoadPlan`] lists what becomes of every weight before a byte of any is read: mapped in
 //! place, read straight into the final buffer, or converted on the way, a piece at a time by all
 //! threads. Beyond the weights themselves a load needs only the pieces in hand, a few megabytes a
-//! thread; the plan says how many.
+//! thread; the plan says how many. Memory that the host can not touch is filled through bounce
+//! buffers of the same bounds, pinned where the device has such memory.
 
 mod convert;
 mod decoder;
 mod loaded;
 mod plan;
+mod read;
 mod run;
+mod spread;
 mod target;
 mod weight;
 
@@ -75,8 +78,11 @@ impl Loader {
         self
     }
 
-    /// Whether the page cache is told to let go of what has been read. Without a word here it is
-    /// when the weights in memory and the files do not fit beside each other.
+    /// Whether the page cache is to be without what is read: weights that are read as they are and
+    /// that it does not hold are read past it, as fast as the disk is, and it is told to let go of
+    /// what went through it. `false` leaves all in it, for who loads the files again soon.
+    /// Without a word here reads go past it, and it lets go of the rest when the weights in memory
+    /// and the files do not fit beside each other.
     pub fn drop_behind(mut self, yes: bool) -> Self {
         self.drop_behind = Some(yes);
         self

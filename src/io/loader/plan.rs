@@ -5,11 +5,13 @@ use std::path::PathBuf;
 
 use super::Loader;
 use super::decoder::unit_of;
+use super::read::{TOGETHER, bounce_bytes};
 use super::target::{Held, Resolved, Strategy, Target, resolve};
 use super::weight::{self, Weight};
 use crate::caps::MemoryKind;
 use crate::error::{Bytes, Error, Result};
 use crate::format::{Format, Quantizer, WHOLE};
+use crate::memory::Bounce;
 use crate::num::DType;
 
 /// Values that a thread converts at a time, at least: 4 MiB of f32.
@@ -39,12 +41,15 @@ pub struct Step {
     pub kind: MemoryKind,
     /// Bytes of memory that it will hold: none where it stays in the mapped file.
     pub bytes: u64,
-    /// Bytes of memory needed only during this step.
+    /// Bytes of memory needed only during this step, and those that are carried out with it.
     pub scratch: u64,
-    /// Bytes of memory in all when this step is at its height, beyond what was in use before.
+    /// Bytes of memory in all when this step, or those that are carried out with it, are at their
+    /// height, beyond what was in use before.
     pub peak: u64,
     /// Values that one thread converts at a time.
     pub(super) piece: usize,
+    /// Steps of the same number are carried out together.
+    pub(super) batch: usize,
 }
 
 /// What loading a model will do, weight by weight in the order of the files. Printed, it is a
@@ -70,6 +75,7 @@ impl LoadPlan {
             held = held.saturating_add(step.bytes);
             steps.push(step);
         }
+        batch(&mut steps);
         Ok(Self { loader: loader.clone(), steps })
     }
 
@@ -181,27 +187,34 @@ fn step(loader: &Loader, weight: &Weight<'_>, found: Resolved, before: u64) -> R
         Error::shape("load", "shape", format!("{:?} can not be addressed", weight.shape))
     })?;
     let full = held.bytes(&weight.shape)?;
-    // Scales of a scaled weight are held while its codes are read.
-    let scales = file_bytes - main.region.len() as u64;
+    let device = loader.weights.device();
+    let kind = match strategy {
+        Strategy::Map => MemoryKind::Mapped,
+        _ => device.memory_kind(),
+    };
+    let stored_scales = file_bytes - main.region.len() as u64;
+    // Read, widened, and perhaps on the way to a device.
+    let widened = if weight.has_f32_scales() { 5 * stored_scales } else { 0 };
     let (piece, bytes, scratch) = match strategy {
         // At most scales that are widened or copied.
         Strategy::Map if weight.is_scaled() => (0, full - main.region.len() as u64, 0),
         Strategy::Map => (0, 0, 0),
-        Strategy::Read => (0, full, 2 * scales),
+        Strategy::Read => (0, full, bounce_bytes(file_bytes).saturating_add(widened)),
         Strategy::Convert | Strategy::Repack => {
             let piece = piece(weight, held, quantizer, values)?;
             // Without the stretch of rounding, which a piece of all values does not have.
             let share = main.region.len() as u128 * piece as u128 / values.max(1) as u128;
             let decoded = (piece * size_of::<f32>()) as u64;
-            let threads = loader.weights.device().workers().threads() as u64;
-            let each = decoded.saturating_add(u64::try_from(share).unwrap_or(u64::MAX));
-            let at_once = threads.min(values.div_ceil(piece.max(1)) as u64);
-            (piece, full, each.saturating_mul(at_once).saturating_add(2 * scales))
+            let bounced = match kind.host_writable() {
+                true => 0,
+                false => (full as u128 * piece as u128 / values.max(1) as u128)
+                    .saturating_add(2 * Bounce::size_for(0) as u128),
+            };
+            let each = u64::try_from(share + bounced).unwrap_or(u64::MAX).saturating_add(decoded);
+            let at_once = device.workers().threads().min(values.div_ceil(piece.max(1))) as u64;
+            let scales = stored_scales.saturating_add(widened);
+            (piece, full, each.saturating_mul(at_once).saturating_add(scales))
         }
-    };
-    let kind = match strategy {
-        Strategy::Map => MemoryKind::Mapped,
-        _ => MemoryKind::Host,
     };
     Ok(Step {
         name: weight.name.to_owned(),
@@ -217,7 +230,34 @@ fn step(loader: &Loader, weight: &Weight<'_>, found: Resolved, before: u64) -> R
         scratch,
         peak: before.saturating_add(bytes).saturating_add(scratch),
         piece,
+        batch: 0,
     })
+}
+
+/// Decides which weights are read together, and what that takes.
+fn batch(steps: &mut [Step]) {
+    let (mut number, mut together) = (0, 0u64);
+    for i in 0..steps.len() {
+        let follows = i > 0 && steps[i - 1].strategy == Strategy::Read;
+        together = together.saturating_add(steps[i].bytes);
+        if !(follows && steps[i].strategy == Strategy::Read && together <= TOGETHER) {
+            (number, together) = (number + 1, steps[i].bytes);
+        }
+        steps[i].batch = number;
+    }
+    for steps in steps.chunk_by_mut(|a, b| a.batch == b.batch) {
+        let [.., last] = steps else { continue };
+        let held = last.peak - last.scratch;
+        let sum = steps.iter().map(|step| step.scratch).fold(0, u64::saturating_add);
+        let most = steps.iter().map(|step| step.scratch).max().unwrap_or(0);
+        let scratch = match steps.len() {
+            1 => most,
+            _ => sum.min(bounce_bytes(u64::MAX)).max(most),
+        };
+        for step in steps {
+            (step.scratch, step.peak) = (scratch, held.saturating_add(scratch));
+        }
+    }
 }
 
 /// How many values are converted at a time: whole units of the source, whole bands of the target.

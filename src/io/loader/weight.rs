@@ -8,6 +8,8 @@ use crate::io::Weights;
 use crate::io::entry::Entry;
 #[cfg(feature = "safetensors")]
 use crate::io::safetensors::ScaledParts;
+#[cfg(feature = "safetensors")]
+use crate::num::DType;
 
 /// A weight of a model that is to be loaded.
 #[derive(Clone, Debug)]
@@ -62,6 +64,15 @@ impl<'a> Weight<'a> {
     /// Whether it is stored as codes and scales apart.
     pub(super) fn is_scaled(&self) -> bool {
         !matches!(self.source, Source::Entry(_))
+    }
+
+    /// Whether it has scales that may have to be widened.
+    pub(super) fn has_f32_scales(&self) -> bool {
+        match &self.source {
+            Source::Entry(_) => false,
+            #[cfg(feature = "safetensors")]
+            Source::Scaled(parts) => parts.format.spec().scale == DType::F32,
+        }
     }
 
     /// The tensors of the files that it is made of, the one with elements or codes first.

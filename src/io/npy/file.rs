@@ -131,13 +131,14 @@ impl Npy {
         // Before memory is asked for: the shape may be more than a tensor has.
         self.dense(dtype)?;
         let buffer = device.allocate(data.len(), format!("{op} {}", self.file.path().display()))?;
-        let mut bytes = buffer.write()?;
-        prefer_huge_pages(&mut bytes);
-        self.file.read_at(data.start as u64, &mut bytes)?;
-        if *big_endian {
-            bytes.chunks_exact_mut(*size).for_each(<[u8]>::reverse);
-        }
-        drop(bytes);
+        buffer.fill(|bytes| {
+            prefer_huge_pages(bytes);
+            self.file.read_at(data.start as u64, bytes)?;
+            if *big_endian {
+                bytes.chunks_exact_mut(*size).for_each(<[u8]>::reverse);
+            }
+            Ok(())
+        })?;
         self.tensor(device, dtype, Region::whole(buffer))
     }
 

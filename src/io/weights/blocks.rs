@@ -41,11 +41,15 @@ impl Weights {
         let source = entry.region.buffer().read()?;
         let mut regions = out.buffers().map(|(_, region)| region);
         if let (Some(codes), Some(scales)) = (regions.next(), regions.next()) {
-            let (mut codes, mut scales) = (codes.buffer().write()?, scales.buffer().write()?);
-            repack(block, &source[entry.region.range()], &mut codes, &mut scales);
+            codes.buffer().fill(|codes| {
+                scales.buffer().fill(|scales| {
+                    repack(block, &source[entry.region.range()], codes, scales);
+                    Ok(())
+                })
+            })?;
         }
         if let Some(scale) = regions.next() {
-            scale.buffer().write()?.copy_from_slice(&outer.to_ne_bytes());
+            scale.buffer().copy_from_host(0, &outer.to_ne_bytes())?;
         }
         drop(regions);
         Ok(out)

@@ -229,9 +229,8 @@ impl Weights {
             Error::shape("decode", "R", problem)
         })?;
         let out = Tensor::<E, R>::zeros_labelled(&self.device, shape, name)?;
-        let mut bytes = out.region().buffer().write()?;
-        self.decode_into::<E>(name, bytemuck::cast_slice_mut(&mut bytes))?;
-        drop(bytes);
+        let buffer = out.region().buffer();
+        buffer.fill(|bytes| self.decode_into::<E>(name, bytemuck::cast_slice_mut(bytes)))?;
         Ok(out)
     }
 

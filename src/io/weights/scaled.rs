@@ -1,11 +1,12 @@
 //! Block-scaled weights of safetensors models.
 
 use super::{Source, Weights};
+use crate::caps::MemoryKind;
 use crate::error::{Error, Result};
 use crate::format::{BlockFormat, BlockLayout, Dequantizer, ScaleLayout};
 use crate::io::entry::{Entry, Stored};
 use crate::io::safetensors::{ScaledParts, TensorScale};
-use crate::memory::Region;
+use crate::memory::{Region, scratch};
 use crate::num::{DType, Scalar};
 use crate::op::ScaledData;
 use crate::tensor::ScaledTensor;
@@ -42,7 +43,8 @@ impl Weights {
         let batch: usize = outer.iter().product();
         let layout = BlockLayout::new(parts.format, ScaleLayout::RowMajor, batch, *rows, *k)?;
         let (codes, scales) = (self.part(&parts.codes.name)?, self.part(&parts.scales.name)?);
-        let scales = self.scales_in_place_or_widened(scales, parts.format.spec().scale)?;
+        let wanted = parts.format.spec().scale;
+        let scales = self.scales_in_place_or_widened(scales, wanted, MemoryKind::Host)?;
         let (code_guard, scale_guard) = (codes.region.buffer().read()?, scales.buffer().read()?);
         let values = Dequantizer::new(
             &layout,
@@ -50,7 +52,7 @@ impl Weights {
             &scale_guard[scales.range()],
             self.tensor_scale(parts)?,
         )?;
-        let mut row = vec![0.0f32; *k];
+        let mut row = scratch(*k, 0.0f32)?;
         for (i, out) in out.chunks_mut((*k).max(1)).enumerate() {
             values.row(i / rows, i % rows, 0, &mut row)?;
             E::from_f32_slice(&row, out);
@@ -60,7 +62,12 @@ impl Weights {
 
     /// The file's own bytes where they are what the format wants; else f32 scales that are BF16,
     /// F16 or misaligned in the file, as new aligned ones.
-    fn scales_in_place_or_widened(&self, scales: &Entry, wanted: DType) -> Result<Region> {
+    fn scales_in_place_or_widened(
+        &self,
+        scales: &Entry,
+        wanted: DType,
+        kind: MemoryKind,
+    ) -> Result<Region> {
         let in_place = match scales.stored {
             _ if wanted != DType::F32 => true,
             Stored::Elements(DType::F32) => {
@@ -72,8 +79,8 @@ impl Weights {
             return Ok(scales.region.clone());
         }
         let len: usize = scales.shape.iter().product();
-        let buffer = self.device.allocate(len * size_of::<f32>(), &scales.name)?;
-        scales.decode_into::<f32>(&[1.0], bytemuck::cast_slice_mut(&mut buffer.write()?))?;
+        let buffer = self.device.allocate_kind(kind, len * size_of::<f32>(), &scales.name)?;
+        buffer.fill(|out| scales.decode_into::<f32>(&[1.0], bytemuck::cast_slice_mut(out)))?;
         Ok(Region::whole(buffer))
     }
 
@@ -109,13 +116,14 @@ impl Weights {
         parts: &ScaledParts<'_>,
     ) -> Result<ScaledData> {
         let (codes, scales) = (self.part(&parts.codes.name)?, self.part(&parts.scales.name)?);
-        let scales = self.scales_in_place_or_widened(scales, parts.format.spec().scale)?;
+        let (wanted, kind) = (parts.format.spec().scale, self.device.memory_kind());
+        let scales = self.scales_in_place_or_widened(scales, wanted, kind)?;
         let tensor_scale = match parts.tensor_scale {
             Some(_) => {
                 let label = format!("{name} tensor scale");
                 let buffer = self.device.allocate(size_of::<f32>(), label)?;
                 let scale = self.tensor_scale(parts)?;
-                buffer.write()?.copy_from_slice(&scale.to_ne_bytes());
+                buffer.copy_from_host(0, &scale.to_ne_bytes())?;
                 Some(Region::whole(buffer))
             }
             None => None,
@@ -125,13 +133,21 @@ impl Weights {
 
     /// Fills `out` with the block scales as the format wants them, read from the file.
     pub(in crate::io) fn read_scales(&self, parts: &ScaledParts<'_>, out: &mut [u8]) -> Result<()> {
-        let scales = self.part(&parts.scales.name)?;
-        let wanted = parts.format.spec().scale;
-        if wanted == DType::F32 && scales.stored != Stored::Elements(wanted) {
-            out.copy_from_slice(bytemuck::cast_slice(&scales.read_f32s()?));
-            return Ok(());
+        match self.scales_as_held(parts)? {
+            Some(scales) => scales.read_at(0, out),
+            None => {
+                let scales = self.part(&parts.scales.name)?.read_f32s()?;
+                out.copy_from_slice(bytemuck::cast_slice(&scales));
+                Ok(())
+            }
         }
-        scales.read_at(0, out)
+    }
+
+    /// The block scales, where they are stored as the format wants them.
+    pub(in crate::io) fn scales_as_held(&self, parts: &ScaledParts<'_>) -> Result<Option<&Entry>> {
+        let (scales, wanted) = (self.part(&parts.scales.name)?, parts.format.spec().scale);
+        let widened = wanted == DType::F32 && scales.stored != Stored::Elements(wanted);
+        Ok(Some(scales).filter(|_| !widened))
     }
 
     /// Bytes of the block scales as the format wants them.

@@ -1,0 +1,132 @@
+//! Loading against `dd`, in the same rounds: `cargo bench --bench load -- [FILE] [ROUNDS]`.
+//!
+//! What `dd` does is not quite the same: its 4 MiB stay in the processor's cache, where a load
+//! ends with all bytes in memory that is new. So `dd` with one block for the whole file, which
+//! also ends that way, stands beside it. Cold is a file of which the page cache has nothing;
+//! without a file a safetensors file of 2 GiB is written to the folder of temporary files.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use ferrocerium::Device;
+use ferrocerium::io::{Loader, Target};
+
+fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let rounds = args.get(1).map_or(Ok(5), |n| n.parse())?;
+    let temporary = std::env::temp_dir().join("ferrocerium-bench-load.safetensors");
+    let path = match args.first() {
+        Some(path) => PathBuf::from(path),
+        None => {
+            write_model(&temporary, 16, 128 << 20)?;
+            temporary.clone()
+        }
+    };
+    let result = compare(&path, rounds);
+    let _ = std::fs::remove_file(temporary);
+    result
+}
+
+/// A model of so many matrices of bytes that no file system can make fewer.
+fn write_model(path: &Path, matrices: u64, bytes: u64) -> Result<()> {
+    let entry = |i| {
+        let (start, end) = (i * bytes, (i + 1) * bytes);
+        format!(r#""{i}.weight":{{"dtype":"U8","shape":[{bytes}],"data_offsets":[{start},{end}]}}"#)
+    };
+    let header = format!("{{{}}}", (0..matrices).map(entry).collect::<Vec<_>>().join(","));
+    let mut file = BufWriter::new(File::create(path)?);
+    file.write_all(&(header.len() as u64).to_le_bytes())?;
+    file.write_all(header.as_bytes())?;
+    let mut state = 1u64;
+    for _ in 0..matrices * bytes / 8 {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        file.write_all(&state.to_le_bytes())?;
+    }
+    file.into_inner()?.sync_all()?;
+    Ok(())
+}
+
+fn compare(path: &Path, rounds: usize) -> Result<()> {
+    let len = std::fs::metadata(path)?.len();
+    let device = Device::cpu();
+    let whole = format!("bs={len}");
+    let load = |in_place: bool| load(&device, path, in_place);
+    let tasks: [(&str, &dyn Fn() -> Result<()>); 5] = [
+        ("dd bs=4M", &|| dd(path, &["bs=4M"])),
+        ("dd bs=4M iflag=direct", &|| dd(path, &["bs=4M", "iflag=direct"])),
+        ("dd, all in one block", &|| dd(path, &[&whole, "iflag=fullblock"])),
+        ("load into memory", &|| load(false)),
+        ("load in place, and touch all", &|| load(true)),
+    ];
+    for cold in [true, false] {
+        let mut seconds = vec![Vec::new(); tasks.len()];
+        for _ in 0..rounds {
+            for (seconds, (_, task)) in seconds.iter_mut().zip(tasks) {
+                match cold {
+                    true => dd(path, &["iflag=nocache", "count=0"])?,
+                    false => dd(path, &["bs=4M"])?,
+                }
+                let started = Instant::now();
+                task()?;
+                seconds.push(started.elapsed().as_secs_f64());
+            }
+        }
+        println!(
+            "{}, {:.2} GB, {rounds} rounds:",
+            if cold { "cold" } else { "warm" },
+            len as f64 / 1e9
+        );
+        seconds.iter_mut().for_each(|seconds| seconds.sort_by(f64::total_cmp));
+        let rate = |i: usize, at: usize| len as f64 / 1e9 / seconds[i][at];
+        for (i, (name, _)) in tasks.iter().enumerate() {
+            let [fast, middle, slow] = [0, rounds / 2, rounds - 1].map(|at| rate(i, at));
+            let share = 100.0 * middle / rate(0, rounds / 2);
+            println!("  {name:<30}{middle:6.2} GB/s ({slow:.2} to {fast:.2}), {share:.0}% of dd");
+        }
+    }
+    Ok(())
+}
+
+/// Reads the file to nowhere, or only drops it from the page cache.
+fn dd(path: &Path, args: &[&str]) -> Result<()> {
+    let input = format!("if={}", path.display());
+    let mut command = Command::new("dd");
+    command.args([&input, "of=/dev/null", "status=none"]).args(args);
+    let status = command.status().context("dd can not be started")?;
+    ensure!(status.success(), "dd {args:?} failed");
+    Ok(())
+}
+
+fn load(device: &Device, path: &Path, in_place: bool) -> Result<()> {
+    let plan = Loader::open(device, path)?.in_place(in_place).plan(|_| Target::Keep)?;
+    let loaded = plan.load(|_| ControlFlow::Continue(()))?;
+    if in_place {
+        for (_, tensor) in loaded.iter() {
+            for region in tensor.operand().regions() {
+                let bytes = region.buffer().read()?;
+                let sum = std::sync::atomic::AtomicU64::new(0);
+                let pieces = region.len().div_ceil(4 << 20);
+                device.workers().run(pieces, |i| {
+                    let bytes = &bytes[region.range()];
+                    let piece = bytes.chunks(4 << 20).nth(i).unwrap_or(&[]);
+                    let words = piece
+                        .chunks_exact(8)
+                        .map(|w| u64::from_ne_bytes(w.try_into().unwrap_or_default()));
+                    sum.fetch_add(
+                        words.fold(0, u64::wrapping_add),
+                        std::sync::atomic::Ordering::Relaxed,
+                    );
+                });
+                std::hint::black_box(sum);
+            }
+        }
+    }
+    Ok(())
+}
