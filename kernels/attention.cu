@@ -8,6 +8,7 @@
 // are put together at the end, always in the same order.
 // Limited by reading keys and values once for each query and head: made for decoding.
 #include "epilogue.cuh"
+#include "index.cuh"
 
 struct Query {
     int position, kv_len;
@@ -19,6 +20,7 @@ struct Args {
     Matrix q, k, v, sinks, alibi, lse, out;  // rows are heads
     const Query* queries;
     const int* runs;  // the first key rows of runs
+    Lengths lengths;
     i64 ahead, window;
     int heads, group, d, d_v;
     int q_rows, kv_rows;  // rows of q and of k and v of one outermost index
@@ -57,7 +59,13 @@ extern "C" __global__ __launch_bounds__(WARPS* LANES, BLOCKS) void attention(
     const int lane = threadIdx.x % LANES, warp = threadIdx.x / LANES;
     const int row = blockIdx.x / args.heads, head = blockIdx.x % args.heads;
     const int kv_head = head / args.group;
-    const Query query = args.queries[row];
+    Query query = args.queries[row];
+    if (args.lengths.data) {
+        // The query was given for as many keys as there is room for.
+        const int length = args.lengths.of(row / args.q_rows, query.kv_len);
+        query.position += length - query.kv_len;
+        query.kv_len = length;
+    }
     // Keys from position - window + 1 to position + ahead.
     const int end = (int)max((i64)0, min((i64)query.kv_len, query.position + 1 + args.ahead));
     const int begin = (int)max((i64)0, min((i64)end, query.position + 1 - args.window));

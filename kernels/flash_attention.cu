@@ -9,6 +9,7 @@
 // that blocks of their own take, by a second kernel. Tiles begin at multiples of KEYS, so that a
 // row's result depends on nothing but its sequence.
 // Limited by matrix instructions where rows fill the tile, else by reading keys and values once.
+#include "index.cuh"
 #include "keys.cuh"
 #include "weights.cuh"
 
@@ -36,6 +37,7 @@ struct Args {
     const Joint* joints;
     const Run* runs;
     float* parts;  // of pieces: for each key head and row the values, largest score and sum
+    Lengths lengths;
     int ahead, window;
     int kv_heads, group, d, d_v;
     int q_rows;  // rows of q of one outermost index
@@ -72,6 +74,21 @@ struct Row {
 // A row's position among the keys.
 __device__ inline int position_of(const Tile& tile, int query) {
     return query + tile.kv_len - tile.queries;
+}
+
+// The tile of a block. Where only the GPU knows how many keys there are, tiles are those of as many
+// as there is room for: this one is cut to those that its rows see.
+__device__ inline Tile tile_of_block(const Args& args) {
+    Tile tile = args.tiles[blockIdx.x / args.kv_heads];
+#if LENGTHS
+    tile.kv_len = args.lengths.of(tile.query / args.q_rows, tile.kv_len);
+    const Mask mask = {args.ahead, args.window, tile.kv_len};
+    const int last = min(tile.row + ROWS, tile.queries * args.group) - 1;
+    const int begin = mask.first(position_of(tile, tile.row / args.group));
+    tile.begin = max(tile.begin, max(begin, 0) / KEYS * KEYS);
+    tile.end = min(tile.end, max(mask.last(position_of(tile, last / args.group)), 0));
+#endif
+    return tile;
 }
 
 __device__ inline void load_queries(u8* to, const Args& args, const Tile& tile, int kv_head) {
@@ -393,7 +410,7 @@ __device__ inline void finish(const Args& args, const State& state, u8* shared, 
 extern "C" __global__ __launch_bounds__(THREADS, 1) void attention(
     const __grid_constant__ Args args) {
     extern __shared__ __align__(128) u8 shared[];
-    const Tile tile = args.tiles[blockIdx.x / args.kv_heads];
+    const Tile tile = tile_of_block(args);
     const int kv_head = blockIdx.x % args.kv_heads;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int warp_row = warp % WARPS_M * 16 * FRAGS_M, warp_key = warp / WARPS_M * WARP_KEYS;

@@ -17,22 +17,23 @@ struct Args {
     int bytes;   // of an element that is moved as it is; else 0
     int in_row;  // whether the indices run along rows of out
     i64 step;
+    i64 after, picks;  // elements of out behind those of an index, and how many indices there are
     unsigned long long* wrong;
 };
 
 // The index for an element of a row of out, -1 if it is astray.
-__device__ inline i64 picked(const Args& args, const Row& indices, int at) {
+__device__ inline i64 picked(const Args& args, const Row& indices, int row, int at) {
     i64 index = load_index(indices.dtype, indices.data + at * indices.col);
     if (index >= 0 && index < args.size) return index;
-    report(args.wrong, 0);
+    report(args.wrong, ((i64)row * args.n + at) / args.after % args.picks);
     return -1;
 }
 
 // Each element by an index of its own.
 __device__ inline void gather_elements(const Args& args, const Row& indices, const Row& table,
-                                       const Row& out, int at) {
+                                       const Row& out, int row, int at) {
     for (int i = at; i < min(at + EIGHT, args.n); i++) {
-        i64 index = picked(args, indices, i);
+        i64 index = picked(args, indices, row, i);
         if (index < 0) continue;
         const u8* from = table.data + index * args.step + i * table.col;
         if (args.bytes)
@@ -47,8 +48,8 @@ extern "C" __global__ __launch_bounds__(THREADS, BLOCKS) void gather(const __gri
     if (at >= args.n) return;
     const Row indices(args.indices, args.sizes, row), out(args.out, args.sizes, row);
     Row table(args.table, args.sizes, row);
-    if (args.in_row) return gather_elements(args, indices, table, out, at);
-    i64 index = picked(args, indices, 0);
+    if (args.in_row) return gather_elements(args, indices, table, out, row, at);
+    i64 index = picked(args, indices, row, 0);
     if (index < 0) return;
     table.data += index * args.step;
     if (args.bytes) return move_eight(out, table, args.bytes, at, args.n);
@@ -63,7 +64,7 @@ extern "C" __global__ __launch_bounds__(THREADS, BLOCKS) void gather_blocks(
     const int row = args.pieces.row(), at = args.pieces.begin();
     if (at >= args.n) return;
     const Row indices(args.indices, args.sizes, row), out(args.out, args.sizes, row);
-    i64 index = picked(args, indices, 0);
+    i64 index = picked(args, indices, row, 0);
     if (index < 0) return;
     const BlockRow from = block_row(args.table, args.scales, 0, args.size, index);
     float x[EIGHT];

@@ -155,6 +155,7 @@
 //! | [`ArgReduce`](op::ArgReduce) | [`argmax`](Tensor::argmax), [`argmin`](Tensor::argmin) |
 //! | [`TopK`](op::TopK) | [`top_k`](Tensor::top_k) |
 //! | [`Gather`](op::Gather): rows by index | [`gather`](Tensor::gather), [`embed`](Tensor::embed) |
+//! | [`Scatter`](op::Scatter): rows to where indices say | [`scatter_from`](Tensor::scatter_from) |
 //!
 //! # Threads
 //!

@@ -108,9 +108,26 @@ fn gpu_kernels_give_the_tokens_of_the_cpu_and_nothing_runs_by_the_reference() {
         let kernels = report["kernels"].as_object().unwrap();
         let others: Vec<_> = kernels.keys().filter(|k| !k.starts_with("cuda.")).collect();
         assert!(others.is_empty(), "{report}");
-        for op in ["gemm", "attention", "norm", "rope", "elementwise", "gather", "top_k"] {
+        for op in ["gemm", "attention", "norm", "rope", "elementwise", "gather", "top_k", "scatter"]
+        {
             assert!(kernels.keys().any(|k| k.starts_with(&format!("cuda.{op}"))), "{op}: {report}");
         }
+        // Operations one by one instead of one recorded step for each token.
+        let plain = greedy(&path, &["--format", "bf16", "--device", device, "--no-graph"]);
+        assert_eq!(plain["tokens"], expected["tokens"], "{device}");
+        assert!(plain["kernels"]["cuda.scatter"].is_null(), "{plain}");
+    }
+    // Random choices among a few, and among all.
+    for few in ["5", "0"] {
+        let answer = |more: &[&str]| {
+            let args =
+                ["--raw", "--json", "--temperature", "1", "--seed", "7", "--max-tokens", "4"];
+            let mut command = chat(&path, &args);
+            command.args(["--format", "bf16", "--device", "emulated:sm_90a:discrete"]);
+            let out = succeeds(command.args(["--top-k", few]).args(more));
+            serde_json::from_str::<Value>(&out).unwrap()["tokens"].clone()
+        };
+        assert_eq!(answer(&[]), answer(&["--no-graph"]), "{few}");
     }
 }
 

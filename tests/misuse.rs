@@ -105,6 +105,16 @@ fn cases() -> Vec<Case> {
             free: &[("table", 0)],
         },
         Case {
+            op: "scatter",
+            operands: vec![("src", f(&[4, 64])), ("indices", i(&[4])), ("out", f(&[10, 64]))],
+            build: |o| {
+                let (src, indices, out) = (o[0].clone(), o[1].clone(), o[2].clone());
+                Scatter { src, indices, axis: 0, out }.into()
+            },
+            // There may be any number of places.
+            free: &[("out", 0)],
+        },
+        Case {
             op: "reduce",
             operands: vec![("x", f(&[4, 64])), ("out", f(&[4]))],
             build: |o| Reduce::new(Reduction::Sum, o[0].clone(), [1], o[1].clone()).into(),

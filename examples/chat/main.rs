@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use ferrocerium::{Float, bf16};
+use ferrocerium::{Float, Tensor, bf16};
 
 use cli::{Activations, Cli};
 use common::checkpoint::Checkpoint;
@@ -80,7 +80,7 @@ fn run(cli: &Cli) -> Result<()> {
     let report = Report::new(&model, &device, loading.elapsed());
     let mut answer =
         Answer { cli, tokenizer: &tokenizer, prompt: &prompt, budget, sampler, report };
-    let usual = if is_gpu(&device) { Activations::Bf16 } else { Activations::F32 };
+    let usual = if model.is_on_gpu() { Activations::Bf16 } else { Activations::F32 };
     match cli.activations.unwrap_or(usual) {
         Activations::F32 => answer.generate::<f32>(&model, &stop),
         Activations::Bf16 => answer.generate::<bf16>(&model, &stop),
@@ -106,14 +106,21 @@ impl Answer<'_> {
         let mut stdout = std::io::stdout().lock();
         let mut decoder = Detokenizer::new(tokenizer, prompt);
         let started = Instant::now();
-        model.prepare(prompt, &mut cache, |logits| sampler.likeliest(logits).map(drop))?;
+        let picker = sampler.clone();
+        // What crosses to the host: few logits, or all of them.
+        let then = |logits: &Tensor<f32, 2>| Ok((logits.clone(), picker.likeliest(logits)?));
+        let mut step = None;
+        if model.is_on_gpu() && !cli.no_graph {
+            model.prepare(prompt, &cache, then)?;
+            step = Some(model.record(&cache, then)?);
+        }
         report.prepared(started.elapsed());
         let started = Instant::now();
-        let mut logits = model.forward(prompt, &mut cache, Logits::Last)?;
+        let logits = model.forward(prompt, &mut cache, Logits::Last)?;
+        let mut token = sampler.next(&logits)?;
         report.prefilled(prompt.len(), started.elapsed());
         let started = Instant::now();
         while report.tokens.len() < *budget && !stop.load(Ordering::SeqCst) {
-            let token = sampler.next(&logits)?;
             if tokenizer.is_end(token) {
                 break;
             }
@@ -126,7 +133,13 @@ impl Answer<'_> {
             if report.tokens.len() == *budget {
                 break;
             }
-            logits = model.forward(&[token], &mut cache, Logits::Last)?;
+            token = match &step {
+                None => sampler.next(&model.forward(&[token], &mut cache, Logits::Last)?)?,
+                Some(step) => match step.run(token, &mut cache)? {
+                    (_, Some(likeliest)) => sampler.next_of(likeliest)?,
+                    (logits, None) => sampler.sample(&logits.to_vec()?)?,
+                },
+            };
         }
         let rest = decoder.finish()?;
         report.text.push_str(&rest);

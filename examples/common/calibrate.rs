@@ -12,7 +12,7 @@ use ferrocerium::io::Progress;
 use ferrocerium::{AnyTensor, Tensor};
 
 use crate::common::checkpoint::Checkpoint;
-use crate::common::llama::{Layer, Linear, Llama};
+use crate::common::llama::{Layer, Linear, Llama, Place};
 use crate::common::weight_format::WeightFormat;
 
 /// As in the paper: 1% of the mean diagonal.
@@ -74,7 +74,7 @@ impl Text {
         self.quantize([&mut layer.q, &mut layer.k, &mut layer.v], &normed)?;
         let longest = self.states.iter().map(|x| x.shape()[0]).max().unwrap_or(0);
         let cache = model.layer_cache(0, longest)?;
-        let mix = |normed: &Tensor<f32, 2>| model.mix(layer, &cache, 0, normed);
+        let mix = |normed: &Tensor<f32, 2>| model.mix(layer, &cache, Place::After(0), normed);
         let mixed = normed.iter().map(mix).collect::<Result<Vec<_>>>()?;
         self.quantize([&mut layer.o], &mixed)?;
         self.add(&layer.o, &mixed)?;

@@ -15,12 +15,14 @@ use std::ops::ControlFlow;
 
 use anyhow::{Context, Result, ensure};
 use ferrocerium::caps::MemoryKind;
+use ferrocerium::device::Graph;
 use ferrocerium::io::{LoadPlan, Progress};
 use ferrocerium::op::RopeFrequencies;
 use ferrocerium::tensor::GemmBuilder;
 use ferrocerium::{AnyTensor, DType, Device, Float, Tensor, bf16, f16};
 
 use crate::common::checkpoint::Checkpoint;
+use crate::common::cli::is_gpu;
 use crate::common::config::Config;
 use crate::common::weight_format::WeightFormat;
 
@@ -116,9 +118,72 @@ impl<A: Float> KvCache<A> {
         self.len
     }
 
+    /// Refuses more tokens than fit.
+    fn require_room(&self, tokens: usize) -> Result<()> {
+        let (len, capacity) = (self.len + tokens, self.capacity);
+        ensure!(len <= capacity, "{len} tokens do not fit the context of {capacity}");
+        Ok(())
+    }
+
     /// Forgets all tokens; the memory is kept.
     pub fn clear(&mut self) {
         self.len = 0;
+    }
+}
+
+/// Where tokens stand.
+#[derive(Clone, Copy)]
+pub(super) enum Place<'a> {
+    /// After so many others.
+    After(usize),
+    /// One token, where memory says.
+    Given(&'a Spot),
+}
+
+/// One token and where it stands, in memory that a recorded step reads.
+pub(super) struct Spot {
+    /// Token, position, and the number of tokens up to it.
+    numbers: Tensor<u32, 1>,
+    token: Tensor<u32, 1>,
+    position: Tensor<u32, 1>,
+    count: Tensor<u32, 1>,
+}
+
+impl Spot {
+    /// In memory that the host writes and the device reads.
+    fn new(device: &Device) -> Result<Self> {
+        let numbers = Tensor::<u32, 1>::zeros(device, [3])?;
+        let numbers = match device.memory_kind() {
+            MemoryKind::Device => numbers.to_kind(MemoryKind::Pinned)?,
+            _ => numbers,
+        };
+        let one = |i| numbers.slice(0, i..i + 1);
+        Ok(Spot { token: one(0)?, position: one(1)?, count: one(2)?, numbers })
+    }
+
+    fn set(&self, token: u32, position: usize) -> Result<()> {
+        let position = u32::try_from(position)?;
+        let mut numbers = self.numbers.host_mut()?;
+        (numbers[[0]], numbers[[1]], numbers[[2]]) = (token, position, position + 1);
+        Ok(())
+    }
+}
+
+/// The run of one token, recorded once: the same work for each, at another place.
+pub struct Step<T> {
+    graph: Graph,
+    spot: Spot,
+    made: T,
+}
+
+impl<T> Step<T> {
+    /// Runs a token after those in the cache that the step was recorded with; what it makes.
+    pub fn run<A: Float>(&self, token: u32, cache: &mut KvCache<A>) -> Result<&T> {
+        cache.require_room(1)?;
+        self.spot.set(token, cache.len)?;
+        self.graph.replay()?;
+        cache.len += 1;
+        Ok(&self.made)
     }
 }
 
@@ -264,6 +329,11 @@ impl Llama {
         self.linears().map(|linear| linear.weight_t.shape().iter().product::<usize>()).sum()
     }
 
+    /// Whether a GPU runs it, real or emulated.
+    pub fn is_on_gpu(&self) -> bool {
+        is_gpu(&self.device)
+    }
+
     /// The model's sizes.
     pub fn config(&self) -> &Config {
         &self.config
@@ -297,25 +367,35 @@ impl Llama {
         Ok((zeros("k")?, zeros("v")?))
     }
 
-    /// Makes ready what running these tokens, and one more after them, needs: on a GPU its kernels.
-    /// `then` runs what is done with logits.
-    pub fn prepare<A: Float>(
+    /// Makes ready what running these tokens needs, and one more by a recorded step: on a GPU its
+    /// kernels. `then` is what is done with logits.
+    pub fn prepare<A: Float, T>(
         &self,
         tokens: &[u32],
-        cache: &mut KvCache<A>,
-        then: impl FnOnce(&Tensor<f32, 2>) -> Result<()>,
+        cache: &KvCache<A>,
+        then: impl Fn(&Tensor<f32, 2>) -> Result<T>,
     ) -> Result<()> {
-        let len = cache.len;
-        let layers = self.layers_that_differ();
-        let prepared = self.device.prepare(|| {
-            let mut logits = self.forward_layers(&layers, tokens, cache, Logits::Last)?;
-            if cache.len < cache.capacity {
-                logits = self.forward_layers(&layers, &tokens[..1], cache, Logits::Last)?;
-            }
-            then(&logits)
-        });
-        cache.len = len;
-        prepared
+        let (layers, spot) = (self.layers_that_differ(), Spot::new(&self.device)?);
+        let ids = Tensor::from_host(&self.device, [tokens.len()], tokens)?;
+        self.device.prepare(|| {
+            then(&self.run(&layers, &ids, cache, Place::After(0), Logits::Last)?)?;
+            then(&self.run(&layers, &spot.token, cache, Place::Given(&spot), Logits::Last)?)
+        })
+    }
+
+    /// Records the run of one token after those in a cache, and what is done with its logits: on a
+    /// GPU it is one launch.
+    pub fn record<A: Float, T>(
+        &self,
+        cache: &KvCache<A>,
+        then: impl Fn(&Tensor<f32, 2>) -> Result<T>,
+    ) -> Result<Step<T>> {
+        let spot = Spot::new(&self.device)?;
+        let layers: Vec<usize> = (0..self.layers.len()).collect();
+        let (graph, made) = self.device.capture(|| {
+            then(&self.run(&layers, &spot.token, cache, Place::Given(&spot), Logits::Last)?)
+        })?;
+        Ok(Step { graph, spot, made })
     }
 
     /// The first layer of each kind of weights.
@@ -333,33 +413,33 @@ impl Llama {
         cache: &mut KvCache<A>,
         logits: Logits,
     ) -> Result<Tensor<f32, 2>> {
+        ensure!(!tokens.is_empty(), "no tokens to run");
+        cache.require_room(tokens.len())?;
         let layers: Vec<usize> = (0..self.layers.len()).collect();
-        self.device.workers().enter(|| self.forward_layers(&layers, tokens, cache, logits))
+        let ids = Tensor::from_host(&self.device, [tokens.len()], tokens)?;
+        let place = Place::After(cache.len);
+        let run = || self.run(&layers, &ids, cache, place, logits);
+        let logits = self.device.workers().enter(run)?;
+        cache.len += tokens.len();
+        Ok(logits)
     }
 
-    fn forward_layers<A: Float>(
+    /// Runs tokens through some layers.
+    fn run<A: Float>(
         &self,
         layers: &[usize],
-        tokens: &[u32],
-        cache: &mut KvCache<A>,
+        ids: &Tensor<u32, 1>,
+        cache: &KvCache<A>,
+        place: Place<'_>,
         logits: Logits,
     ) -> Result<Tensor<f32, 2>> {
-        let n = tokens.len();
-        ensure!(n > 0, "no tokens to run");
-        ensure!(
-            cache.len + n <= cache.capacity,
-            "{} tokens do not fit the context of {}",
-            cache.len + n,
-            cache.capacity
-        );
-        let ids = Tensor::from_host(&self.device, [n], tokens)?;
-        let mut x = self.embed::<A>(&ids)?;
+        let [n] = ids.shape();
+        let mut x = self.embed::<A>(ids)?;
         for &i in layers {
             let layer = &self.layers[i];
-            x = self.attention(layer, &cache.layers[i], cache.len, &x)?;
+            x = self.attention(layer, &cache.layers[i], place, &x)?;
             x = self.mlp(layer, &x)?;
         }
-        cache.len += n;
         let wanted = match logits {
             Logits::Last => 1,
             Logits::LastN(wanted) => wanted.min(n),
@@ -382,10 +462,10 @@ impl Llama {
         &self,
         layer: &Layer,
         kv: &LayerCache<A>,
-        past: usize,
+        place: Place<'_>,
         x: &Tensor<A, 2>,
     ) -> Result<Tensor<A, 2>> {
-        let mixed = self.mix(layer, kv, past, &self.attention_input(layer, x)?)?;
+        let mixed = self.mix(layer, kv, place, &self.attention_input(layer, x)?)?;
         layer.o.forward_onto(&mixed, x)
     }
 
@@ -403,7 +483,7 @@ impl Llama {
         &self,
         layer: &Layer,
         (k_cache, v_cache): &LayerCache<A>,
-        past: usize,
+        place: Place<'_>,
         normed: &Tensor<A, 2>,
     ) -> Result<Tensor<A, 2>> {
         let Config { heads, kv_heads, head_dim, norm_eps, rope_style, .. } = self.config;
@@ -417,15 +497,30 @@ impl Llama {
                 None => x,
             })
         };
-        let q = norm(split(&layer.q, heads)?, &layer.q_norm)?;
-        let q = q.rope(&self.frequencies, rope_style, past)?;
-        let k = norm(split(&layer.k, kv_heads)?, &layer.k_norm)?;
-        // Keys and values are computed into their places.
-        let place = |cache: &Tensor<A, 4>| cache.slice(1, past..past + n);
-        k.rope_into(&self.frequencies, rope_style, past, &place(k_cache)?)?;
-        layer.v.product(normed).run_into(&place(v_cache)?.reshape([n, kv_heads * head_dim])?)?;
-        let (k, v) = (k_cache.slice(1, 0..past + n)?, v_cache.slice(1, 0..past + n)?);
-        let mixed = q.attention(&k, &v).causal().run::<A>()?;
+        let (q, k) = (
+            norm(split(&layer.q, heads)?, &layer.q_norm)?,
+            norm(split(&layer.k, kv_heads)?, &layer.k_norm)?,
+        );
+        let frequencies = &self.frequencies;
+        let mixed = match place {
+            Place::After(past) => {
+                let q = q.rope(frequencies, rope_style, past)?;
+                // Keys and values are computed into their places.
+                let place = |cache: &Tensor<A, 4>| cache.slice(1, past..past + n);
+                k.rope_into(frequencies, rope_style, past, &place(k_cache)?)?;
+                let v = place(v_cache)?.reshape([n, kv_heads * head_dim])?;
+                layer.v.product(normed).run_into(&v)?;
+                let (k, v) = (k_cache.slice(1, 0..past + n)?, v_cache.slice(1, 0..past + n)?);
+                q.attention(&k, &v).causal().run::<A>()?
+            }
+            Place::Given(Spot { position, count, .. }) => {
+                let q = q.rope_at(frequencies, rope_style, position)?;
+                let k = k.rope_at(frequencies, rope_style, position)?;
+                k_cache.scatter_from(1, position, &k)?;
+                v_cache.scatter_from(1, position, &split(&layer.v, kv_heads)?)?;
+                q.attention(k_cache, v_cache).kv_lens(count).causal().run::<A>()?
+            }
+        };
         Ok(mixed.reshape([n, heads * head_dim])?)
     }
 

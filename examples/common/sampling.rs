@@ -58,9 +58,14 @@ impl Sampler {
     /// Chooses a token by logits `[1, vocabulary]`. Where few of them matter, no others are taken
     /// from the device.
     pub fn next(&mut self, logits: &Tensor<f32, 2>) -> Result<u32> {
-        let Some((likeliest, tokens)) = self.likeliest(logits)? else {
-            return self.sample(&logits.to_vec()?);
-        };
+        match self.likeliest(logits)? {
+            Some(likeliest) => self.next_of(&likeliest),
+            None => self.sample(&logits.to_vec()?),
+        }
+    }
+
+    /// Chooses among the likeliest tokens.
+    pub fn next_of(&mut self, (likeliest, tokens): &Likeliest) -> Result<u32> {
         let (likeliest, tokens) = (likeliest.to_vec()?, tokens.to_vec()?);
         require_number(tokens[0], likeliest[0])?;
         // They are in the order in which all would be sorted.

@@ -26,3 +26,18 @@ __device__ inline void store_index(int type, u8* at, i64 index) {
 __device__ inline void report(unsigned long long* wrong, i64 position) {
     atomicMax(wrong, ~(unsigned long long)position);
 }
+
+// Lengths of sequences that the GPU alone knows.
+struct Lengths {
+    const u8* data;  // none where the host knows them
+    unsigned long long* wrong;
+    i64 step;
+    int dtype, reserved;
+
+    // That of a sequence with room for so many; what is out of range is reported.
+    __device__ int of(int sequence, int room) const {
+        const i64 length = load_index(dtype, data + sequence * step);
+        if (length < 0 || length > room) report(wrong, sequence);
+        return (int)max((i64)0, min(length, (i64)room));
+    }
+};

@@ -82,6 +82,10 @@ impl Device {
     /// Records the operations that `f` runs on this device, on the calling thread, instead of
     /// running them: they run when the graph is replayed, as often as it is, over the same memory.
     ///
+    /// Indices, positions and the lengths of batched keys are data, read anew by each replay; what
+    /// decides how an operation is cut into pieces on a GPU (offsets of packed sequences, tables
+    /// of blocks) is read while recording.
+    ///
     /// Memory is allocated while recording, and results are zero until the first replay. New
     /// inputs are written into the tensors that were used (by [`Tensor::host_mut`] or
     /// [`Tensor::copy_from`]) before a replay. Kernels are chosen once.

@@ -188,6 +188,15 @@ impl Buffer {
         }
     }
 
+    /// Copies bytes that the host can not touch, for who holds the buffer.
+    pub(super) fn copy_held(&self, offset: usize, to: &mut [u8]) -> Result<()> {
+        self.range(offset, to.len())?;
+        self.copied(match self.apart() {
+            Some(memory) => memory.read(offset, to),
+            None => Err("it is the host's, and borrowed".to_owned()),
+        })
+    }
+
     /// Copies bytes of the host to `offset` and on, whatever the kind of memory, once device work
     /// that uses the buffer is done.
     ///

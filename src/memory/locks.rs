@@ -148,6 +148,17 @@ impl<'a> Locks<'a> {
         Ok(Some(unsafe { std::slice::from_raw_parts(start, buffer.len()) }))
     }
 
+    /// Copies bytes of a buffer that is locked for reading, whatever kind of memory it is, once what
+    /// writes them is done: whether it is locked so.
+    pub(crate) fn copy(&self, buffer: &Buffer, offset: usize, to: &mut [u8]) -> Result<bool> {
+        let Some(Locked { held, .. }) = self.find(buffer).filter(|l| l.held.access == Access::Read)
+        else {
+            return Ok(false);
+        };
+        held.wait()?;
+        buffer.copy_held(offset, to).map(|()| true)
+    }
+
     /// The bytes of a buffer that is locked for writing, once what uses them is done; `None` for
     /// any other, and the second time.
     #[expect(clippy::mut_from_ref, reason = "given out once, which `taken` sees to")]

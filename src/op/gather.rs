@@ -80,6 +80,21 @@ impl Gather {
         }
     }
 
+    /// What is wrong with an index that a kernel found not to be in range, at its row-major position
+    /// in `indices`.
+    #[cfg(any(feature = "cuda", feature = "emulator"))]
+    pub(crate) fn astray(&self, position: usize) -> Error {
+        Error::value(
+            OP,
+            "indices",
+            format!(
+                "the index at position {position} of indices, {}, is not in the range of dimension \
+                 {} of table, {}",
+                self.indices, self.axis, self.table
+            ),
+        )
+    }
+
     pub(super) fn operands(&self) -> Vec<Use<'_>> {
         vec![
             Use::read("table", &self.table),

@@ -42,6 +42,7 @@ mod norm;
 mod operand;
 mod reduce;
 mod rope;
+mod scatter;
 mod softmax;
 mod top_k;
 
@@ -62,6 +63,7 @@ pub use norm::{Norm, NormKind};
 pub use operand::{Dense, Operand, Scaled, ScaledData, Use};
 pub use reduce::{Reduce, Reduction};
 pub use rope::{Positions, Rope, RopeFrequencies, RopeScaling, RopeStyle};
+pub use scatter::Scatter;
 pub use softmax::Softmax;
 pub use top_k::TopK;
 
@@ -97,6 +99,8 @@ pub enum Op {
     ArgReduce(ArgReduce),
     /// See [`TopK`].
     TopK(TopK),
+    /// See [`Scatter`].
+    Scatter(Scatter),
 }
 
 /// Which operation, without its operands: what kernels register for.
@@ -127,11 +131,13 @@ pub enum OpKind {
     ArgReduce,
     /// [`TopK`]
     TopK,
+    /// [`Scatter`]
+    Scatter,
 }
 
 impl OpKind {
     /// Every operation, in the order of declaration.
-    pub const ALL: [OpKind; 12] = [
+    pub const ALL: [OpKind; 13] = [
         OpKind::Gemm,
         OpKind::Convert,
         OpKind::Norm,
@@ -144,6 +150,7 @@ impl OpKind {
         OpKind::Reduce,
         OpKind::ArgReduce,
         OpKind::TopK,
+        OpKind::Scatter,
     ];
 
     /// The name, as printed and as used in kernel names.
@@ -161,6 +168,7 @@ impl OpKind {
             OpKind::Reduce => "reduce",
             OpKind::ArgReduce => "arg_reduce",
             OpKind::TopK => "top_k",
+            OpKind::Scatter => "scatter",
         }
     }
 }
@@ -181,6 +189,7 @@ impl Op {
             Op::Reduce(_) => OpKind::Reduce,
             Op::ArgReduce(_) => OpKind::ArgReduce,
             Op::TopK(_) => OpKind::TopK,
+            Op::Scatter(_) => OpKind::Scatter,
         }
     }
 
@@ -199,6 +208,7 @@ impl Op {
             Op::Reduce(op) => op.operands(),
             Op::ArgReduce(op) => op.operands(),
             Op::TopK(op) => op.operands(),
+            Op::Scatter(op) => op.operands(),
         }
     }
 
@@ -217,6 +227,7 @@ impl Op {
             Op::Reduce(op) => vec![&mut op.out],
             Op::ArgReduce(op) => vec![&mut op.out],
             Op::TopK(op) => vec![&mut op.values, &mut op.indices],
+            Op::Scatter(op) => vec![&mut op.out],
         }
     }
 
@@ -242,6 +253,7 @@ impl Op {
             Op::Reduce(op) => op.validate(),
             Op::ArgReduce(op) => op.validate(),
             Op::TopK(op) => op.validate(),
+            Op::Scatter(op) => op.validate(),
         }
     }
 
@@ -254,6 +266,8 @@ impl Op {
             Op::Gemm(op) => elements + op.sizes().map_or(0.0, |s| s.products()),
             // Of the table only what is picked.
             Op::Gather(op) => op.out.dims().iter().map(|&d| d as f64).product(),
+            // Of the output only what is moved there.
+            Op::Scatter(op) => 2.0 * op.src.dims().iter().map(|&d| d as f64).product::<f64>(),
             Op::Attention(op) => elements + op.products(),
             Op::GroupedGemm(op) => elements + op.products(),
             _ => elements,
@@ -330,6 +344,12 @@ impl From<ArgReduce> for Op {
 impl From<TopK> for Op {
     fn from(op: TopK) -> Self {
         Op::TopK(op)
+    }
+}
+
+impl From<Scatter> for Op {
+    fn from(op: Scatter) -> Self {
+        Op::Scatter(op)
     }
 }
 

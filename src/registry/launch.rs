@@ -93,6 +93,14 @@ impl<'a> Launch<'a> {
         }
     }
 
+    /// Copies an input region that the host can not touch.
+    pub(super) fn copy(&self, region: &Region, to: &mut [u8]) -> Result<()> {
+        match self.locks.copy(region.buffer(), region.offset(), to)? {
+            true => Ok(()),
+            false => Err(self.refuse(region, Access::Read)),
+        }
+    }
+
     /// The bytes of an output region, once.
     pub fn write(&self, region: &Region) -> Result<&'a mut [u8]> {
         match self.locks.write(region.buffer())? {

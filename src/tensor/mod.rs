@@ -26,6 +26,7 @@ mod reduce;
 mod rope;
 mod scaled;
 mod scaled_view;
+mod scatter;
 mod shape;
 mod show;
 mod softmax;

@@ -11,7 +11,7 @@ use proptest::test_runner::{
 use super::alone::Alone;
 use super::blocks::all_finite;
 use super::distribution::Random;
-use super::expected::{Expected, expected_of};
+use super::expected::{Expected, expected_of, reference};
 use super::operand::POISON;
 use super::ops::{BuildOp, Case, op_cases};
 use super::output::{Parts, check, with_outputs};
@@ -135,13 +135,19 @@ impl Suite {
             return Ok(());
         }
         self.cases.set(self.cases.get() + 1);
-        self.check_op(&op).map_err(|problem| format!("{problem}; {op}"))
+        // The same operands where the reference can read them.
+        let known = match self.device.memory_kind().host_readable() {
+            true => op.clone(),
+            false => case.build(reference()).map_err(|e| e.to_string())?,
+        };
+        self.check_op(&op, &known).map_err(|problem| format!("{problem}; {op}"))
     }
 
-    fn check_op(&self, op: &Op) -> Result<(), String> {
+    /// Checks an operation against what is expected of it, `known` being the same.
+    fn check_op(&self, op: &Op, known: &Op) -> Result<(), String> {
         let mut spec = op.clone();
         let outputs = spec.outputs_mut();
-        let due = match expected_of(op, self.info.numerics) {
+        let due = match expected_of(known, self.info.numerics) {
             Ok(due) => due,
             Err(Error::Value { problem, .. }) => return self.must_refuse(op, &problem),
             Err(error) => return Err(error.to_string()),
@@ -204,10 +210,13 @@ impl Suite {
         }
     }
 
-    /// Runs into fresh, poisoned memory and gives the bytes of each output, or the kernel's refusal.
+    /// Runs into fresh, poisoned memory and gives the bytes of each output, or the kernel's refusal,
+    /// at once or when its work is waited for.
     fn try_launch(&self, op: &Op, poison: u8) -> Result<Result<Vec<Parts>>, String> {
         let (op, outputs) = with_outputs(&self.device, op, poison).map_err(|e| e.to_string())?;
-        match catch_unwind(AssertUnwindSafe(|| self.device.run(&op))) {
+        match catch_unwind(AssertUnwindSafe(|| {
+            self.device.run(&op).and_then(|()| self.device.synchronize())
+        })) {
             Ok(Ok(())) => {
                 let parts: Result<Vec<Parts>, String> = outputs.iter().map(|o| o.parts()).collect();
                 parts.map(Ok)

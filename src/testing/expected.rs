@@ -75,6 +75,7 @@ pub(super) fn expected_of(op: &Op, numerics: Numerics) -> Result<Vec<Expected>> 
         Op::Reduce(op) => ops::reduce::expected(op),
         Op::ArgReduce(op) => ops::arg_reduce::expected(op),
         Op::TopK(op) => ops::top_k::expected(op),
+        Op::Scatter(op) => ops::scatter::expected(op),
     }
 }
 

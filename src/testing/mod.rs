@@ -11,7 +11,7 @@
 //! | norm | the error of the mean of squares through `1/√` |
 //! | rope, elementwise | roundings of the formula, elementary functions to 2 ulp |
 //! | reduce | `γ_n·Σ\|x\|`; extremes exactly |
-//! | gather, convert, arg-reduce, top-k | equality |
+//! | gather, scatter, convert, arg-reduce, top-k | equality |
 //!
 //! Outputs are then rounded once to their type; block-scaled ones are quantised from values in
 //! f32, by rules that leave one right result for exact values, and for computed ones what values
@@ -73,6 +73,7 @@ pub use ops::grouped_gemm::{GroupedGemmCase, grouped_gemm_cases};
 pub use ops::norm::{NormCase, norm_cases};
 pub use ops::reduce::{ReduceCase, reduce_cases};
 pub use ops::rope::{RopeCase, rope_cases};
+pub use ops::scatter::{ScatterCase, scatter_cases};
 pub use ops::softmax::{SoftmaxCase, softmax_cases};
 pub use ops::top_k::{TopKCase, top_k_cases};
 pub use ops::{BuildOp, Case, Target, op_cases};

@@ -10,6 +10,7 @@ use crate::format::{Format, ScaleLayout};
 use crate::memory::Region;
 use crate::num::DType;
 use crate::op::{Convert, Dense, Dims, Operand, Scaled};
+use crate::tensor::AnyTensor;
 
 /// What memory that nobody may read holds: NaN in every float type.
 pub(super) const POISON: u8 = 0xFF;
@@ -214,7 +215,7 @@ impl Source {
         let blocks = kind.is_blocks();
         let distribution = if blocks { self.distribution.or_normal() } else { self.distribution };
         let values = distribution.values(stored.iter().product(), self.seed);
-        let mut operand = store(device, kind, &stored, layout, &values)?;
+        let mut operand = store(home(device), kind, &stored, layout, &values)?;
         match &mut operand {
             Operand::Scaled(scaled) if non_finite => self.spoil(scaled)?,
             Operand::Dense(dense) => {
@@ -224,7 +225,7 @@ impl Source {
             }
             Operand::Scaled(_) => {}
         }
-        Ok(operand)
+        moved(operand, device)
     }
 
     /// Makes one scale in ten NaN.
@@ -272,7 +273,22 @@ pub(super) fn integers(
     dims: &[usize],
     values: &[f64],
 ) -> Result<Operand> {
-    store(device, Kind::Plain(dtype), dims, Layout::RowMajor, values)
+    moved(store(home(device), Kind::Plain(dtype), dims, Layout::RowMajor, values)?, device)
+}
+
+/// The device in whose memory the operands of another one are made: that one, if the host can touch
+/// its memory.
+fn home(device: &Device) -> &Device {
+    if device.memory_kind().host_readable() { device } else { reference() }
+}
+
+/// An operand in the memory of a device.
+fn moved(operand: Operand, device: &Device) -> Result<Operand> {
+    if home(device).is_same(device) {
+        return Ok(operand);
+    }
+    let made = AnyTensor::from_operand(reference(), operand);
+    Ok(made.to_device(device)?.operand().clone())
 }
 
 /// Row-major values as an operand, its gaps poisoned.

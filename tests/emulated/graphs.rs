@@ -159,3 +159,78 @@ fn a_failure_in_a_replay_is_the_error_of_who_reads_the_result() {
     assert_eq!(kept.region().buffer().kind(), MemoryKind::Host);
     x.host_mut().unwrap();
 }
+
+#[test]
+fn lengths_and_places_are_data_that_each_replay_reads() {
+    const ROOM: usize = 600;
+    let Some(shared) = emulated(Arch::SM121A) else { return };
+    let discrete = Device::builder().emulated_discrete(Arch::SM90A).unwrap();
+    for device in [shared, discrete] {
+        let wave = |[_, i, h, j]: [usize; 4]| bf16::from_f32(((i * 7 + h * 5 + j) as f32).sin());
+        let q = Tensor::from_fn(&device, [1, 1, 4, 64], wave).unwrap();
+        let row = Tensor::from_fn(&device, [1, 1, 2, 64], wave).unwrap();
+        let keys = Tensor::from_fn(&device, [1, ROOM, 2, 64], wave).unwrap();
+        let (at, len) = (Tensor::full(&device, [1], 0u32), Tensor::full(&device, [1], 0u32));
+        let (at, len) = (at.unwrap(), len.unwrap());
+        for window in [None, Some(70)] {
+            let attend = |keys: &Tensor<bf16, 4>, lens: Option<&Tensor<u32, 1>>| {
+                let attention = q.attention(keys, keys).causal();
+                let attention = window.into_iter().fold(attention, |a, window| a.window(window));
+                match lens {
+                    Some(lens) => attention.kv_lens(lens).run::<bf16>(),
+                    None => attention.run::<bf16>(),
+                }
+            };
+            let step = || {
+                keys.scatter_from(1, &at, &row)?;
+                attend(&keys, Some(&len))
+            };
+            let (graph, out) = device.capture(step).unwrap();
+            for count in [1u32, 64, 257, 600] {
+                at.region().buffer().copy_from_host(0, &(count - 1).to_ne_bytes()).unwrap();
+                len.region().buffer().copy_from_host(0, &count.to_ne_bytes()).unwrap();
+                graph.replay().unwrap();
+                let there = keys.slice(1, 0..count as usize).unwrap();
+                let (last, _) = (there.slice(1, count as usize - 1..count as usize), ());
+                assert_eq!(last.unwrap().to_vec().unwrap(), row.to_vec().unwrap());
+                let expected = attend(&there, None).unwrap().to_vec().unwrap();
+                assert_eq!(out.to_vec().unwrap(), expected, "{count} keys, {window:?}, {device:?}");
+            }
+        }
+        // More than there is room for.
+        let (graph, out) =
+            device.capture(|| q.attention(&keys, &keys).kv_lens(&len).run::<bf16>()).unwrap();
+        len.region().buffer().copy_from_host(0, &601u32.to_ne_bytes()).unwrap();
+        graph.replay().unwrap();
+        let error = out.to_vec().unwrap_err();
+        assert!(matches!(error, Error::Value { .. }), "{error:?}");
+        assert!(error.to_string().contains("kv_lens: element 0 is not 0 to 600"), "{error}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_the_data_of_a_replay_is_the_error_of_who_reads_the_result() {
+    let Some(device) = emulated(Arch::SM121A) else { return };
+    let table = Tensor::full(&device, [4, 64], bf16::ONE).unwrap();
+    let at = Tensor::from_host(&device, [3], &[1u32, 2, 3]).unwrap();
+    let pick = || -> ferrocerium::Result<Tensor<bf16, 2>> { table.embed(&at) };
+    let (graph, picked) = device.capture(pick).unwrap();
+    let (narrow, blocks) =
+        device.capture(|| table.quantize::<ferrocerium::format::Nvfp4>()).unwrap();
+    for graph in [&graph, &narrow] {
+        graph.replay().unwrap();
+    }
+    assert_eq!(picked.to_vec().unwrap(), [bf16::ONE; 192]);
+    assert_eq!(blocks.dequantize::<f32>().unwrap().to_vec().unwrap()[9], 1.0);
+    at.host_mut().unwrap()[[1]] = 4;
+    graph.replay().unwrap();
+    let error = picked.add_scalar(1.0).unwrap().to_vec().unwrap_err();
+    assert!(matches!(error, Error::Value { .. }), "{error:?}");
+    for part in ["gather: indices", "position 1", "dimension 0 of table"] {
+        assert!(error.to_string().contains(part), "no {part:?} in {error}");
+    }
+    table.host_mut().unwrap()[[2, 5]] = bf16::NAN;
+    narrow.replay().unwrap();
+    let error = blocks.dequantize::<f32>().unwrap().to_vec().unwrap_err().to_string();
+    assert!(error.contains("value 133 ([0, 2, 5]"), "{error}");
+}

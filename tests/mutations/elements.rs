@@ -142,6 +142,23 @@ pub fn reduce() -> Vec<Named> {
     ]
 }
 
+pub fn scatter() -> Vec<Named> {
+    let indices = |change: fn(f64, f64) -> f64| {
+        Fault::op(move |op| {
+            if let Op::Scatter(op) = op {
+                let size = op.out.dims()[op.axis] as f64;
+                replace_indices(&mut op.indices, |all| {
+                    all.iter_mut().for_each(|i| *i = change(*i, size));
+                });
+            }
+        })
+    };
+    vec![
+        ("place_after", indices(|i, size| if i < size { (i + 1.0) % size } else { i })),
+        ("stray_index_clamped", indices(|i, size| i.min(size - 1.0))),
+    ]
+}
+
 pub fn gather() -> Vec<Named> {
     let indices = |change: fn(f64, f64) -> f64| {
         Fault::op(move |op| {

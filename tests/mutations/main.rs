@@ -96,6 +96,7 @@ fn wrong_reductions_are_caught() {
 #[test]
 fn wrong_gathers_are_caught() {
     caught(OpKind::Gather, elements::gather());
+    caught(OpKind::Scatter, elements::scatter());
 }
 
 #[test]

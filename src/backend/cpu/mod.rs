@@ -16,6 +16,7 @@ mod product;
 mod reduce;
 mod rope;
 mod rows;
+mod scatter;
 mod simd;
 mod softmax;
 mod top_k;
@@ -30,10 +31,11 @@ use crate::registry::{Kernel, KernelRegistry, Workers};
 
 /// Every fast CPU kernel.
 pub fn kernels() -> impl Iterator<Item = Arc<dyn Kernel>> {
-    let kernels: [Arc<dyn Kernel>; 4] = [
+    let kernels: [Arc<dyn Kernel>; 5] = [
         Arc::new(gemm::GemmKernel::new()),
         Arc::new(grouped_gemm::GroupedGemmKernel::new()),
         Arc::new(gather::GatherKernel::new()),
+        Arc::new(scatter::ScatterKernel::new()),
         Arc::new(attention::AttentionKernel::new()),
     ];
     let lines = line_kernel::LineKernel::OPS.into_iter();

@@ -22,7 +22,7 @@ pub(super) struct Matrix {
     pub batch: [i64; BATCH_RANK],
     pub row: i64,
     pub col: i64,
-    dtype: i32,
+    pub dtype: i32,
     words: i32,
     eights: i32,
     reserved: i32,

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 
+use super::failure::Problem;
 use crate::caps::MemoryKind;
 use crate::memory::{DeviceUse, Earlier, Fence, RawMemory};
 
@@ -85,8 +86,10 @@ pub(super) trait Session {
     /// Makes such bytes zeros, in order with launches.
     fn clear(&mut self, address: u64, bytes: usize) -> Result<(), String>;
 
-    /// Waits for the work so far, and copies what kernels left in such bytes.
-    fn fetch(&mut self, kernel: &str, address: u64, into: &mut [u8]) -> Result<(), String>;
+    /// The address of a word, zero where kernels begin. Where it is another number when they have
+    /// ended, the work has failed, and those who wait for it are told the problem that it stands
+    /// for.
+    fn watch(&mut self, problem: Problem) -> Result<u64, String>;
 
     /// Runs a kernel that takes one parameter, these bytes.
     fn launch(

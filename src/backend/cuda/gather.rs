@@ -27,6 +27,8 @@ struct Args {
     bytes: i32,
     in_row: i32,
     step: i64,
+    after: i64,
+    picks: i64,
     wrong: u64,
 }
 
@@ -65,7 +67,8 @@ fn launch(op: &Op, run: &mut Run<'_, '_, '_>) -> Result<()> {
     let Op::Gather(op) = op else { return Err(other_op(GATHER.name)) };
     let rows = Rows::of(op.out.dims());
     let size = op.table.dims()[op.axis];
-    let wrong = run.call.zeros(size_of::<u64>(), "wrong indices")?;
+    let asked = op.clone();
+    let wrong = run.call.watch(move |word| asked.astray(!word as usize))?;
     let (after, picks) = (op.table.dims().len() - op.axis - 1, op.indices.dims().len());
     let (entry, table, step, bytes) = match &op.table {
         Operand::Dense(table) => {
@@ -103,16 +106,11 @@ fn launch(op: &Op, run: &mut Run<'_, '_, '_>) -> Result<()> {
         bytes,
         in_row: (after == 0 && picks > 0).into(),
         step,
+        after: op.table.dims()[op.axis + 1..].iter().product::<usize>() as i64,
+        picks: op.indices.dims().iter().product::<usize>() as i64,
         wrong,
     };
-    run.run(&program(), entry, rows.blocks(), &args)?;
-    if run.call.fetch(wrong)? == 0 {
-        return Ok(());
-    }
-    let indices = run.launch.read_indices(&op.indices)?;
-    let mut checked = indices.into_iter().enumerate().map(|(at, i)| op.check_index(at, i, size));
-    let unseen = || Err(Error::kernel(GATHER.name, "it found an index astray that is not there"));
-    checked.find_map(Result::err).map_or_else(unseen, Err)
+    run.run(&program(), entry, rows.blocks(), &args)
 }
 
 /// Where a dimension of the output comes from.

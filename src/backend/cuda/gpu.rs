@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::cache::DiskCache;
 use super::driver::{Driver, Grid, Image, ModuleId, Session};
+use super::failure::{Failure, Problem};
 use super::nvrtc::{Nvrtc, Translation};
 use super::stream::{GpuStream, Streams};
 use crate::caps::Arch;
@@ -287,16 +288,14 @@ impl<'s> Call<'s, '_> {
         Ok(address)
     }
 
-    /// Waits for the kernels so far; the number that they left in scratch memory. Operations that
-    /// do so can not be recorded.
-    pub fn fetch(&mut self, address: u64) -> Result<u64> {
+    /// The address of a 64-bit word, zero when the kernels of this call begin, in which they report
+    /// what is wrong with the data. Another number there when they have ended is the error of
+    /// whoever waits for what they write: `problem` of that number.
+    pub fn watch(&mut self, problem: impl Fn(u64) -> Error + Send + Sync + 'static) -> Result<u64> {
         let kernel = self.kernel;
-        let mut bytes = [0; size_of::<u64>()];
-        let open = self.open()?;
-        open.launched = false;
-        let fetched = open.session.fetch(kernel, address, &mut bytes);
-        fetched.map_err(|problem| Error::kernel(kernel, problem))?;
-        Ok(u64::from_ne_bytes(bytes))
+        let problem: Problem = Arc::new(move |word| Failure::from(problem(word)));
+        let address = self.open()?.session.watch(problem);
+        address.map_err(|problem| Error::kernel(kernel, problem))
     }
 
     /// Runs an entry of a program whose one parameter is a struct, given by its bytes, after

@@ -27,6 +27,7 @@ mod elementwise;
 #[cfg(feature = "emulator")]
 mod emulated;
 mod epilogue;
+mod failure;
 mod gather;
 mod gemm;
 mod gpu;
@@ -39,6 +40,7 @@ mod recorded;
 mod reduce;
 mod rope;
 mod rows;
+mod scatter;
 mod softmax;
 mod source;
 mod stream;
@@ -75,6 +77,7 @@ pub fn kernels(gpu: &Arc<Gpu>) -> impl Iterator<Item = Arc<dyn Kernel>> {
         norm::NORM,
         elementwise::ELEMENTWISE,
         gather::GATHER,
+        scatter::SCATTER,
         rope::ROPE,
         softmax::SOFTMAX,
         reduce::REDUCE,
@@ -91,6 +94,7 @@ pub fn programs(caps: &Caps) -> Vec<Program> {
     let single = vec![
         convert::program(),
         gather::program(),
+        scatter::program(),
         rope::program(),
         softmax::program(),
         top_k::program(),

@@ -134,7 +134,7 @@ impl Quantizing {
             scales,
             tensor,
             amax,
-            wrong: run.call.zeros(size_of::<u64>(), "values that are not finite")?,
+            wrong: run.call.watch(not_finite(to.format, [layout.rows(), layout.k()]))?,
             of_matrix: (layout.scales_bytes() / layout.batch()) as i64,
             n: layout.k() as i32,
             rows: layout.rows() as i32,
@@ -177,26 +177,19 @@ impl Quantizing {
     }
 }
 
-impl Blocks {
-    /// Waits, and refuses what no block format holds.
-    pub fn check(&self, run: &mut Run<'_, '_, '_>, to: &Scaled) -> Result<()> {
-        let wrong = run.call.fetch(self.wrong)?;
-        if wrong == 0 {
-            return Ok(());
-        }
-        let (at, n, rows) = (!wrong as usize, self.n as usize, self.rows as usize);
-        Err(Error::value(
+/// What is wrong where a kernel reports a value that no block format holds.
+fn not_finite(format: Format, [rows, n]: [usize; 2]) -> impl Fn(u64) -> Error {
+    move |word| {
+        let at = !word as usize;
+        let (batch, row, column) = (at / n / rows, at / n % rows, at % n);
+        Error::value(
             "quantize",
             "src",
             format!(
-                "value {at} ([{}, {}, {}] of [batch, row, column]) is NaN or infinite, which {} \
-                 cannot hold; replace NaN and infinities first",
-                at / n / rows,
-                at / n % rows,
-                at % n,
-                to.format
+                "value {at} ([{batch}, {row}, {column}] of [batch, row, column]) is NaN or \
+                 infinite, which {format} cannot hold; replace NaN and infinities first"
             ),
-        ))
+        )
     }
 }
 
@@ -271,8 +264,7 @@ fn launch(op: &Op, run: &mut Run<'_, '_, '_>) -> Result<()> {
         of_matrix,
         ..Args::new(source, dst, &rows)
     };
-    quantizing.run_rows(run, &args, &rows)?;
-    dst.check(run, to)
+    quantizing.run_rows(run, &args, &rows)
 }
 
 impl Args {

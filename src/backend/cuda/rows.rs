@@ -74,7 +74,6 @@ pub(super) struct RowKernel {
 /// One run of a kernel.
 pub(super) struct Run<'c, 's, 'a> {
     pub call: &'c mut Call<'s, 'a>,
-    pub launch: &'c Launch<'a>,
 }
 
 impl Run<'_, '_, '_> {
@@ -177,7 +176,7 @@ impl Kernel for Registered {
             return Ok(());
         }
         let mut call = self.gpu.call(&self.info.name, launch);
-        let mut run = Run { call: &mut call, launch };
+        let mut run = Run { call: &mut call };
         (self.kernel.launch)(launch.op, &mut run)?;
         call.finish()
     }

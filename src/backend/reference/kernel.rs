@@ -2,7 +2,7 @@
 
 use super::{
     arg_reduce, attention, convert, elementwise, gather, gemm, grouped_gemm, norm, reduce, rope,
-    softmax, top_k,
+    scatter, softmax, top_k,
 };
 use crate::caps::{Caps, MemoryKind};
 use crate::error::Result;
@@ -66,6 +66,7 @@ impl Kernel for Reference {
             Op::Reduce(op) => reduce::reduce(op, launch),
             Op::ArgReduce(op) => arg_reduce::arg_reduce(op, launch),
             Op::TopK(op) => top_k::top_k(op, launch),
+            Op::Scatter(op) => scatter::scatter(op, launch),
         }
     }
 }

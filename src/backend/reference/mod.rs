@@ -17,6 +17,7 @@ mod kernel;
 mod norm;
 mod reduce;
 mod rope;
+mod scatter;
 mod softmax;
 mod top_k;
 

@@ -13,6 +13,7 @@ pub(super) mod grouped_gemm;
 pub(super) mod norm;
 pub(super) mod reduce;
 pub(super) mod rope;
+pub(super) mod scatter;
 pub(super) mod softmax;
 pub(super) mod top_k;
 
@@ -78,6 +79,7 @@ pub fn op_cases(kind: OpKind) -> BoxedStrategy<Case> {
         OpKind::Reduce => any_case(reduce::reduce_cases()),
         OpKind::ArgReduce => any_case(arg_reduce::arg_reduce_cases()),
         OpKind::TopK => any_case(top_k::top_k_cases()),
+        OpKind::Scatter => any_case(scatter::scatter_cases()),
     }
 }
 

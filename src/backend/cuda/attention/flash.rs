@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytemuck::{Pod, Zeroable};
 
 use super::tiles::{Cut, Tiles};
+use super::{Lengths, sequences};
 use crate::backend::cuda::args::{Matrix, require_readable, require_writable, sizes_fit};
 use crate::backend::cuda::driver::Grid;
 use crate::backend::cuda::gemm::{CHUNK, Mma, Way};
@@ -17,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::format::{Format, WHOLE};
 use crate::memory::Access;
 use crate::num::DType;
-use crate::op::{Attention, AttentionSizes, Dense, KvLayout, Op, OpKind, Operand, Scaled};
+use crate::op::{Attention, AttentionSizes, Dense, KvLayout, Mask, Op, OpKind, Operand, Scaled};
 use crate::registry::{Cost, Kernel, KernelInfo, Launch, Numerics, Unsupported};
 
 /// Head sizes that programs are made for; others are padded with zeros.
@@ -155,8 +156,9 @@ impl Plan {
         self.shape().shared_memory(self.widths, self.k_scaled)
     }
 
-    /// The source for keys and values whose rows are contiguous and aligned, or not.
-    fn program(&self, aligned: [bool; 2]) -> Program {
+    /// The source for keys and values whose rows are contiguous and aligned, or not, and for lengths
+    /// that the GPU alone knows.
+    fn program(&self, aligned: [bool; 2], lengths: bool) -> Program {
         let shape = self.shape();
         let rounded = self.variant == Variant::Prefill { rounded: true };
         let defines = vec![
@@ -167,6 +169,7 @@ impl Plan {
             ("V_LOAD", self.ways[1].load(aligned[1])),
             ("K_SCALED", self.k_scaled.into()),
             ("SOFTCAP", self.softcap.into()),
+            ("LENGTHS", lengths.into()),
             ("SPLIT_WEIGHTS", (!rounded).into()),
             ("FRAGS_M", shape.frags_m as u32),
             ("WARPS_M", shape.warps_m as u32),
@@ -195,6 +198,7 @@ struct Args {
     joints: u64,
     runs: u64,
     parts: u64,
+    lengths: Lengths,
     ahead: i32,
     window: i32,
     kv_heads: i32,
@@ -244,7 +248,7 @@ impl FlashKernel {
     fn attention(&self, op: &Attention, launch: &Launch<'_>) -> Result<()> {
         let sizes = op.sizes()?;
         let plan = Plan::new(self.variant, op).map_err(|u| Error::kernel(&self.info.name, u.0))?;
-        let sequences = op.sequences(|operand| launch.read_indices(operand))?;
+        let (sequences, lengths) = sequences(op, &sizes, launch)?;
         let shape = plan.shape();
         let group = sizes.heads / sizes.kv_heads.max(1);
         let work = Tiles::new(
@@ -255,7 +259,8 @@ impl FlashKernel {
                 split: self.variant == Variant::Decode,
                 group,
                 kv_rows: sizes.kv_rows,
-                mask: op.mask,
+                // Which keys are seen depends on how many there are.
+                mask: if lengths.is_some() { Mask::ALL } else { op.mask },
             },
         );
         if work.tiles.is_empty() || sizes.heads == 0 {
@@ -296,6 +301,10 @@ impl FlashKernel {
                 0 => 0,
                 parts => call.scratch(parts * size_of::<f32>(), "parts")?,
             },
+            lengths: match lengths {
+                Some(lengths) => Lengths::bind(lengths, &sizes, &mut call)?,
+                None => Lengths::default(),
+            },
             ahead: distance(op.mask.ahead, FARTHEST - 1),
             window: distance(op.mask.window, FARTHEST),
             kv_heads: sizes.kv_heads as i32,
@@ -309,7 +318,8 @@ impl FlashKernel {
             scale: op.score_scale() as f32,
             softcap: op.softcap.unwrap_or(0.0),
         };
-        let program = plan.program([aligned(&k.matrix, sizes.d), aligned(&v.matrix, sizes.d_v)]);
+        let aligned = [aligned(&k.matrix, sizes.d), aligned(&v.matrix, sizes.d_v)];
+        let program = plan.program(aligned, lengths.is_some());
         let threads = shape.threads() as u32;
         let shared_memory = plan.shared_memory() as u32;
         let grid = Grid { blocks: blocks as u32, threads, shared_memory };
@@ -339,7 +349,7 @@ pub(super) fn programs() -> Vec<Program> {
             let mut add = |width, all| {
                 let (ways, widths) = ([way; 2], [width; 2]);
                 let plan = Plan { variant, half, ways, widths, k_scaled: all, softcap: all };
-                programs.push(plan.program([true; 2]));
+                programs.push(plan.program([true; 2], all));
             };
             WIDTHS.into_iter().for_each(|width| add(width, false));
             add(128, true);

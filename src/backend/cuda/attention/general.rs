@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
 
+use super::{Lengths, sequences};
 use crate::backend::cuda::args::{Matrix, code, require_readable, require_writable, sizes_fit};
 use crate::backend::cuda::driver::Grid;
 use crate::backend::cuda::gpu::{Gpu, Program};
@@ -46,6 +47,7 @@ struct Args {
     out: Matrix,
     queries: u64,
     runs: u64,
+    lengths: Lengths,
     ahead: i64,
     window: i64,
     heads: i32,
@@ -75,7 +77,7 @@ impl AttentionKernel {
 
     fn attention(&self, op: &Attention, launch: &Launch<'_>) -> Result<()> {
         let sizes = op.sizes()?;
-        let sequences = op.sequences(|operand| launch.read_indices(operand))?;
+        let (sequences, lengths) = sequences(op, &sizes, launch)?;
         let plan = KeyPlan::new(&sequences);
         if plan.queries.is_empty() || sizes.heads == 0 {
             return Ok(());
@@ -109,6 +111,10 @@ impl AttentionKernel {
             out,
             queries: call.constants(&plan.queries, "queries")?,
             runs: call.constants(&plan.runs, "runs of keys")?,
+            lengths: match lengths {
+                Some(lengths) => Lengths::bind(lengths, &sizes, &mut call)?,
+                None => Lengths::default(),
+            },
             ahead: distance(op.mask.ahead),
             window: distance(op.mask.window),
             heads: sizes.heads as i32,

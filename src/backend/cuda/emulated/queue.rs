@@ -10,7 +10,8 @@ use ptx_vm::{Arg, DevicePtr, LaunchConfig, Machine, Module};
 
 use super::Modules;
 use crate::backend::cuda::driver::{Grid, ModuleId, Queue, Session};
-use crate::error::{Error, Result};
+use crate::backend::cuda::failure::{Failure, Problem};
+use crate::error::Result;
 use crate::memory::{Access, DeviceUse, Earlier, Fence, Work};
 
 /// How drivers align allocations, and buffers are aligned on the host.
@@ -95,6 +96,8 @@ struct Launches {
     machine: Machine,
     bound: Vec<Bound>,
     steps: Vec<Step>,
+    /// Words that are zero where all is well.
+    watched: Vec<(DevicePtr, Problem)>,
 }
 
 /// What a session does, in order.
@@ -114,8 +117,8 @@ struct Bound {
 
 impl Launches {
     /// Copies operands in, runs the kernels, copies results out.
-    fn run(&mut self) -> Result<(), String> {
-        let error = |e: ptx_vm::Error| e.to_string();
+    fn run(&mut self) -> Result<(), Failure> {
+        let error = |e: ptx_vm::Error| Failure::kernel(&self.kernel, e.to_string());
         for Bound { from, len, at, .. } in &self.bound {
             // SAFETY: the buffer is alive, and nobody writes it, until the work is done: who gave
             // the address promised so (see `Session`).
@@ -131,6 +134,14 @@ impl Launches {
                 }
             }
             .map_err(error)?;
+        }
+        for (at, problem) in &self.watched {
+            let mut word = [0; size_of::<u64>()];
+            self.machine.read(*at, &mut word).map_err(error)?;
+            match u64::from_ne_bytes(word) {
+                0 => {}
+                word => return Err(problem(word)),
+            }
         }
         for Bound { from, len, at, .. } in self.bound.iter().filter(|b| b.access == Access::Write) {
             // SAFETY: as above; nobody else uses the buffer, whose use by this work is to write.
@@ -205,19 +216,11 @@ impl Session for EmulatedSession<'_> {
         Ok(())
     }
 
-    fn fetch(&mut self, kernel: &str, address: u64, into: &mut [u8]) -> Result<(), String> {
-        let at = self.scratch_at(address)?;
-        if lock(&self.queue.recording).is_some() {
-            return Err("the host reads what it reports, which can not be recorded".to_owned());
-        }
-        let launches = std::mem::take(&mut self.launches);
-        let shared = Arc::new(Mutex::new(vec![Launches { kernel: kernel.to_owned(), ..launches }]));
-        let ended = self.queue.enqueue(shared.clone(), &self.earlier).wait();
-        let launches = lock(&shared).pop();
-        self.launches = launches.ok_or("the emulator lost its work")?;
-        self.launches.steps.clear();
-        ended.map_err(|error| Failure::from(error).problem)?;
-        self.launches.machine.read(at, into).map_err(|e| e.to_string())
+    fn watch(&mut self, problem: Problem) -> Result<u64, String> {
+        let [_, at] = self.place(0, size_of::<u64>(), "what is wrong")?;
+        self.launches.steps.push(Step::Clear(at, size_of::<u64>()));
+        self.launches.watched.push((at, problem));
+        Ok(at.address())
     }
 
     fn launch(
@@ -265,8 +268,8 @@ impl Task {
         }
         let result = lock(&self.launches).iter_mut().try_for_each(|launches| {
             let result = catch_unwind(AssertUnwindSafe(|| launches.run()));
-            let result = result.unwrap_or_else(|_| Err("the emulator panicked".to_owned()));
-            result.map_err(|problem| Failure { kernel: launches.kernel.clone(), problem })
+            result
+                .unwrap_or_else(|_| Err(Failure::kernel(&launches.kernel, "the emulator panicked")))
         });
         self.done.end(result);
     }
@@ -274,24 +277,7 @@ impl Task {
 
 impl Drop for Task {
     fn drop(&mut self) {
-        let (kernel, problem) = ("emulator".to_owned(), "its thread is gone".to_owned());
-        self.done.end(Err(Failure { kernel, problem }));
-    }
-}
-
-/// What went wrong.
-#[derive(Clone)]
-struct Failure {
-    kernel: String,
-    problem: String,
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::Kernel { kernel, problem } => Failure { kernel, problem },
-            other => Failure { kernel: "emulator".to_owned(), problem: other.to_string() },
-        }
+        self.done.end(Err(Failure::kernel("emulator", "its thread is gone")));
     }
 }
 
@@ -325,9 +311,7 @@ impl Work for Done {
         loop {
             match &*result {
                 Some(Ok(())) => return Ok(()),
-                Some(Err(Failure { kernel, problem })) => {
-                    return Err(Error::kernel(kernel, problem));
-                }
+                Some(Err(failure)) => return Err(failure.clone().into()),
                 None => result = self.ended.wait(result).unwrap_or_else(PoisonError::into_inner),
             }
         }

@@ -150,10 +150,11 @@ impl<'o> Product<'o> {
         bytes(self.a) + bytes(self.b) * read + bytes(self.d)
     }
 
-    /// Refuses offsets that are not those of groups. Where the host can not read them, kernels
-    /// still stay within the rows that there are.
+    /// Refuses offsets that are not those of groups. Where the operation is recorded, to be run for
+    /// others, kernels still stay within the rows that there are.
     pub fn check(&self, launch: &Launch<'_>) -> Result<()> {
         match self.grouped {
+            Some(_) if launch.locks().are_recorded() => Ok(()),
             Some(op) => op.groups(|operand| launch.read_indices(operand)).map(drop),
             None => Ok(()),
         }

@@ -296,6 +296,18 @@ impl Stream {
         check("cuMemcpyHtoDAsync", result)
     }
 
+    /// Copies a word from the GPU in the order of the stream.
+    ///
+    /// # Safety
+    /// The place must be pinned memory that lives, and is left to the stream, until it is done.
+    pub unsafe fn copy_word_out(&self, address: u64, to: *mut u64) -> Result<(), String> {
+        self.context.bind()?;
+        let (to, len) = (to.cast(), size_of::<u64>());
+        // SAFETY: the caller's promise; the source is a word of the caller's.
+        let result = unsafe { sys::cuMemcpyDtoHAsync_v2(to, address, len, self.raw) };
+        check("cuMemcpyDtoHAsync", result)
+    }
+
     /// Copies from the GPU, and waits.
     pub fn copy_out(&self, address: u64, to: &mut [u8]) -> Result<(), String> {
         self.context.bind()?;

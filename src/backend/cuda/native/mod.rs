@@ -3,6 +3,7 @@
 mod api;
 mod memory;
 mod queue;
+mod words;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -10,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use api::{Context, Module, Stream};
 use memory::NativeMemory;
 use queue::NativeQueue;
+use words::Words;
 
 use super::attributes::Attributes;
 use super::driver::{Driver, Image, ModuleId, Queue};
@@ -85,6 +87,7 @@ struct Native {
     context: Arc<Context>,
     /// In which memory is given, cleared and copied.
     memory: Arc<Stream>,
+    words: Arc<Words>,
     modules: Modules,
 }
 
@@ -113,7 +116,8 @@ impl Native {
             context.keep_freed_memory()?;
         }
         let memory = Arc::new(Stream::create(&context)?);
-        Ok(Native { attributes, context, memory, modules: Modules::default() })
+        let words = Words::new(&context);
+        Ok(Native { attributes, context, memory, words, modules: Modules::default() })
     }
 }
 
@@ -144,7 +148,7 @@ impl Driver for Native {
 
     fn queue(&self, number: u64) -> Result<Box<dyn Queue>, String> {
         let stream = Stream::create(&self.context)?;
-        Ok(Box::new(NativeQueue::new(number, stream, self.modules.clone())))
+        Ok(Box::new(NativeQueue::new(number, stream, self.modules.clone(), self.words.clone())))
     }
 }
 
@@ -176,7 +180,13 @@ mod tests {
     #[test]
     fn every_function_that_is_called_is_asked_for_first() {
         let mut called: Vec<&str> = Vec::new();
-        for text in [include_str!("api.rs"), include_str!("memory.rs"), include_str!("queue.rs")] {
+        let texts = [
+            include_str!("api.rs"),
+            include_str!("memory.rs"),
+            include_str!("queue.rs"),
+            include_str!("words.rs"),
+        ];
+        for text in texts {
             for (at, _) in text.match_indices("sys::cu") {
                 let name = &text[at + "sys::".len()..];
                 let end = name.find(|c: char| !c.is_alphanumeric() && c != '_');

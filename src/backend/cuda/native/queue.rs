@@ -6,10 +6,12 @@ use std::ptr::{null_mut, without_provenance_mut};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::api::{Context, Stream, check, sys};
+use super::words::{Watch, Words};
 use super::{Loaded, Modules};
 use crate::backend::cuda::driver::{Grid, ModuleId, Queue, Session};
-use crate::error::{Error, Result};
-use crate::memory::{DeviceUse, Earlier, Fence, Work};
+use crate::backend::cuda::failure::{Failure, Problem};
+use crate::error::Result;
+use crate::memory::{Access, DeviceUse, Earlier, Fence, Work};
 
 /// Dynamic shared memory that kernels get without being allowed more.
 const SHARED_WITHOUT_ASKING: u32 = 48 << 10;
@@ -24,8 +26,17 @@ pub(super) struct NativeQueue {
     number: u64,
     stream: Stream,
     modules: Modules,
-    /// Constants that the graph being recorded copies, while one is.
-    recording: Mutex<Option<Vec<Vec<u8>>>>,
+    words: Arc<Words>,
+    /// What the graph being recorded needs, while one is.
+    recording: Mutex<Option<Kept>>,
+}
+
+/// What launches need as long as they can run.
+#[derive(Default)]
+struct Kept {
+    /// Bytes that are copied to the GPU.
+    constants: Vec<Vec<u8>>,
+    watches: Vec<Arc<Watch>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -33,8 +44,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl NativeQueue {
-    pub fn new(number: u64, stream: Stream, modules: Modules) -> Self {
-        NativeQueue { number, stream, modules, recording: Mutex::default() }
+    pub fn new(number: u64, stream: Stream, modules: Modules, words: Arc<Words>) -> Self {
+        NativeQueue { number, stream, modules, words, recording: Mutex::default() }
     }
 
     /// Orders what follows after earlier work; the host waits only for work of other drivers.
@@ -54,8 +65,8 @@ impl NativeQueue {
         Ok(())
     }
 
-    /// An event behind all work so far.
-    fn mark(&self, kernel: &str) -> Result<Fence, String> {
+    /// An event behind all work so far, which fails where a watch says so.
+    fn mark(&self, kernel: &str, watches: Vec<Arc<Watch>>) -> Result<Fence, String> {
         let context = self.stream.context.clone();
         context.bind()?;
         let flags = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as u32;
@@ -63,20 +74,20 @@ impl NativeQueue {
         // SAFETY: a place for a handle; the context is current.
         check("cuEventCreate", unsafe { sys::cuEventCreate(&mut event, flags) })?;
         let (stream, kernel, ended) = (self.number, kernel.to_owned(), OnceLock::new());
-        let work = NativeWork { context, event, stream, kernel, ended };
+        let work = NativeWork { context, event, stream, kernel, watches, ended };
         // SAFETY: event and stream live.
         check("cuEventRecord", unsafe { sys::cuEventRecord(event, self.stream.raw) })?;
         Ok(Arc::new(work))
     }
 
-    /// Ends a recording: the graph, and what it copies.
-    fn end(&self) -> Result<(sys::CUgraph, Vec<Vec<u8>>), String> {
-        let constants = lock(&self.recording).take().ok_or("the stream does not record")?;
+    /// Ends a recording: the graph, and what it needs.
+    fn end(&self) -> Result<(sys::CUgraph, Kept), String> {
+        let kept = lock(&self.recording).take().ok_or("the stream does not record")?;
         self.stream.context.bind()?;
         let mut graph = null_mut();
         // SAFETY: a place for a handle; the stream records.
         let result = unsafe { sys::cuStreamEndCapture(self.stream.raw, &mut graph) };
-        check("cuStreamEndCapture", result).map(|()| (graph, constants))
+        check("cuStreamEndCapture", result).map(|()| (graph, kept))
     }
 }
 
@@ -92,10 +103,13 @@ impl Drop for NativeQueue {
 impl Queue for NativeQueue {
     fn session(&self, earlier: &[Earlier]) -> Result<Box<dyn Session + '_>, String> {
         // What a graph has to come after is settled when it is replayed.
+        let mut inherited = Vec::new();
         if lock(&self.recording).is_none() {
             self.order_after(earlier)?;
+            inherited = inherit(earlier);
         }
-        Ok(Box::new(NativeSession { queue: self, own: Vec::new(), constants: Vec::new() }))
+        let (own, watched, kept) = (Vec::new(), Vec::new(), Kept::default());
+        Ok(Box::new(NativeSession { queue: self, own, watched, inherited, kept }))
     }
 
     fn record(&self) -> Result<(), String> {
@@ -104,12 +118,12 @@ impl Queue for NativeQueue {
         // SAFETY: the stream lives and nothing is in it but what this queue puts there.
         let result = unsafe { sys::cuStreamBeginCapture_v2(self.stream.raw, mode) };
         check("cuStreamBeginCapture", result)?;
-        *lock(&self.recording) = Some(Vec::new());
+        *lock(&self.recording) = Some(Kept::default());
         Ok(())
     }
 
     fn recorded(&self) -> Result<Box<dyn Any + Send + Sync>, String> {
-        let (graph, constants) = self.end()?;
+        let (graph, kept) = self.end()?;
         let mut executable = null_mut();
         // SAFETY: a place for a handle; the graph was just made, and is not needed afterwards.
         let result = unsafe {
@@ -119,7 +133,7 @@ impl Queue for NativeQueue {
         };
         check("cuGraphInstantiate", result)?;
         let context = self.stream.context.clone();
-        Ok(Box::new(NativeGraph { context, executable, _constants: constants }))
+        Ok(Box::new(NativeGraph { context, executable, kept }))
     }
 
     fn replay(
@@ -133,7 +147,8 @@ impl Queue for NativeQueue {
         // SAFETY: graph and stream live; the caller keeps the graph until the work has ended.
         let result = unsafe { sys::cuGraphLaunch(graph.executable, self.stream.raw) };
         check("cuGraphLaunch", result)?;
-        self.mark("graph")
+        let watches = graph.kept.watches.iter().cloned();
+        self.mark("graph", watches.chain(inherit(earlier)).collect())
     }
 }
 
@@ -141,7 +156,7 @@ impl Queue for NativeQueue {
 struct NativeGraph {
     context: Arc<Context>,
     executable: sys::CUgraphExec,
-    _constants: Vec<Vec<u8>>,
+    kept: Kept,
 }
 
 // SAFETY: see `Context`; replays of one graph are ordered by the buffers that it writes.
@@ -158,12 +173,30 @@ impl Drop for NativeGraph {
     }
 }
 
+/// What is watched of work that has not succeeded yet, and that later work builds upon.
+fn inherit(earlier: &[Earlier]) -> Vec<Arc<Watch>> {
+    let mut watches: Vec<Arc<Watch>> = Vec::new();
+    for (work, _) in earlier.iter().filter(|(_, effect)| *effect == Access::Write) {
+        let any: &dyn Any = &**work;
+        let work = any.downcast_ref::<NativeWork>();
+        for watch in work.map(|work| &work.watches).into_iter().flatten() {
+            if !watches.iter().any(|other| Arc::ptr_eq(other, watch)) {
+                watches.push(watch.clone());
+            }
+        }
+    }
+    watches
+}
+
 /// Launches into a queue.
 struct NativeSession<'s> {
     queue: &'s NativeQueue,
     /// Memory of the session's own.
     own: Vec<u64>,
-    constants: Vec<Vec<u8>>,
+    /// Words in that memory, and what their numbers stand for.
+    watched: Vec<(u64, Problem)>,
+    inherited: Vec<Arc<Watch>>,
+    kept: Kept,
 }
 
 impl Session for NativeSession<'_> {
@@ -175,7 +208,7 @@ impl Session for NativeSession<'_> {
         let address = self.scratch(bytes.len(), label)?;
         if !bytes.is_empty() {
             self.queue.stream.copy_in(address, &bytes)?;
-            self.constants.push(bytes);
+            self.kept.constants.push(bytes);
         }
         Ok(address)
     }
@@ -197,11 +230,11 @@ impl Session for NativeSession<'_> {
         }
     }
 
-    fn fetch(&mut self, _kernel: &str, address: u64, into: &mut [u8]) -> Result<(), String> {
-        if lock(&self.queue.recording).is_some() {
-            return Err("the host reads what it reports, which can not be recorded".to_owned());
-        }
-        self.queue.stream.copy_out(address, into)
+    fn watch(&mut self, problem: Problem) -> Result<u64, String> {
+        let address = self.scratch(size_of::<u64>(), "what is wrong")?;
+        self.clear(address, size_of::<u64>())?;
+        self.watched.push((address, problem));
+        Ok(address)
     }
 
     fn launch(
@@ -263,12 +296,20 @@ impl Session for NativeSession<'_> {
     }
 
     fn submit(mut self: Box<Self>, kernel: &str) -> Result<Option<Fence>, String> {
-        let constants = std::mem::take(&mut self.constants);
-        if let Some(kept) = &mut *lock(&self.queue.recording) {
-            kept.extend(constants);
+        let mut kept = std::mem::take(&mut self.kept);
+        for (address, problem) in self.watched.drain(..) {
+            let watch = self.queue.words.watch(problem)?;
+            // SAFETY: a pinned word that the work keeps until it has ended, or the graph.
+            unsafe { self.queue.stream.copy_word_out(address, watch.word()) }?;
+            kept.watches.push(Arc::new(watch));
+        }
+        if let Some(recorded) = &mut *lock(&self.queue.recording) {
+            recorded.constants.extend(kept.constants);
+            recorded.watches.extend(kept.watches);
             return Ok(None);
         }
-        self.queue.mark(kernel).map(Some)
+        let inherited = std::mem::take(&mut self.inherited);
+        self.queue.mark(kernel, kept.watches.into_iter().chain(inherited).collect()).map(Some)
     }
 }
 
@@ -285,7 +326,20 @@ struct NativeWork {
     event: sys::CUevent,
     stream: u64,
     kernel: String,
-    ended: OnceLock<Result<(), String>>,
+    watches: Vec<Arc<Watch>>,
+    ended: OnceLock<Result<(), Failure>>,
+}
+
+impl NativeWork {
+    /// How it ended, for what the driver says of its event.
+    fn outcome(&self, result: Result<(), String>) -> Result<(), Failure> {
+        result.map_err(|problem| {
+            // The driver tells of a failure whoever asks next.
+            let place = "in this kernel or in one before it";
+            Failure::kernel(&self.kernel, format!("{problem}, {place}; the GPU's context is lost"))
+        })?;
+        self.watches.iter().find_map(|watch| watch.failure()).map_or(Ok(()), Err)
+    }
 }
 
 // SAFETY: see `Context`.
@@ -312,7 +366,7 @@ impl Work for NativeWork {
         match result {
             Ok(false) => false,
             result => {
-                self.ended.get_or_init(|| result.map(drop));
+                self.ended.get_or_init(|| self.outcome(result.map(drop)));
                 true
             }
         }
@@ -320,15 +374,12 @@ impl Work for NativeWork {
 
     fn wait(&self) -> Result<()> {
         let ended = self.ended.get_or_init(|| {
-            self.context.bind()?;
-            // SAFETY: the event lives.
-            check("cuEventSynchronize", unsafe { sys::cuEventSynchronize(self.event) })
+            self.outcome(self.context.bind().and_then(|()| {
+                // SAFETY: the event lives.
+                check("cuEventSynchronize", unsafe { sys::cuEventSynchronize(self.event) })
+            }))
         });
-        ended.clone().map_err(|problem| {
-            // The driver tells of a failure whoever asks next.
-            let where_ = "in this kernel or in one before it";
-            Error::kernel(&self.kernel, format!("{problem}, {where_}; the GPU's context is lost"))
-        })
+        ended.clone().map_err(Into::into)
     }
 }
 
