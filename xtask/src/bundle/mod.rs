@@ -11,7 +11,7 @@ use crate::cargo::{self, Built};
 
 /// Tests that run kernels, benches that need no model, and what describes a device.
 const TESTS: [&str; 2] = ["conformance", "emulated"];
-const BENCHES: [&str; 4] = ["gemm", "gemv", "attention", "convert"];
+const BENCHES: [&str; 5] = ["gpu", "gemm", "gemv", "attention", "convert"];
 const EXAMPLES: [&str; 1] = ["gpu_info"];
 
 /// The most bytes of a folder: such machines are often far away.
@@ -130,6 +130,7 @@ mod tests {
                 "emulated",
                 "echo 'a \"quoted\" \\ line'; printf 'tab\\there\\033[1m\\n' >&2; exit 101",
             ),
+            ("gpu", "echo 'skipped: no GPU' >&2; echo '{\"skipped\": [\"no GPU\"]}'"),
             ("gemm", "[ \"$1\" = --json ] && echo '{\"rows\": [1.5]}'"),
             ("attention", "exit 1"),
             ("convert", "echo '{}'"),
@@ -158,6 +159,7 @@ mod tests {
         assert_eq!(json["tests"]["emulated"]["exit"], 101);
         let log = json["tests"]["emulated"]["log"].as_str().unwrap();
         assert_eq!(log, "a \"quoted\" \\ line\ntab\there[1m");
+        assert_eq!(json["benches"]["gpu"]["result"]["skipped"][0], "no GPU");
         assert_eq!(json["benches"]["gemm"]["result"]["rows"][0], 1.5);
         assert_eq!(json["benches"]["attention"]["exit"], 1);
         assert!(json["benches"]["attention"]["result"].is_null());

@@ -25,6 +25,7 @@ run() {
     code=$?
     seconds=$(($(date +%s) - start))
     echo "   exit code $code after $seconds s" >&2
+    sed -n 's/^skipped: /   skipped: /p' "$logs/err" >&2
     printf '"exit": %d, "seconds": %d' "$code" "$seconds"
     if [ "$code" -ne 0 ]; then
         printf ', "log": '
