@@ -5,7 +5,16 @@
 //! after a warm-up. Prefill runs 512 tokens at once, decode 128 one by one, from an empty cache, as
 //! `llama-bench` does. The limits are measured in the same run: decode can not be faster than
 //! reading the weights once a token, prefill not faster than two operations for each weight and
-//! token.
+//! token. The head stays at 16 bits or more unless `--head` names a block format.
+//!
+//! What limits decode with NVFP4 weights (AVX-512 on Zen 4, one core at 3.6 GHz, rows of 576) is not
+//! memory. A core unpacks and multiplies 16 weights in 2.2 cycles of a loop whose three vector
+//! instructions (shift by lane, look-up in the scale's row of products, multiply and add) take at
+//! least 2: 14 GB/s, where it reads 33 GB/s. Weights that stay in the second-level cache take as
+//! long within 3%, so another layout than the stored one has nothing to gain. A bf16 head streams at
+//! the speed of reading. Of a token's time on one thread three quarters are these loops; attention
+//! takes 8%, choosing and checking operations and their memory 8%, what is left are norms,
+//! rotations and epilogues.
 
 #[path = "../examples/common/mod.rs"]
 #[allow(unused, reason = "the examples use all of it")]
@@ -37,6 +46,9 @@ struct Cli {
     /// Types of the weights
     #[arg(default_values = ["f32", "bf16", "fp8", "mxfp8", "mxfp4", "nvfp4"])]
     formats: Vec<String>,
+    /// A block format for the head
+    #[arg(long, value_name = "FORMAT")]
+    head: Option<String>,
     /// Threads (default: one per core)
     #[arg(long)]
     threads: Option<usize>,
@@ -68,9 +80,10 @@ fn main() -> Result<()> {
         "weights", "MB", "prefill tok/s", "of limit", "decode tok/s", "of limit"
     );
     let mut report = Report::as_json(cli.json, &device, &[&limits], &header);
+    let head = cli.head.as_deref().map(|name| WeightFormat::parse(name, None)).transpose()?;
     let checkpoint = Checkpoint::open(&device, path)?;
     for format in &cli.formats {
-        let row = Row::measure(&checkpoint, format, cli.runs, &limits)
+        let row = Row::measure(&checkpoint, (format, head.as_ref()), cli.runs, &limits)
             .with_context(|| format!("measuring {format}"))?;
         report.row(&row.line(), row.json());
     }
@@ -80,6 +93,7 @@ fn main() -> Result<()> {
 
 struct Row<'a> {
     format: &'a str,
+    head: Option<&'a WeightFormat>,
     weight_bytes: usize,
     prefill: f64,
     prefill_limit: f64,
@@ -90,12 +104,15 @@ struct Row<'a> {
 impl<'a> Row<'a> {
     fn measure(
         checkpoint: &Checkpoint,
-        format: &'a str,
+        (format, head): (&'a str, Option<&'a WeightFormat>),
         runs: usize,
         limits: &Limits,
     ) -> Result<Self> {
         let weights = WeightFormat::parse(format, None)?;
-        let model = Llama::load(checkpoint, &weights, |_| ControlFlow::Continue(()))?;
+        let mut model = Llama::load(checkpoint, &weights, |_| ControlFlow::Continue(()))?;
+        if let Some(head) = head {
+            model.quantize_head(head)?;
+        }
         let tokens: Vec<u32> = (0..PREFILL).map(|i| (i * 7919 % model.vocab()) as u32).collect();
         let mut cache = model.cache(PREFILL)?;
         let (mut prefill, mut decode) = (Vec::new(), Vec::new());
@@ -117,10 +134,10 @@ impl<'a> Row<'a> {
             }
         }
         let (prefill, decode) = (1.0 / middle(prefill), 1.0 / middle(decode));
-        let weight_bytes = model.weight_bytes();
+        let weight_bytes = model.bytes_per_token();
         let decode_limit = limits.bytes / weight_bytes as f64;
         let prefill_limit = limits.flops / (2.0 * model.linear_weights() as f64);
-        Ok(Row { format, weight_bytes, prefill, prefill_limit, decode, decode_limit })
+        Ok(Row { format, head, weight_bytes, prefill, prefill_limit, decode, decode_limit })
     }
 
     fn line(&self) -> String {
@@ -137,7 +154,8 @@ impl<'a> Row<'a> {
 
     fn json(&self) -> serde_json::Value {
         json!({
-            "weights": self.format, "weight_bytes": self.weight_bytes,
+            "weights": self.format, "head": self.head.map(ToString::to_string),
+            "weight_bytes": self.weight_bytes,
             "prefill_tok_s": self.prefill, "prefill_tokens": PREFILL,
             "prefill_share_of_limit": self.prefill / self.prefill_limit,
             "decode_tok_s": self.decode, "decode_tokens": DECODED,

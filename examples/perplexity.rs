@@ -44,6 +44,9 @@ struct Cli {
     /// Formats to compare, each with an optional quantiser: f32,bf16,nvfp4/four_over_six,nvfp4/gptq
     #[arg(long, value_delimiter = ',', default_value = "f32,bf16,nvfp4")]
     formats: Vec<String>,
+    /// A block format for the head too, which otherwise stays at 16 bits or more
+    #[arg(long, value_name = "FORMAT")]
+    head: Option<String>,
     #[command(flatten)]
     device: DeviceArgs,
     /// Print a JSON array instead of a table
@@ -73,6 +76,7 @@ fn run(cli: &Cli) -> Result<()> {
         WeightFormat::parse_calibrated(format, quantizer)
     });
     let formats: Vec<WeightFormat> = formats.collect::<Result<_>>()?;
+    let head = cli.head.as_deref().map(|name| WeightFormat::parse(name, None)).transpose()?;
     if let Some(file) = cli.calibrate.iter().find(|&file| *file == cli.text) {
         bail!("--calibrate {}: that is the text to predict", file.display());
     }
@@ -97,11 +101,14 @@ fn run(cli: &Cli) -> Result<()> {
     }
     for format in formats {
         let (bar, start) = (progress_bar(0)?, Instant::now());
-        let model =
+        let mut model =
             Llama::load_calibrated(&checkpoint, &format, &calibration, show(&bar), |layer| {
                 bar.set_message(format!("calibrating layer {layer}"));
                 Ok(())
             })?;
+        if let Some(head) = &head {
+            model.quantize_head(head)?;
+        }
         bar.finish_and_clear();
         let seconds = start.elapsed().as_secs_f64();
         let mut cache = model.cache(cli.context)?;

@@ -44,6 +44,9 @@ pub struct Cli {
     /// How block formats choose scales: amax, ocp, ocp_ceil, four_over_six, mse
     #[arg(long)]
     pub quantizer: Option<String>,
+    /// A block format for the head too, which otherwise stays at 16 bits or more
+    #[arg(long, value_name = "FORMAT")]
+    pub head: Option<String>,
     /// Use only the first N layers: nonsense, but soon, for trying a device
     #[arg(long, value_name = "N")]
     pub layers: Option<usize>,

@@ -44,6 +44,7 @@ fn run(cli: &Cli) -> Result<()> {
     })?;
 
     let format = WeightFormat::parse(&cli.format, cli.quantizer.as_deref())?;
+    let head = cli.head.as_deref().map(|name| WeightFormat::parse(name, None)).transpose()?;
     let sampler = Sampler::new(cli.sampling())?;
     let device = cli.device.open(cli.flags.builder())?;
     // The host reads files, and converts them with all its threads.
@@ -70,7 +71,10 @@ fn run(cli: &Cli) -> Result<()> {
     let plan = checkpoint.plan(&format)?;
     plan.check()?;
     checkpoint.check_context(&plan, &device, prompt.len() + budget)?;
-    let model = Llama::load_by(&checkpoint, &plan, &device, show(&bar))?;
+    let mut model = Llama::load_by(&checkpoint, &plan, &device, show(&bar))?;
+    if let Some(format) = &head {
+        model.quantize_head(format)?;
+    }
     bar.finish_and_clear();
     ensure!(
         prompt.iter().all(|&token| (token as usize) < model.vocab()),

@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use ferrocerium::caps::MemoryKind;
 use ferrocerium::device::Graph;
 use ferrocerium::io::{LoadPlan, Progress};
@@ -35,7 +35,7 @@ pub struct Llama {
     pub(super) layers: Vec<Layer>,
     norm: Tensor<f32, 1>,
     head: Linear,
-    /// Of embedding and head.
+    /// Of embedding and head: one where the model has one table for both.
     table_bytes: usize,
 }
 
@@ -315,6 +315,28 @@ impl Llama {
         })
     }
 
+    /// Puts the head, which stays at 16 bits or more while loading, in a block format. Where the
+    /// model has one table for both the embedding stays beside it, for its rows are looked up.
+    pub fn quantize_head(&mut self, format: &WeightFormat) -> Result<()> {
+        let &WeightFormat::Blocks(format, quantizer) = format else {
+            bail!("the head becomes {format}: choose a block format that needs no text");
+        };
+        let head = self.head.weight_t.t()?;
+        let quantized = head.quantize(format, quantizer)?;
+        let tied = self.table_bytes == self.embedding.bytes();
+        self.table_bytes += quantized.bytes();
+        self.table_bytes -= if tied { 0 } else { head.bytes() };
+        self.head.weight_t = quantized.t()?;
+        Ok(())
+    }
+
+    /// Bytes of the weights that decoding reads for each token: head and linear layers, for of the
+    /// embedding that is a row.
+    pub fn bytes_per_token(&self) -> usize {
+        self.head.weight_t.bytes()
+            + self.linears().map(|linear| linear.weight_t.bytes()).sum::<usize>()
+    }
+
     /// Bytes of embedding, head and linear layers.
     pub fn weight_bytes(&self) -> usize {
         self.table_bytes + self.linears().map(|linear| linear.weight_t.bytes()).sum::<usize>()
@@ -454,7 +476,7 @@ impl Llama {
             Some(DType::F32) => table.tensor::<f32, 2>()?.embed_as(ids)?,
             Some(DType::BF16) => table.tensor::<bf16, 2>()?.embed_as(ids)?,
             Some(DType::F16) => table.tensor::<f16, 2>()?.embed_as(ids)?,
-            _ => anyhow::bail!("the embedding is {table}; f32, bf16 or f16 is expected"),
+            _ => bail!("the embedding is {table}; f32, bf16 or f16 is expected"),
         })
     }
 
