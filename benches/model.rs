@@ -7,11 +7,12 @@
 //! reading the weights once a token, prefill not faster than two operations for each weight and
 //! token. The head stays at 16 bits or more unless `--head` names a block format.
 //!
-//! What limits decode with NVFP4 weights (AVX-512 on Zen 4, one core at 3.6 GHz, rows of 576) is not
-//! memory. A core unpacks and multiplies 16 weights in 2.2 cycles of a loop whose three vector
-//! instructions (shift by lane, look-up in the scale's row of products, multiply and add) take at
-//! least 2: 14 GB/s, where it reads 33 GB/s. Weights that stay in the second-level cache take as
-//! long within 3%, so another layout than the stored one has nothing to gain. A bf16 head streams at
+//! What limits decode with NVFP4 weights (AVX-512 on Zen 4, one core at 3.6 GHz, rows of 576): a
+//! core unpacks and multiplies 16 weights in 2.0 cycles where they are in its second-level cache,
+//! which is what the three vector instructions of the loop (shift by lane, look-up in the scale's
+//! row of products, multiply and add) take, and in 2.5 (pages of 2 MiB) to 2.7 (of 4 KiB) where
+//! they come from memory: 12 to 13 GB/s, half of what it reads. The stored layout is read in order
+//! of addresses already; another one would save no instruction, so none is made. A bf16 head streams at
 //! the speed of reading. Of a token's time on one thread three quarters are these loops; attention
 //! takes 8%, choosing and checking operations and their memory 8%, what is left are norms,
 //! rotations and epilogues.
