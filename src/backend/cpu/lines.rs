@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use super::rows::{RowSource, batch_offsets, row_major, row_source, with_small_float};
-use super::simd::{self, Level, Rows};
+use super::simd::{self, Code, Level, Rows, Weights};
 use crate::error::{Error, Result};
 use crate::format::{self, BlockLayout, QuantizeOptions, Quantizer, RowQuantizer, ScaleLayout};
 use crate::memory::{room, scratch};
@@ -159,23 +159,41 @@ impl<'a> Lines<'a> {
         Ok(())
     }
 
-    /// Has the processor fetch lines that follow each other in a matrix.
-    pub(super) fn prefetch(&self, first: usize, len: usize, n: usize) {
-        fn fetch<E>(lines: &Lines<'_>, data: &[E], start: usize, len: usize, n: usize) {
-            for i in 0..len {
-                let at = start + i * lines.row_stride;
-                data.get(at..at + n).into_iter().for_each(simd::prefetch);
-            }
+    /// Lines of a matrix, or of all where they are in a block format, that are `step` apart, as
+    /// they are stored.
+    pub(super) fn stored(
+        &self,
+        first: usize,
+        step: usize,
+        len: usize,
+        n: usize,
+    ) -> Option<Weights<'_>> {
+        fn dense<E: Scalar>(data: &[E], start: usize) -> (&[u8], Code) {
+            let code = match E::DTYPE {
+                dtype @ (DType::F8E4M3 | DType::F8E5M2) => Code::Fp8(dtype),
+                dtype => Code::Plain(dtype),
+            };
+            (bytemuck::cast_slice(data.get(start..).unwrap_or(&[])), code)
+        }
+        if len == 0 || n == 0 || self.stride != 1 {
+            return None;
         }
         let start = self.start(first);
-        match &self.elements {
-            Elements::F32(data) => fetch(self, data, start, len, n),
-            Elements::Bf16(data) => fetch(self, data, start, len, n),
-            Elements::F16(data) => fetch(self, data, start, len, n),
-            Elements::F8E4M3(data) => fetch(self, data, start, len, n),
-            Elements::F8E5M2(data) => fetch(self, data, start, len, n),
-            Elements::Blocks { .. } => {}
+        let (bytes, code) = match &self.elements {
+            Elements::F32(data) => dense(data, start),
+            Elements::Bf16(data) => dense(data, start),
+            Elements::F16(data) => dense(data, start),
+            Elements::F8E4M3(data) => dense(data, start),
+            Elements::F8E5M2(data) => dense(data, start),
+            Elements::Blocks { values, .. } => {
+                return values.all_weights()?.every(start, step, len);
+            }
+        };
+        if first % self.rows + (len - 1) * step >= self.rows {
+            return None;
         }
+        let size = code.bits() / 8;
+        Weights::new(code, bytes, self.row_stride * step * size, (len, n), None)
     }
 
     /// Those of an operand that may be left out.

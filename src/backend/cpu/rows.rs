@@ -37,6 +37,11 @@ pub(super) trait RowSource: Sync {
     fn weights(&self, _batch: usize) -> Option<Weights<'_>> {
         None
     }
+
+    /// The rows of all matrices, one after the other, as they are stored.
+    fn all_weights(&self) -> Option<Weights<'_>> {
+        None
+    }
 }
 
 /// Runs `$body` with `$E` standing for the Rust type of a float that f32 holds.
@@ -215,7 +220,23 @@ impl RowSource for ScaledRows<'_> {
     }
 
     fn weights(&self, batch: usize) -> Option<Weights<'_>> {
-        let (layout, matrix) = (self.values.layout(), *self.matrices.get(batch)?);
+        self.weights_from(*self.matrices.get(batch)?, 1)
+    }
+
+    fn all_weights(&self) -> Option<Weights<'_>> {
+        let layout = self.values.layout();
+        // Scales of several rows start anew in each matrix.
+        match layout.spec().block_rows {
+            1 => self.weights_from(0, layout.batch()),
+            _ => None,
+        }
+    }
+}
+
+impl ScaledRows<'_> {
+    /// The rows of some matrices that follow each other.
+    fn weights_from(&self, matrix: usize, count: usize) -> Option<Weights<'_>> {
+        let layout = self.values.layout();
         let spec = layout.spec();
         if layout.scale_layout() != ScaleLayout::RowMajor || layout.rows() == 0 {
             return None;
@@ -241,12 +262,10 @@ impl RowSource for ScaledRows<'_> {
             },
         };
         let codes = &self.bytes.codes[layout.row_offset(matrix, 0)..];
-        let sizes = (layout.rows(), layout.k());
+        let sizes = (count * layout.rows(), layout.k());
         Weights::new(code, codes, layout.row_bytes(), sizes, Some(scales))
     }
-}
 
-impl ScaledRows<'_> {
     /// The scales of a row's blocks, for formats of one row a block.
     fn scales(&self, matrix: usize, row: usize, dst: &mut [f32]) -> Result<()> {
         let layout = self.values.layout();

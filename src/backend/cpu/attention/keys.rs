@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::BLOCK;
-use crate::backend::cpu::lines::Lines;
+use crate::backend::cpu::lines::{Lines, Piece};
 use crate::backend::cpu::reduce::reordered;
 use crate::backend::cpu::simd::{self, COLUMNS, Level, Rows};
 use crate::error::Result;
@@ -55,8 +55,8 @@ impl<'a> KeyLines<'a> {
         self.lines.in_place(first, keys.len(), self.n)
     }
 
-    /// Calls `f` with the first line and the length of each stretch of keys that lie one after the
-    /// other.
+    /// Calls `f` with the first line and the length of each stretch of keys whose lines are
+    /// [`KeyLines::step`] apart.
     fn stretches(
         &self,
         sequence: &Sequence,
@@ -66,37 +66,36 @@ impl<'a> KeyLines<'a> {
     ) -> Result<()> {
         let mut j = keys.start;
         while j < keys.end {
-            let len = match self.heads_inside {
-                true => 1,
-                false => sequence.run_from(j).min(keys.end - j),
-            };
+            let len = sequence.run_from(j).min(keys.end - j);
             f(self.line(sequence.key_row(j), head), len)?;
             j += len;
         }
         Ok(())
     }
 
-    /// Decodes the rows of some keys to rows `stride` apart.
-    fn decode(
-        &self,
-        sequence: &Sequence,
-        keys: &Range<usize>,
-        head: usize,
-        mut dst: &mut [f32],
-        stride: usize,
-    ) -> Result<()> {
-        self.stretches(sequence, keys, head, |first, len| {
-            let (now, later) = std::mem::take(&mut dst).split_at_mut(len * stride);
-            dst = later;
-            self.lines.read_lines(first, len, self.n, now, stride)
-        })
+    /// From the line of a key to that of the next.
+    fn step(&self) -> usize {
+        if self.heads_inside { self.heads } else { 1 }
+    }
+
+    /// Decodes the rows of a stretch of keys to rows `stride` apart.
+    fn decode(&self, first: usize, len: usize, dst: &mut [f32], stride: usize) -> Result<()> {
+        if !self.heads_inside {
+            return self.lines.read_lines(first, len, self.n, dst, stride);
+        }
+        for (line, dst) in (first..).step_by(self.heads).zip(dst.chunks_mut(stride)).take(len) {
+            self.lines.read(&Piece { line, cols: 0..self.n }, &mut dst[..self.n])?;
+        }
+        Ok(())
     }
 
     /// Has the processor fetch the rows of some keys.
     pub(super) fn prefetch(&self, sequence: &Sequence, keys: &Range<usize>, head: usize) {
         // It can not fail: nothing is decoded.
         let _ = self.stretches(sequence, keys, head, |first, len| {
-            self.lines.prefetch(first, len, self.n);
+            if let Some(rows) = self.lines.stored(first, self.step(), len, self.n) {
+                rows.prefetch();
+            }
             Ok(())
         });
     }
@@ -128,14 +127,20 @@ impl Block {
         keys: &Range<usize>,
         head: usize,
     ) -> Result<Rows<'_>> {
-        let rows = match k.in_place(sequence, keys, head) {
-            Some(rows) => rows,
-            None => {
-                k.decode(sequence, keys, head, &mut self.rows, k.n)?;
-                Rows { data: &self.rows, stride: k.n, len: keys.len() }
+        let (mut done, n) = (0, k.n);
+        k.stretches(sequence, keys, head, |first, len| {
+            let columns = &mut self.columns[done..];
+            let stored = k.lines.stored(first, k.step(), len, n);
+            let fast = stored.map_or(0, |rows| simd::columns(level, &rows, columns, BLOCK));
+            if fast < len {
+                let (first, len) = (first + fast * k.step(), len - fast);
+                k.decode(first, len, &mut self.rows, n)?;
+                let rows = Rows { data: &self.rows, stride: n, len };
+                simd::transpose(level, rows, n, &mut columns[fast..], BLOCK);
             }
-        };
-        simd::transpose(level, rows, k.n, &mut self.columns, BLOCK);
+            done += len;
+            Ok(())
+        })?;
         let padded = keys.len().next_multiple_of(COLUMNS);
         if padded != keys.len() {
             self.columns.chunks_mut(BLOCK).for_each(|row| row[keys.len()..padded].fill(0.0));
@@ -160,7 +165,12 @@ impl Block {
             return Ok(rows);
         }
         let stride = v.n.next_multiple_of(COLUMNS);
-        v.decode(sequence, keys, head, &mut self.values, stride)?;
+        let mut rest = &mut self.values[..];
+        v.stretches(sequence, keys, head, |first, len| {
+            let (now, later) = std::mem::take(&mut rest).split_at_mut(len * stride);
+            rest = later;
+            v.decode(first, len, now, stride)
+        })?;
         Ok(Rows { data: &self.values, stride, len: keys.len() })
     }
 }

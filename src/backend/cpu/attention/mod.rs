@@ -1,7 +1,7 @@
 //! Attention, block by block of keys, with the softmax kept up to date on the way.
 //!
 //! ```text
-//! each task, ROWS queries that share a key head:
+//! each task, ROWS queries that share a key head, or a few of all key heads:
 //!     each chunk of CHUNK keys, gathered by itself and then joined to the chunks before it:
 //!         each block of BLOCK keys: decode them once, keys as columns
 //!             scores = queries · keys                     rows × BLOCK, a matrix product
@@ -38,6 +38,9 @@ const CHUNK: usize = 512;
 /// Rows of queries that a task scores at once: enough to decode keys rarely, few enough that
 /// queries, scores and values stay in the second-level cache.
 const ROWS: usize = 192;
+
+/// Rows that fit a tile or two: keys and values are read once, at the memory's pace.
+const FEW: usize = 12;
 
 /// Products below which handing work to other threads costs more than it saves.
 const SEQUENTIAL: usize = 1 << 17;
@@ -126,6 +129,8 @@ struct Plan {
     kv_heads: usize,
     /// Whether each chunk of keys is a task of its own.
     split: bool,
+    /// Key heads of a task.
+    heads_each: usize,
     /// Multiply-adds, at most.
     products: usize,
 }
@@ -134,6 +139,7 @@ impl Plan {
     fn new(inputs: &Inputs<'_>, kv_heads: usize, threads: usize) -> Self {
         let per_tile = (ROWS / inputs.group).max(1);
         let (mut tiles, mut places, mut products, mut longest) = (Vec::new(), Vec::new(), 0, 0);
+        let (mut chunks, mut most) = (0, 0);
         for (index, sequence) in inputs.sequences.iter().enumerate() {
             let queries = sequence.queries.len();
             longest = sequence.kv_len.max(longest);
@@ -143,29 +149,33 @@ impl Plan {
                 let queries = start..(start + per_tile).min(queries);
                 places.extend((0..queries.len()).map(|i| (tiles.len(), i)));
                 let first = tiles.len() * kv_heads;
+                most = queries.len().max(most);
+                chunks += sequence.kv_len.div_ceil(CHUNK);
                 tiles.push(Tile { sequence: index, queries, first });
             }
         }
         // A few tasks a thread, so that they end together.
         const TASKS: usize = 4;
         let split = threads > 1 && longest > CHUNK && tiles.len() * kv_heads < TASKS * threads;
-        Plan { tiles, places, kv_heads, split, products }
+        let pieces = if split { chunks } else { tiles.len() };
+        let together = most * inputs.group <= FEW && pieces >= TASKS * threads;
+        let heads_each = if together { kv_heads } else { 1 };
+        Plan { tiles, places, kv_heads, split, heads_each, products }
     }
 
-    /// What every tile and key head gathers of all its keys, divided by the sums.
+    /// What every tile and key head gathers of all its keys.
     fn run(&self, inputs: &Inputs<'_>, launch: &Launch<'_>) -> Result<Vec<State>> {
         let mut tasks = Vec::new();
-        let none = || State { gathered: Vec::new(), values: Vec::new(), stride: 0 };
         for tile in &self.tiles {
             let seen = inputs.seen(&inputs.sequences[tile.sequence], &tile.queries);
             let chunks = seen.start / CHUNK..seen.end.div_ceil(CHUNK).max(1);
-            for kv_head in 0..self.kv_heads {
+            for kv_head in (0..self.kv_heads).step_by(self.heads_each) {
                 let task = |chunks: Range<usize>| Task {
                     sequence: tile.sequence,
-                    kv_head,
+                    kv_heads: kv_head..kv_head + self.heads_each,
                     queries: tile.queries.clone(),
                     chunks,
-                    result: Ok(none()),
+                    result: Ok(Vec::new()),
                 };
                 match self.split {
                     false => tasks.push(task(chunks.clone())),
@@ -173,42 +183,41 @@ impl Plan {
                 }
             }
         }
+        let start = |task: &Task| -> Result<Vec<State>> {
+            task.kv_heads.clone().map(|head| inputs.start(head, task.queries.len())).collect()
+        };
         let run = |_: usize, tasks: &mut [Task]| {
             for task in tasks {
-                let rows = task.queries.len();
-                let state = match self.split {
-                    false => inputs.start(task.kv_head, rows),
-                    true => State::empty(rows * inputs.group, inputs.d_v),
+                let rows = task.queries.len() * inputs.group;
+                let empty = |_| State::empty(rows, inputs.d_v);
+                let states = match self.split {
+                    false => start(task),
+                    true => task.kv_heads.clone().map(empty).collect(),
                 };
-                task.result = state.and_then(|state| inputs.run(task, state)).map(|mut state| {
-                    if !self.split {
-                        state.finish(inputs.level);
-                    }
-                    state
-                });
+                task.result = states.and_then(|states| inputs.run(task, states));
             }
         };
         match self.products < SEQUENTIAL {
             true => run(0, &mut tasks),
             false => launch.workers.chunks_mut(&mut tasks, 1, run),
         }
-        if !self.split {
-            return tasks.into_iter().map(|task| task.result).collect();
-        }
         let mut states: Vec<State> = Vec::with_capacity(self.tiles.len() * self.kv_heads);
         let mut last = None;
         for task in tasks {
-            let place = (task.sequence, task.queries.start, task.kv_head);
-            if last != Some(place) {
-                states.push(inputs.start(task.kv_head, task.queries.len())?);
-                last = Some(place);
+            let place = Some((task.sequence, task.queries.start, task.kv_heads.start));
+            if !self.split {
+                states.extend(task.result?);
+                continue;
             }
-            let later = task.result?;
-            if let Some(state) = states.last_mut() {
-                state.join(inputs.level, &later);
+            if last != place {
+                states.extend(start(&task)?);
+                last = place;
+            }
+            let first = states.len() - self.heads_each;
+            for (state, later) in states[first..].iter_mut().zip(&task.result?) {
+                state.join(inputs.level, later);
             }
         }
-        states.iter_mut().for_each(|state| state.finish(inputs.level));
         Ok(states)
     }
 }
@@ -229,7 +238,7 @@ fn store(
     let writing = Writing { cost: 1, ..Writing::default() };
     write_lines(launch, &op.out, writing, |piece, out, _| {
         let (state, row) = find(piece.line / heads, piece.line % heads);
-        out.copy_from_slice(&state.values[row * state.stride..][..out.len()]);
+        state.finish(inputs.level, row, out);
         Ok(())
     })?;
     let Some(lse) = &op.lse else { return Ok(()) };

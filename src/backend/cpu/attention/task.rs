@@ -3,12 +3,15 @@
 use std::ops::Range;
 
 use super::keys::{Block, KeyLines, finite};
-use super::{BLOCK, CHUNK};
+use super::{BLOCK, CHUNK, FEW};
 use crate::backend::cpu::lines::{Lines, Piece};
-use crate::backend::cpu::simd::{self, COLUMNS, Gathered, Level, Rows, Score};
+use crate::backend::cpu::simd::{self, COLUMNS, Gathered, Level, Line, Rows, Score};
 use crate::error::Result;
 use crate::memory::scratch;
 use crate::op::{Attention, Sequence};
+
+/// Rows whose products go through the softmax at once.
+const BAND: usize = 24;
 
 /// What the tasks read.
 pub(super) struct Inputs<'a> {
@@ -27,14 +30,15 @@ pub(super) struct Inputs<'a> {
     pub d_v: usize,
 }
 
-/// Queries that share a key head, and chunks of keys.
+/// Queries, key heads and chunks of keys.
 pub(super) struct Task {
     pub sequence: usize,
-    pub kv_head: usize,
+    pub kv_heads: Range<usize>,
     /// Queries, counted within the sequence.
     pub queries: Range<usize>,
     pub chunks: Range<usize>,
-    pub result: Result<State>,
+    /// What the queries of each key head have gathered.
+    pub result: Result<Vec<State>>,
 }
 
 /// What rows of queries, ordered by query and then by head, have gathered.
@@ -72,15 +76,12 @@ impl State {
         }
     }
 
-    /// Divides by the sums, after which the rows are the result.
-    pub(super) fn finish(&mut self, level: Level) {
-        if self.stride == 0 {
-            return;
-        }
-        for (gathered, values) in self.gathered.iter().zip(self.values.chunks_mut(self.stride)) {
-            if gathered.sum != 0.0 {
-                simd::divide(level, values, gathered.sum);
-            }
+    /// The result of a row: what was gathered, divided by the sum.
+    pub(super) fn finish(&self, level: Level, row: usize, out: &mut [f32]) {
+        out.copy_from_slice(&self.values[row * self.stride..][..out.len()]);
+        let sum = self.gathered[row].sum;
+        if sum != 0.0 {
+            simd::divide(level, out, sum);
         }
     }
 }
@@ -115,15 +116,16 @@ impl Inputs<'_> {
         Ok(state)
     }
 
-    /// Gathers the task's chunks of keys into `state`, in order.
-    pub(super) fn run(&self, task: &Task, mut state: State) -> Result<State> {
+    /// Gathers the task's chunks of keys into `states`, one for each key head, in order.
+    pub(super) fn run(&self, task: &Task, mut states: Vec<State>) -> Result<Vec<State>> {
         let sequence = &self.sequences[task.sequence];
         let rows = task.queries.len() * self.group;
-        let mut queries = scratch(rows * self.d, 0.0)?;
+        let mut queries = scratch(states.len() * rows * self.d, 0.0)?;
         if self.d > 0 {
-            for (row, query) in queries.chunks_mut(self.d).enumerate() {
+            for (at, query) in queries.chunks_mut(self.d).enumerate() {
+                let (kv_head, row) = (task.kv_heads.start + at / rows, at % rows);
                 let place = sequence.queries.start + task.queries.start + row / self.group;
-                let head = task.kv_head * self.group + row % self.group;
+                let head = kv_head * self.group + row % self.group;
                 let line = place * self.heads + head;
                 self.q.read(&Piece { line, cols: 0..self.d }, query)?;
             }
@@ -132,36 +134,45 @@ impl Inputs<'_> {
             queries,
             scores: scratch(rows * BLOCK, 0.0)?,
             block: Block::new(self.d, self.d_v)?,
-            chunk: State::empty(rows, self.d_v)?,
+            seen: task.queries.clone().map(|query| self.seen_by(sequence, query)).collect(),
         };
+        let empty = |_: &State| State::empty(rows, self.d_v);
+        let mut gathered = states.iter().map(empty).collect::<Result<Vec<_>>>()?;
         let seen = self.seen(sequence, &task.queries);
         for chunk in task.chunks.clone() {
             let keys = (chunk * CHUNK).max(seen.start)..((chunk + 1) * CHUNK).min(seen.end);
             if keys.is_empty() {
                 continue;
             }
-            work.chunk.clear();
+            gathered.iter_mut().for_each(State::clear);
             // Blocks lie at the same keys for every query.
             for start in (keys.start / BLOCK * BLOCK..keys.end).step_by(BLOCK) {
                 let block = start..(start + BLOCK).min(sequence.kv_len);
-                self.block(task, sequence, block, &mut work)?;
+                // The heads of a key are neighbours in memory.
+                for (head, gathered) in task.kv_heads.clone().zip(&mut gathered) {
+                    self.block(task, head, block.clone(), &mut work, gathered)?;
+                }
             }
-            state.join(self.level, &work.chunk);
+            for (state, gathered) in states.iter_mut().zip(&gathered) {
+                state.join(self.level, gathered);
+            }
         }
-        Ok(state)
+        Ok(states)
     }
 
-    /// One block of keys.
+    /// One block of keys of a head.
     fn block(
         &self,
         task: &Task,
-        sequence: &Sequence,
+        kv_head: usize,
         keys: Range<usize>,
         work: &mut Work,
+        gathered: &mut State,
     ) -> Result<()> {
         let (level, d, group) = (self.level, self.d, self.group);
+        let sequence = &self.sequences[task.sequence];
         let within = |query: usize| {
-            let seen = self.seen_by(sequence, query);
+            let seen = &work.seen[query - task.queries.start];
             let start = seen.start.clamp(keys.start, keys.end) - keys.start;
             start..(seen.end.clamp(keys.start, keys.end) - keys.start).max(start)
         };
@@ -173,49 +184,51 @@ impl Inputs<'_> {
         let row = |query: usize| (query - task.queries.start) * group;
         let (start, end) = (row(queries.start), row(queries.end));
 
-        // Rows that fit a tile or two: keys and values are read once, at the memory's pace.
-        const FEW: usize = 12;
         let few = end - start <= FEW;
-        if few {
-            self.v.prefetch(sequence, &keys, task.kv_head);
-        }
-        let width = keys.len().next_multiple_of(COLUMNS);
-        let columns = work.block.keys(level, &self.k, sequence, &keys, task.kv_head)?;
-        let data = &work.queries[start * d..end * d];
-        let scores = &mut work.scores[start * BLOCK..end * BLOCK];
-        let rows = Rows { data, stride: d, len: end - start };
-        simd::products(level, rows, columns, width, scores, BLOCK, false);
-
-        let stride = work.chunk.stride;
-        let scale = self.op.score_scale() as f32;
-        for (i, scores) in scores.chunks_mut(BLOCK).enumerate() {
-            let (query, row) = (queries.start + i / group, start + i);
-            let head = task.kv_head * group + i % group;
-            let score = Score {
-                scale,
-                softcap: self.op.softcap,
-                slope: self.slopes.get(head).copied().unwrap_or(0.0),
-                distance: (keys.start as i64 - sequence.position(query)) as f32,
+        let next = keys.end..(keys.end + BLOCK).min(sequence.kv_len);
+        self.k.prefetch(sequence, &next, kv_head);
+        self.v.prefetch(sequence, &next, kv_head);
+        let columns = work.block.keys(level, &self.k, sequence, &keys, kv_head)?;
+        let stride = gathered.stride;
+        let score = Score { scale: self.op.score_scale() as f32, softcap: self.op.softcap };
+        let rows_of_head = task.queries.len() * group;
+        let queries_of_head = &work.queries[(kv_head - task.kv_heads.start) * rows_of_head * d..];
+        // A few tiles of rows at a time: their products stay in the first-level cache.
+        let band = (BAND / group).max(1);
+        for first in queries.clone().step_by(band) {
+            let band = first..(first + band).min(queries.end);
+            let width = band.clone().map(|query| within(query).end).max().unwrap_or(0);
+            let width = width.next_multiple_of(COLUMNS);
+            let (from, to) = (row(band.start), row(band.end));
+            let data = &queries_of_head[from * d..to * d];
+            let scores = &mut work.scores[from * BLOCK..to * BLOCK];
+            let rows = Rows { data, stride: d, len: to - from };
+            simd::products(level, rows, columns, width, scores, BLOCK, false);
+            let line = |i: usize| {
+                let (query, head) = (band.start + i / group, kv_head * group + i % group);
+                Line {
+                    seen: within(query),
+                    slope: self.slopes.get(head).copied().unwrap_or(0.0),
+                    distance: (keys.start as i64 - sequence.position(query)) as f32,
+                }
             };
-            let so_far = &mut work.chunk.gathered[row];
-            let factor = simd::online(level, &mut scores[..width], within(query), score, so_far);
-            if factor != 1.0 {
-                simd::scale(level, &mut work.chunk.values[row * stride..][..stride], factor);
+            let values = (&mut gathered.values[from * stride..to * stride], stride);
+            let gathered = &mut gathered.gathered[from..to];
+            simd::online(level, (scores, BLOCK, width), score, line, gathered, values);
+            if width < keys.len() {
+                scores.chunks_mut(BLOCK).for_each(|row| row[width..keys.len()].fill(0.0));
             }
         }
+        let scores = &work.scores[start * BLOCK..end * BLOCK];
 
-        if few {
-            let next = keys.end..(keys.end + BLOCK).min(sequence.kv_len);
-            self.k.prefetch(sequence, &next, task.kv_head);
-        }
         if self.d_v == 0 {
             return Ok(());
         }
-        let values = work.block.values(&self.v, sequence, &keys, task.kv_head, few)?;
-        let out = &mut work.chunk.values[start * stride..end * stride];
+        let values = work.block.values(&self.v, sequence, &keys, kv_head, few)?;
+        let out = &mut gathered.values[start * stride..end * stride];
         let whole = |query: &usize| within(*query).len() == keys.len();
         if queries.clone().all(|query| whole(&query)) || finite(level, values, self.d_v) {
-            let weights = Rows { data: &*scores, stride: BLOCK, len: end - start };
+            let weights = Rows { data: scores, stride: BLOCK, len: end - start };
             simd::products(level, weights, values, stride, out, stride, true);
             return Ok(());
         }
@@ -239,5 +252,6 @@ struct Work {
     queries: Vec<f32>,
     scores: Vec<f32>,
     block: Block,
-    chunk: State,
+    /// The keys that each query sees.
+    seen: Vec<Range<usize>>,
 }

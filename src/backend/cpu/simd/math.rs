@@ -4,6 +4,8 @@
 //! logistic function, which is built of the first, by 3; the tests check that over the whole
 //! range. NaN gives NaN.
 
+use super::lanes::Lanes;
+
 /// `a · b + c`, rounded once where that is one instruction.
 #[inline(always)]
 pub(super) fn mul_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
@@ -26,32 +28,48 @@ fn pow2(n: i32) -> f32 {
     f32::from_bits((n.wrapping_add(127) as u32) << 23)
 }
 
+/// Where `e^x` is 0.
+pub(super) const EXP_IS_ZERO: f32 = -104.0;
+
+/// ln 2 in two parts; a multiple of the first by an integer below 2¹⁵ is exact.
+const LN_2_HIGH: f32 = 0.693_359_4;
+const LN_2_LOW: f32 = -2.121_944_4e-4;
+
+/// `(e^r − 1 − r) / r²` for |r| ≤ ln 2 / 2, highest power first (Cephes' coefficients).
+const EXP_TAIL: [f32; 6] =
+    [1.987_569_1e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
+
 /// `e^x`; subnormal and infinite where the result is.
 ///
-/// `x = n·ln 2 + r` with |r| ≤ ln 2 / 2, and a polynomial for `e^r` (Cephes' coefficients).
+/// `x = n·ln 2 + r` with |r| ≤ ln 2 / 2, and a polynomial for `e^r`.
 #[inline(always)]
 pub(super) fn exp<const FUSED: bool>(x: f32) -> f32 {
     // Adding it leaves the nearest integer in the low bits.
     const ROUND: f32 = 12_582_912.0;
-    // ln 2 in two parts; a multiple of the first by an integer below 2¹⁵ is exact.
-    const LN_2_HIGH: f32 = 0.693_359_4;
-    const LN_2_LOW: f32 = -2.121_944_4e-4;
     // Beyond these the result is infinite, or 0. Comparisons leave NaN as it is.
     let x = if x > 89.0 { 89.0 } else { x };
-    let x = if x < -104.0 { -104.0 } else { x };
+    let x = if x < EXP_IS_ZERO { EXP_IS_ZERO } else { x };
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
     let r = mul_add::<FUSED>(n, -LN_2_HIGH, x);
     let r = mul_add::<FUSED>(n, -LN_2_LOW, r);
-    let tail = polynomial::<FUSED, 6>(
-        r,
-        [1.987_569_1e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5],
-    );
+    let tail = polynomial::<FUSED, 6>(r, EXP_TAIL);
     let power = mul_add::<FUSED>(tail, r * r, r) + 1.0;
     // In two steps: the first is exact, so that a subnormal result is rounded once.
     let n = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
     let half = n >> 1;
     power * pow2(half) * pow2(n.wrapping_sub(half))
+}
+
+/// `e^(x − n·ln 2)` by the same steps, `n` being the integer next to `x / ln 2`.
+#[inline(always)]
+pub(super) fn exp_power<V: Lanes>(x: V, n: V) -> V {
+    let r = x.add_product(n, V::splat(-LN_2_HIGH)).add_product(n, V::splat(-LN_2_LOW));
+    let mut tail = V::splat(EXP_TAIL[0]);
+    for c in &EXP_TAIL[1..] {
+        tail = V::splat(*c).add_product(tail, r);
+    }
+    r.add_product(tail, r.mul(r)).add(V::splat(1.0))
 }
 
 /// `1 / (1 + e^−x)`

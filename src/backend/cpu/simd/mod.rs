@@ -7,7 +7,9 @@
 //! does not depend on how many rows or threads there are; levels with fused multiply-add give the
 //! same bits as each other.
 
+mod columns;
 mod fold;
+mod lanes;
 mod map;
 mod math;
 mod narrow;
@@ -23,11 +25,12 @@ mod widen;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub use columns::columns;
 pub use fold::{accumulate, gather, join, normalize, position, softmax, squares};
 pub use map::{binary, unary};
 pub use narrow::{narrow, quantize_band};
-pub use online::{Gathered, Score, divide, join_values, online, scale};
-pub use outer::{COLUMNS, prefetch, products, transpose};
+pub use online::{Gathered, Line, Score, divide, join_values, online};
+pub use outer::{COLUMNS, products, transpose};
 pub use rotate::{rotate, sin_cos};
 pub use unpack::Fp4Table;
 pub use weights::{
@@ -35,6 +38,7 @@ pub use weights::{
 };
 pub use widen::{decode_e2m1, widen};
 
+use lanes::{Lanes, Work};
 use tile::Out;
 
 use crate::caps::Isa;
@@ -162,40 +166,30 @@ fn tiles(
         "outputs lie inside their slice"
     );
     let out = Out { to: out.as_mut_ptr(), stride: out_stride, add };
-    // SAFETY: `Level::of` gives a level only where its instructions were detected; the assertions
-    // above keep every access inside its slice.
-    unsafe {
-        match level {
-            Level::Portable => portable_dots(a, b, k, out),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => avx2_dots(a, b, k, out),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => avx512_dots(a, b, k, out),
+    // SAFETY: the assertions above keep every access inside its slice.
+    unsafe { lanes::at(level, Dots { a, b, k, out }) }
+}
+
+/// The operands of [`tiles`].
+struct Dots<'a> {
+    a: Rows<'a>,
+    b: Rows<'a>,
+    k: usize,
+    out: Out,
+}
+
+impl Work for Dots<'_> {
+    /// Tiles of 4 × 6 take 24 of 32 registers for sums, 3 × 4 twelve of 16.
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        let Dots { a, b, k, out } = self;
+        // SAFETY: what `tiles` asserts.
+        unsafe {
+            match V::WIDTH {
+                16 => tile::dots::<V, 4, 6>(a, b, k, out),
+                8 => tile::dots::<V, 3, 4>(a, b, k, out),
+                _ => tile::dots::<V, 2, 4>(a, b, k, out),
+            }
         }
     }
-}
-
-/// # Safety
-/// The slices hold what [`tile::dots`] asks for.
-unsafe fn portable_dots(a: Rows<'_>, b: Rows<'_>, k: usize, out: Out) {
-    // SAFETY: the caller's promise.
-    unsafe { tile::dots::<portable::Four, 2, 4>(a, b, k, out) }
-}
-
-/// # Safety
-/// The machine has the level, and the slices hold what [`tile::dots`] asks for.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn avx2_dots(a: Rows<'_>, b: Rows<'_>, k: usize, out: Out) {
-    // SAFETY: the caller's promises. 3 × 4 tiles take 12 of 16 registers for sums.
-    unsafe { tile::dots::<x86::Avx2, 3, 4>(a, b, k, out) }
-}
-
-/// # Safety
-/// The machine has the level, and the slices hold what [`tile::dots`] asks for.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-unsafe fn avx512_dots(a: Rows<'_>, b: Rows<'_>, k: usize, out: Out) {
-    // SAFETY: the caller's promises. 4 × 6 tiles take 24 of 32 registers for sums.
-    unsafe { tile::dots::<x86::Avx512, 4, 6>(a, b, k, out) }
 }

@@ -3,63 +3,12 @@
 //! Each output is one chain of multiply-adds along k, whatever the tile, so that a row's result
 //! does not depend on how many rows there are.
 
+use super::lanes::{self, Lanes, Work};
+use super::tile::Out;
 use super::{Level, Rows};
 
 /// B's rows, and C's, are padded to a multiple of this many columns.
 pub const COLUMNS: usize = 16;
-
-/// f32 values in a register or a few.
-trait Vector: Copy {
-    const WIDTH: usize;
-
-    fn splat(x: f32) -> Self;
-
-    /// # Safety
-    /// `from` is valid for reading `WIDTH` values.
-    unsafe fn load(from: *const f32) -> Self;
-
-    /// # Safety
-    /// `to` is valid for writing `WIDTH` values.
-    unsafe fn store(self, to: *mut f32);
-
-    /// `self + a · b`, fused where the level has that.
-    fn add_product(self, a: Self, b: Self) -> Self;
-}
-
-impl Vector for [f32; COLUMNS] {
-    const WIDTH: usize = COLUMNS;
-
-    #[inline(always)]
-    fn splat(x: f32) -> Self {
-        [x; COLUMNS]
-    }
-
-    #[inline(always)]
-    unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: the caller's promise; unaligned, as slices of f32 may be.
-        unsafe { from.cast::<Self>().read_unaligned() }
-    }
-
-    #[inline(always)]
-    unsafe fn store(self, to: *mut f32) {
-        // SAFETY: the caller's promise.
-        unsafe { to.cast::<Self>().write_unaligned(self) }
-    }
-
-    #[inline(always)]
-    fn add_product(self, a: Self, b: Self) -> Self {
-        const FUSED: bool = super::per_level::BASELINE_FUSED;
-        std::array::from_fn(|i| super::math::mul_add::<FUSED>(a[i], b[i], self[i]))
-    }
-}
-
-/// C and how it is written.
-#[derive(Clone, Copy)]
-struct Out {
-    to: *mut f32,
-    stride: usize,
-    add: bool,
-}
 
 /// `MR × (NV · WIDTH)` outputs in registers.
 ///
@@ -67,7 +16,7 @@ struct Out {
 /// `a` is valid for `MR` rows of `k` values at its stride, `b` for `k` rows of `NV · WIDTH` values
 /// at its own, `out` for `MR` such rows.
 #[inline(always)]
-unsafe fn tile<V: Vector, const MR: usize, const NV: usize>(
+unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(
     (a, a_stride): (*const f32, usize),
     (b, b_stride): (*const f32, usize),
     k: usize,
@@ -110,7 +59,7 @@ unsafe fn tile<V: Vector, const MR: usize, const NV: usize>(
 /// # Safety
 /// As [`tile`], for all rows of `a`.
 #[inline(always)]
-unsafe fn columns<V: Vector, const NV: usize>(
+unsafe fn columns<V: Lanes, const NV: usize>(
     a: Rows<'_>,
     b: (*const f32, usize),
     k: usize,
@@ -142,7 +91,7 @@ unsafe fn columns<V: Vector, const NV: usize>(
 /// # Safety
 /// The slices hold what [`products`] asserts.
 #[inline(always)]
-unsafe fn all<V: Vector, const NV: usize>(a: Rows<'_>, b: Rows<'_>, n: usize, out: Out) {
+unsafe fn all<V: Lanes, const NV: usize>(a: Rows<'_>, b: Rows<'_>, n: usize, out: Out) {
     let mut j = 0;
     while j < n {
         let wide = j + NV * V::WIDTH <= n;
@@ -178,30 +127,31 @@ pub fn products(
     let reach = a.len.checked_sub(1).map_or(0, |last| last * out_stride + n);
     assert!(reach <= out.len(), "outputs lie inside their slice");
     let out = Out { to: out.as_mut_ptr(), stride: out_stride, add };
-    match level {
-        // SAFETY: the assertions above.
-        Level::Portable => unsafe { all::<[f32; COLUMNS], 1>(a, b, n, out) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: `Level::of` gives this level only where it was detected; the assertions above.
-        Level::Avx2 => unsafe { x86::products_avx2(a, b, n, out) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        Level::Avx512 => unsafe { x86::products_avx512(a, b, n, out) },
-    }
+    // SAFETY: the assertions above.
+    unsafe { lanes::at(level, Products { a, b, n, out }) }
 }
 
-/// Has the processor fetch what will be read soon.
-pub fn prefetch<E>(data: &[E]) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        const LINE: usize = 64;
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        for offset in (0..size_of_val(data)).step_by(LINE) {
-            // SAFETY: a hint, without effect on any state; SSE is part of the baseline.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(data.as_ptr().cast::<i8>().wrapping_add(offset)) };
+/// The operands of [`products`].
+struct Products<'a> {
+    a: Rows<'a>,
+    b: Rows<'a>,
+    n: usize,
+    out: Out,
+}
+
+impl Work for Products<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        let Products { a, b, n, out } = self;
+        // SAFETY: what `products` asserts. Of 16 registers two vectors of columns leave 12 for
+        // sums.
+        unsafe {
+            match V::WIDTH {
+                16 => all::<V, 4>(a, b, n, out),
+                _ => all::<V, 2>(a, b, n, out),
+            }
         }
     }
-    let _ = data;
 }
 
 /// Turns rows into columns: element `(i, l)` of `src` goes to `(l, i)` of `dst`, whose rows are
@@ -231,64 +181,7 @@ pub fn transpose(level: Level, src: Rows<'_>, k: usize, dst: &mut [f32], dst_str
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Out, Rows, Vector, all};
-
-    #[derive(Clone, Copy)]
-    struct Avx2(__m256);
-
-    #[derive(Clone, Copy)]
-    struct Avx512(__m512);
-
-    macro_rules! vector {
-        ($t:ident, $width:literal, $splat:ident, $load:ident, $store:ident, $fma:ident) => {
-            impl Vector for $t {
-                const WIDTH: usize = $width;
-
-                #[inline(always)]
-                fn splat(x: f32) -> Self {
-                    // SAFETY: values of this type are made only at this level.
-                    $t(unsafe { $splat(x) })
-                }
-
-                #[inline(always)]
-                unsafe fn load(from: *const f32) -> Self {
-                    // SAFETY: the caller's promise; the level is this one.
-                    $t(unsafe { $load(from) })
-                }
-
-                #[inline(always)]
-                unsafe fn store(self, to: *mut f32) {
-                    // SAFETY: the caller's promise; the level is this one.
-                    unsafe { $store(to, self.0) }
-                }
-
-                #[inline(always)]
-                fn add_product(self, a: Self, b: Self) -> Self {
-                    // SAFETY: values of this type are made only at this level.
-                    $t(unsafe { $fma(a.0, b.0, self.0) })
-                }
-            }
-        };
-    }
-
-    vector!(Avx2, 8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps);
-    vector!(Avx512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps);
-
-    /// # Safety
-    /// AVX2 and FMA, and what [`all`] asks for. Two vectors of columns: 12 sums and 3 more.
-    #[target_feature(enable = "avx2,fma")]
-    pub(super) unsafe fn products_avx2(a: Rows<'_>, b: Rows<'_>, n: usize, out: Out) {
-        // SAFETY: the caller's promise.
-        unsafe { all::<Avx2, 2>(a, b, n, out) }
-    }
-
-    /// # Safety
-    /// AVX-512 F, and what [`all`] asks for.
-    #[target_feature(enable = "avx512f,avx2,fma")]
-    pub(super) unsafe fn products_avx512(a: Rows<'_>, b: Rows<'_>, n: usize, out: Out) {
-        // SAFETY: the caller's promise.
-        unsafe { all::<Avx512, 4>(a, b, n, out) }
-    }
+    use super::Rows;
 
     /// Blocks of 8 × 8; gives how many rows and columns of them that was.
     ///

@@ -1,17 +1,28 @@
 //! Lanes without instructions beyond the architecture's baseline.
 
-use super::tile::{Lanes, put};
+use super::lanes::{Lanes, put};
+use super::math;
+use super::per_level::BASELINE_FUSED;
 
 /// Four lanes, which compilers turn into one register.
 #[derive(Clone, Copy)]
 pub(super) struct Four(pub(super) [f32; 4]);
 
+impl Four {
+    #[inline(always)]
+    fn join(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
+        Four(std::array::from_fn(|i| f(self.0[i], other.0[i])))
+    }
+}
+
 impl Lanes for Four {
     const WIDTH: usize = 4;
 
+    const FUSED: bool = BASELINE_FUSED;
+
     #[inline(always)]
-    fn zero() -> Self {
-        Four([0.0; 4])
+    fn splat(x: f32) -> Self {
+        Four([x; 4])
     }
 
     #[inline(always)]
@@ -28,19 +39,51 @@ impl Lanes for Four {
 
     #[inline(always)]
     fn add_product(self, a: Self, b: Self) -> Self {
-        // Not fused: without the instruction that is a slow library call.
-        Four(std::array::from_fn(|i| self.0[i] + a.0[i] * b.0[i]))
+        let sum = |i: usize| math::mul_add::<BASELINE_FUSED>(a.0[i], b.0[i], self.0[i]);
+        Four(std::array::from_fn(sum))
     }
 
     #[inline(always)]
     fn add(self, other: Self) -> Self {
-        Four(std::array::from_fn(|i| self.0[i] + other.0[i]))
+        self.join(other, |a, b| a + b)
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        self.join(other, |a, b| a - b)
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        self.join(other, |a, b| a * b)
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        self.join(other, |a, b| if b > a { b } else { a })
+    }
+
+    #[inline(always)]
+    fn exp(self) -> Self {
+        Four(self.0.map(math::exp::<BASELINE_FUSED>))
+    }
+
+    #[inline(always)]
+    fn total(self) -> f32 {
+        let [a, b, c, d] = self.0;
+        (a + c) + (b + d)
+    }
+
+    #[inline(always)]
+    fn largest(self) -> f32 {
+        let larger = |a: f32, b: f32| if b > a { b } else { a };
+        let [a, b, c, d] = self.0;
+        larger(larger(a, c), larger(b, d))
     }
 
     #[inline(always)]
     unsafe fn add_up<const N: usize>(vectors: &[Self; N], to: *mut f32, add: bool) {
-        let sums = vectors.map(|Four([a, b, c, d])| (a + c) + (b + d));
         // SAFETY: the caller's promise.
-        unsafe { put(&sums, to, add) };
+        unsafe { put(&vectors.map(Self::total), to, add) };
     }
 }

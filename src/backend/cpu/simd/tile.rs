@@ -6,62 +6,12 @@
 
 use std::mem::MaybeUninit;
 
+use super::lanes::{Lanes, SUMS};
 use super::unpack::{F32, Fp4Row, Unpack};
 use super::{LANES, Rows};
 
-/// f32 values in one register.
-pub(super) trait Lanes: Copy {
-    /// How many: a divisor of [`LANES`], at least a quarter of it.
-    const WIDTH: usize;
-
-    fn zero() -> Self;
-
-    /// # Safety
-    /// `from` is valid for reading `WIDTH` values.
-    unsafe fn load(from: *const f32) -> Self;
-
-    /// # Safety
-    /// `to` is valid for writing `WIDTH` values.
-    unsafe fn store(self, to: *mut f32);
-
-    /// Asks for the cache line at an address, which need not be valid, in the second-level cache.
-    fn prefetch(_address: *const u8) {}
-
-    /// `self + a · b`, fused where the level has that.
-    fn add_product(self, a: Self, b: Self) -> Self;
-
-    fn add(self, other: Self) -> Self;
-
-    /// Adds up the lanes of each vector by halves, and puts the sums at `to`, one after the other:
-    /// in the place of what is there, or added to it.
-    ///
-    /// # Safety
-    /// `to` is valid for reading and writing `N` values.
-    unsafe fn add_up<const N: usize>(vectors: &[Self; N], to: *mut f32, add: bool);
-}
-
 /// Bytes of a cache line, or of half of one.
 const LINE: usize = 64;
-
-/// Most vectors that are added up together.
-pub(super) const SUMS: usize = 8;
-
-/// Puts sums at `to`, or adds them to what is there.
-///
-/// # Safety
-/// `to` is valid for reading and writing as many values.
-#[inline(always)]
-pub(super) unsafe fn put(sums: &[f32], to: *mut f32, add: bool) {
-    for (j, &sum) in sums.iter().enumerate() {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let to = to.add(j);
-            let sum = if add { *to + sum } else { sum };
-            // Which NaN comes out would depend on the order of commutative operands.
-            *to = if sum.is_nan() { f32::NAN } else { sum };
-        }
-    }
-}
 
 /// Where a stretch of a stored row begins.
 #[derive(Clone, Copy)]
@@ -110,7 +60,7 @@ unsafe fn group<V: Lanes, U: Unpack<V>, const MR: usize, const NR: usize>(
     macro_rules! steps {
         ($($step:literal)*) => {$(
             if $step < U::STEPS {
-                let mut rows = [V::zero(); MR];
+                let mut rows = [V::splat(0.0); MR];
                 for i in 0..MR {
                     let at = i * a_stride + $step * LANES + pass * V::WIDTH;
                     // SAFETY: row i < MR, vector `$step` of the group.
@@ -165,7 +115,7 @@ pub(super) unsafe fn tile<V: Lanes, U: Unpack<V>, const MR: usize, const NR: usi
     let passes = LANES / V::WIDTH;
     let mut earlier = [MaybeUninit::<[[V; NR]; MR]>::uninit(); 3];
     for pass in 0..passes {
-        let mut sums = [[V::zero(); NR]; MR];
+        let mut sums = [[V::splat(0.0); NR]; MR];
         for g in 0..whole {
             if pass == 0 && !ahead.is_null() {
                 let group = NR * U::CODE_BYTES;

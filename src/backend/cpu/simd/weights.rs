@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 
-use super::tile::{self, Lanes, Out, Stored};
+use super::lanes::Lanes;
+use super::tile::{self, Out, Stored};
 use super::unpack::{
     Bf16, E4m3, E5m2, F16, F32, Fp4Row, Fp4Table, Mxfp4, Nvfp4, Storage, Unpack, fp4_element,
 };
 use super::{LANES, Level, Rows};
-use crate::num::{DType, E8M0};
+use crate::num::{DType, E8M0, UE4M3};
 
 /// Elements of the largest group that is unpacked at once: rows are padded to whole ones.
 pub const GROUP: usize = 64;
@@ -43,6 +44,17 @@ pub enum Code {
     Nvfp4,
     /// FP4 with an E8M0 scale for each 32.
     Mxfp4,
+}
+
+impl Code {
+    /// Bits of an element.
+    pub fn bits(self) -> usize {
+        match self {
+            Code::Plain(dtype) => 8 * dtype.size(),
+            Code::Fp8(_) => 8,
+            Code::Nvfp4 | Code::Mxfp4 => 4,
+        }
+    }
 }
 
 /// Block scales in row-major order.
@@ -130,6 +142,61 @@ impl<'a> Weights<'a> {
         Some(Weights { code, bytes, row_bytes, rows, k, scales })
     }
 
+    /// `len` of the rows, each `step` after the one before it; `None` where they are not all there,
+    /// or share scales.
+    pub fn every(&self, first: usize, step: usize, len: usize) -> Option<Self> {
+        let last = len.checked_sub(1)?.checked_mul(step)?.checked_add(first)?;
+        if last >= self.rows || step == 0 {
+            return None;
+        }
+        let scales = match self.scales {
+            Some(scales) if scales.block_rows != 1 => return None,
+            Some(scales) => {
+                let bytes = &scales.bytes[first * scales.columns * scales.dtype.size()..];
+                Some(Scales { bytes, columns: scales.columns * step, ..scales })
+            }
+            None => None,
+        };
+        let bytes = &self.bytes[first * self.row_bytes..];
+        Some(Weights { bytes, row_bytes: self.row_bytes * step, rows: len, scales, ..*self })
+    }
+
+    /// How many rows.
+    pub(super) fn len(&self) -> usize {
+        self.rows
+    }
+
+    /// Elements of a row.
+    pub(super) fn k(&self) -> usize {
+        self.k
+    }
+
+    pub(super) fn code(&self) -> Code {
+        self.code
+    }
+
+    pub(super) fn scales(&self) -> Option<&Scales<'a>> {
+        self.scales.as_ref()
+    }
+
+    /// The bytes of a row.
+    pub(super) fn row(&self, row: usize) -> &'a [u8] {
+        &self.bytes[row * self.row_bytes..][..(self.k * self.code.bits()).div_ceil(8)]
+    }
+
+    /// Has the processor fetch all rows to its second-level cache.
+    pub fn prefetch(&self) {
+        #[cfg(target_arch = "x86_64")]
+        for row in 0..self.rows {
+            const LINE: usize = 64;
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+            for line in self.row(row).chunks(LINE) {
+                // SAFETY: a hint, without effect on any state; SSE is part of the baseline.
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+            }
+        }
+    }
+
     /// Whether each block of 16 elements is in the order that [`interleave`] makes where [`unpack`]
     /// gives it and [`stream`] multiplies with it.
     pub fn interleaved(&self) -> bool {
@@ -149,22 +216,22 @@ impl<'a> Weights<'a> {
     /// The row is one of these, and `first < k`.
     #[inline(always)]
     unsafe fn stored(&self, row: usize, first: usize, scratch: &mut [f32; CHUNK / 32]) -> Stored {
-        let (bits, scales) = match (self.code, &self.scales) {
+        let scales = match (self.code, &self.scales) {
             (Code::Nvfp4 | Code::Mxfp4, Some(scales)) => {
                 let at = row * scales.columns + first / scales.block_k;
-                (4, scales.bytes.as_ptr().wrapping_add(at))
+                scales.bytes.as_ptr().wrapping_add(at)
             }
             (Code::Fp8(_), scales) => {
                 match scales {
                     Some(scales) => scales.spread(row, first, self.k, scratch),
                     None => scratch.fill(1.0),
                 }
-                (8, scratch.as_ptr().cast())
+                scratch.as_ptr().cast()
             }
-            (Code::Plain(dtype), _) => (8 * dtype.size(), self.bytes.as_ptr()),
-            // `new` refuses FP4 without scales.
-            _ => (4, self.bytes.as_ptr()),
+            // Plain elements have none, and `new` refuses FP4 without.
+            _ => self.bytes.as_ptr(),
         };
+        let bits = self.code.bits();
         // SAFETY: inside the row, by the caller's promise and `new`.
         let codes = unsafe { self.bytes.as_ptr().add(row * self.row_bytes + first * bits / 8) };
         Stored { codes, scales }
@@ -205,9 +272,15 @@ impl Scales<'_> {
         }
     }
 
+    /// The scale of a block of a row.
+    pub(super) fn of(&self, row: usize, block: usize) -> f32 {
+        self.value(row / self.block_rows * self.columns + block)
+    }
+
     fn value(&self, at: usize) -> f32 {
         match self.dtype {
             DType::E8M0 => E8M0::from_bits(self.bytes[at]).to_f32(),
+            DType::UE4M3 => UE4M3::from_bits(self.bytes[at]).to_f32(),
             _ => {
                 let bytes = &self.bytes[4 * at..];
                 f32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])

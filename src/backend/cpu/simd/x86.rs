@@ -2,7 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::tile::{Lanes, SUMS, put};
+use super::lanes::{Lanes, SUMS, put};
+use super::math;
 
 /// Eight lanes in an AVX register.
 #[derive(Clone, Copy)]
@@ -12,43 +13,116 @@ pub(super) struct Avx2(pub(super) __m256);
 #[derive(Clone, Copy)]
 pub(super) struct Avx512(pub(super) __m512);
 
+/// What both levels have under names of their own.
+macro_rules! common {
+    ($width:literal: $splat:ident, $load:ident, $store:ident, $fma:ident, $add:ident, $sub:ident,
+     $mul:ident, $max:ident) => {
+        const WIDTH: usize = $width;
+
+        const FUSED: bool = true;
+
+        #[inline(always)]
+        fn splat(x: f32) -> Self {
+            // SAFETY: values of this type are made only at this level.
+            Self(unsafe { $splat(x) })
+        }
+
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: the caller's promise of readable values; the level is this one.
+            Self(unsafe { $load(from) })
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            // SAFETY: the caller's promise of room for the values; the level is this one.
+            unsafe { $store(to, self.0) }
+        }
+
+        #[inline(always)]
+        fn prefetch(address: *const u8) {
+            // SAFETY: a prefetch does nothing but move caches.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
+        }
+
+        #[inline(always)]
+        fn add_product(self, a: Self, b: Self) -> Self {
+            // SAFETY: values of this type are made only at this level.
+            Self(unsafe { $fma(a.0, b.0, self.0) })
+        }
+
+        #[inline(always)]
+        fn add(self, other: Self) -> Self {
+            // SAFETY: values of this type are made only at this level.
+            Self(unsafe { $add(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn sub(self, other: Self) -> Self {
+            // SAFETY: values of this type are made only at this level.
+            Self(unsafe { $sub(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn mul(self, other: Self) -> Self {
+            // SAFETY: values of this type are made only at this level.
+            Self(unsafe { $mul(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn max(self, other: Self) -> Self {
+            // The instruction gives its second operand where either is NaN.
+            // SAFETY: values of this type are made only at this level.
+            Self(unsafe { $max(other.0, self.0) })
+        }
+    };
+}
+
 impl Lanes for Avx2 {
-    const WIDTH: usize = 8;
+    common!(
+        8: _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps, _mm256_add_ps,
+        _mm256_sub_ps, _mm256_mul_ps, _mm256_max_ps
+    );
 
+    /// The steps of [`math::exp`].
     #[inline(always)]
-    fn zero() -> Self {
+    fn exp(self) -> Self {
         // SAFETY: values of this type are made only at this level.
-        Avx2(unsafe { _mm256_setzero_ps() })
+        unsafe {
+            let x = self.max(Self::splat(math::EXP_IS_ZERO));
+            let n = x.mul(Self::splat(std::f32::consts::LOG2_E)).0;
+            let n = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(n);
+            let power = math::exp_power(x, Self(n));
+            let n = _mm256_cvtps_epi32(n);
+            let half = _mm256_srai_epi32::<1>(n);
+            let pow2 = |n| {
+                let biased = _mm256_add_epi32(n, _mm256_set1_epi32(127));
+                Self(_mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased)))
+            };
+            power.mul(pow2(half)).mul(pow2(_mm256_sub_epi32(n, half)))
+        }
     }
 
     #[inline(always)]
-    unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: the caller's promise of 8 readable values; the level is this one.
-        Avx2(unsafe { _mm256_loadu_ps(from) })
-    }
-
-    #[inline(always)]
-    unsafe fn store(self, to: *mut f32) {
-        // SAFETY: the caller's promise of room for 8 values; the level is this one.
-        unsafe { _mm256_storeu_ps(to, self.0) }
-    }
-
-    #[inline(always)]
-    fn prefetch(address: *const u8) {
-        // SAFETY: a prefetch does nothing but move caches.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
-    }
-
-    #[inline(always)]
-    fn add_product(self, a: Self, b: Self) -> Self {
+    fn total(self) -> f32 {
         // SAFETY: values of this type are made only at this level.
-        Avx2(unsafe { _mm256_fmadd_ps(a.0, b.0, self.0) })
+        unsafe {
+            let four =
+                _mm_add_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        }
     }
 
     #[inline(always)]
-    fn add(self, other: Self) -> Self {
+    fn largest(self) -> f32 {
         // SAFETY: values of this type are made only at this level.
-        Avx2(unsafe { _mm256_add_ps(self.0, other.0) })
+        unsafe {
+            let four =
+                _mm_max_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+        }
     }
 
     /// Each level of the tree adds halves of two vectors into one.
@@ -84,43 +158,46 @@ impl Lanes for Avx2 {
     }
 }
 
+impl Avx512 {
+    /// The lower and the upper eight lanes.
+    #[inline(always)]
+    fn halves(self) -> (Avx2, Avx2) {
+        // SAFETY: values of this type are made only at this level.
+        let high = unsafe { _mm512_extractf32x8_ps::<1>(self.0) };
+        // SAFETY: as above.
+        (Avx2(unsafe { _mm512_castps512_ps256(self.0) }), Avx2(high))
+    }
+}
+
 impl Lanes for Avx512 {
-    const WIDTH: usize = 16;
+    common!(
+        16: _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps, _mm512_add_ps,
+        _mm512_sub_ps, _mm512_mul_ps, _mm512_max_ps
+    );
 
+    /// The steps of [`math::exp`], with instructions for two of them.
     #[inline(always)]
-    fn zero() -> Self {
+    fn exp(self) -> Self {
         // SAFETY: values of this type are made only at this level.
-        Avx512(unsafe { _mm512_setzero_ps() })
+        unsafe {
+            let x = self.max(Self::splat(math::EXP_IS_ZERO));
+            let n = x.mul(Self::splat(std::f32::consts::LOG2_E)).0;
+            let n = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(n);
+            let power = math::exp_power(x, Self(n));
+            Self(_mm512_scalef_ps(power.0, n))
+        }
     }
 
     #[inline(always)]
-    unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: the caller's promise of 16 readable values; the level is this one.
-        Avx512(unsafe { _mm512_loadu_ps(from) })
+    fn total(self) -> f32 {
+        let (low, high) = self.halves();
+        low.add(high).total()
     }
 
     #[inline(always)]
-    unsafe fn store(self, to: *mut f32) {
-        // SAFETY: the caller's promise of room for 16 values; the level is this one.
-        unsafe { _mm512_storeu_ps(to, self.0) }
-    }
-
-    #[inline(always)]
-    fn prefetch(address: *const u8) {
-        // SAFETY: a prefetch does nothing but move caches.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
-    }
-
-    #[inline(always)]
-    fn add_product(self, a: Self, b: Self) -> Self {
-        // SAFETY: values of this type are made only at this level.
-        Avx512(unsafe { _mm512_fmadd_ps(a.0, b.0, self.0) })
-    }
-
-    #[inline(always)]
-    fn add(self, other: Self) -> Self {
-        // SAFETY: values of this type are made only at this level.
-        Avx512(unsafe { _mm512_add_ps(self.0, other.0) })
+    fn largest(self) -> f32 {
+        let (low, high) = self.halves();
+        low.max(high).largest()
     }
 
     /// Each level of the tree adds halves of two vectors into one.

@@ -11,7 +11,7 @@ mod avx512;
 mod portable;
 
 use super::LANES;
-use super::tile::Lanes;
+use super::lanes::Lanes;
 use crate::num::{DType, E2M1, E8M0, UE4M3};
 
 /// The products of a scale with the 16 codes of FP4: a cache line, in the order of the codes.
