@@ -313,7 +313,7 @@ mod x86 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::cpu::simd::{Code, Scales, detect};
+    use crate::backend::cpu::simd::{Code, Fp4Table, Scales, detect};
     use crate::num::{DType, E2M1, F8E4M3, F8E5M2, Scalar, UE4M3, bf16, f16};
 
     /// All columns that are given, against `value(row, element)`.
@@ -364,6 +364,7 @@ mod tests {
         let (rows, k) = (33, 64);
         let codes: Vec<u8> = (0..rows * k / 2).map(|i| (i * 7) as u8).collect();
         let scales: Vec<u8> = (0..rows * k / 16).map(|i| (i % 0x7F) as u8).collect();
+        let table = Fp4Table::new(DType::UE4M3, 1.7);
         let given = Scales {
             bytes: &scales,
             dtype: DType::UE4M3,
@@ -371,6 +372,7 @@ mod tests {
             block_rows: 1,
             block_k: 16,
             factor: 1.7,
+            fp4: table.as_ref(),
         };
         let weights = Weights::new(Code::Nvfp4, &codes, k / 2, (rows, k), Some(given));
         let value = |i: usize, l: usize| {
