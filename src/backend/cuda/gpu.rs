@@ -313,6 +313,8 @@ impl<'s> Call<'s, '_> {
             return Ok(());
         }
         let module = gpu.module(program)?;
+        let Grid { blocks, threads, .. } = grid;
+        let _range = tracing::trace_span!("launch", kernel, entry, blocks, threads).entered();
         let launched = open.session.launch(module, entry, grid, args);
         open.launched = true;
         launched.map_err(|problem| Error::kernel(kernel, problem))

@@ -1,5 +1,6 @@
 //! `cargo xtask bundle`: tests and benches as programs in a folder, for a machine without Rust.
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -8,6 +9,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result, ensure};
 
 use crate::cargo::{self, Built};
+use crate::cuda;
 
 /// Tests that run kernels, benches that need no model, and what describes a device.
 const TESTS: [&str; 2] = ["conformance", "emulated"];
@@ -30,19 +32,46 @@ pub fn write(folder: &Path) -> Result<ExitCode> {
         fs::remove_dir_all(&binaries).with_context(|| binaries.display().to_string())?;
     }
     fs::create_dir_all(&binaries).with_context(|| binaries.display().to_string())?;
-    let mut size = 0;
     for name in TESTS.iter().chain(&BENCHES).chain(&EXAMPLES) {
         // There is a test of the same name as some bench.
         let kind = kind_of(name);
         let found = built.iter().find(|b| b.kind == kind && b.name == *name);
         let found = found.with_context(|| format!("cargo built no {kind} `{name}`"))?;
-        size += fs::copy(&found.path, binaries.join(name))
+        fs::copy(&found.path, binaries.join(name))
             .with_context(|| format!("cannot copy {}", found.path.display()))?;
     }
-    ensure!(size <= LIMIT, "{size} bytes of programs are more than {LIMIT}");
+    let mut size = pack(&folder.join("bin.tar.gz"), folder, ["bin"])?;
+    fs::remove_dir_all(&binaries).with_context(|| binaries.display().to_string())?;
+    match pack_compiler(folder) {
+        Ok(bytes) => size += bytes,
+        Err(error) => eprintln!("without the compiler of GPU kernels: {error:#}"),
+    }
+    ensure!(size <= LIMIT, "{size} bytes are more than {LIMIT}");
     write_scripts(folder, &contents(&commit()))?;
     println!("{}: {:.1} MiB; start run.sh there", folder.display(), size as f64 / 1048576.0);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Packs the run-time compiler, which such machines seldom have, and can not fetch.
+fn pack_compiler(folder: &Path) -> Result<u64> {
+    let libraries = cuda::fetch()?.join("lib");
+    let names = fs::read_dir(&libraries).with_context(|| libraries.display().to_string())?;
+    let names = names.filter_map(|entry| Some(entry.ok()?.file_name()));
+    pack(&folder.join("nvrtc.tar.xz"), &libraries, names)
+}
+
+/// Packs files of a folder, by the means that the archive's name says; its size. `run.sh` unpacks
+/// it.
+fn pack(
+    archive: &Path,
+    folder: &Path,
+    names: impl IntoIterator<Item = impl AsRef<OsStr>>,
+) -> Result<u64> {
+    let mut tar = Command::new("tar");
+    tar.arg("-caf").arg(archive).arg("-C").arg(folder).args(names);
+    let status = tar.status().context("cannot start tar")?;
+    ensure!(status.success(), "tar could not make {}", archive.display());
+    Ok(fs::metadata(archive).with_context(|| archive.display().to_string())?.len())
 }
 
 fn kind_of(name: &str) -> &'static str {

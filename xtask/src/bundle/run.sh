@@ -7,6 +7,20 @@ result=${1:-result.json}
 logs=$(mktemp -d) || exit 1
 trap 'rm -rf "$logs"' EXIT
 
+[ -d "$here/bin" ] || tar -xzf "$here/bin.tar.gz" -C "$here" || exit 1
+
+# The compiler that came along, unless another one is asked for.
+if [ -z "${FERROCERIUM_NVRTC_DIR:-}" ] && [ -f "$here/nvrtc.tar.xz" ]; then
+    unpacked=$here/nvrtc
+    if [ ! -d "$unpacked" ]; then
+        mkdir "$unpacked"
+        tar -xJf "$unpacked.tar.xz" -C "$unpacked" 2>/dev/null ||
+            (cd "$unpacked" && python3 -c 'import tarfile; tarfile.open("../nvrtc.tar.xz").extractall()') ||
+            { rmdir "$unpacked" && echo "nvrtc.tar.xz: neither tar with xz nor python3 unpacks it" >&2; }
+    fi
+    [ -d "$unpacked" ] && export FERROCERIUM_NVRTC_DIR="$unpacked"
+fi
+
 # quoted: standard input as a JSON string.
 quoted() {
     printf '"'
