@@ -144,6 +144,30 @@ fn kernels_fail_cleanly_where_their_working_memory_is_refused() {
     let matrix = ops::tensor::<f32, 2>(&device, [128, 1024], 2);
     let codes = matrix.quantize::<Nvfp4>().unwrap();
     fails_cleanly("dequantize", &device, || codes.dequantize::<f32>());
+
+    // Lines, and rows of them, that each take a large allocation.
+    let wide = ops::tensor::<bf16, 2>(&device, [4, 16384], 3);
+    let narrow = wide.quantize::<Nvfp4>().unwrap();
+    let weight = Tensor::full(&device, [16384], bf16::ONE).unwrap();
+    fails_cleanly("rms norm", &device, || wide.rms_norm(&weight, 1e-5));
+    fails_cleanly("softmax", &device, || wide.softmax());
+    fails_cleanly("silu", &device, || wide.silu());
+    fails_cleanly("quantize lines", &device, || wide.quantize::<Nvfp4>());
+    fails_cleanly("largest of lines", &device, || wide.top_k(5000));
+    fails_cleanly("product", &device, || wide.gemm(&wide.t()).run::<f32>());
+    fails_cleanly("product with codes", &device, || wide.gemm(&narrow.t()).run::<f32>());
+    fails_cleanly("product of one row", &device, || {
+        wide.slice(0, 0..1)?.gemm(&narrow.t()).run::<f32>()
+    });
+    // Many short lines: what is listed a line is large then.
+    let tall = ops::tensor::<bf16, 2>(&device, [20000, 16], 4);
+    let strided = tall.t();
+    fails_cleanly("sum of short lines", &device, || tall.sum::<1>(&[1]));
+    fails_cleanly("index of the largest", &device, || tall.argmax::<u32, 1>(1));
+    fails_cleanly("cast of a view", &device, || strided.cast::<f32>());
+    fails_cleanly("product of short rows", &device, || {
+        tall.gemm(&tall.slice(0, 0..8)?.t()).run::<f32>()
+    });
 }
 
 /// A model with every way of storing and loading in it.

@@ -78,8 +78,8 @@ pub use pool::{LiveBuffer, MemoryReport, Pool};
 pub(crate) use raw::EmulatedMemory;
 #[cfg(any(feature = "cuda", feature = "emulator"))]
 pub(crate) use raw::{Allocator, RawMemory};
-#[cfg(feature = "gguf")]
-pub(crate) use scratch::grow;
+#[cfg(any(feature = "cpu", feature = "gguf"))]
+pub(crate) use scratch::resize;
 #[cfg(feature = "cpu")]
 pub(crate) use scratch::room;
 #[cfg(any(feature = "cpu", feature = "gguf", feature = "npy", feature = "safetensors"))]

@@ -5,12 +5,12 @@ use crate::error::{Error, Result};
 /// `len` values, or an error value where there is no memory for them.
 pub(crate) fn scratch<T: Clone>(len: usize, value: T) -> Result<Vec<T>> {
     let mut out = Vec::new();
-    grow(&mut out, len, value)?;
+    resize(&mut out, len, value)?;
     Ok(out)
 }
 
-/// Makes `out` longer, up to `len` values.
-pub(crate) fn grow<T: Clone>(out: &mut Vec<T>, len: usize, value: T) -> Result<()> {
+/// Makes `out` as long as that; what it gets more is `value`.
+pub(crate) fn resize<T: Clone>(out: &mut Vec<T>, len: usize, value: T) -> Result<()> {
     reserve(out, len)?;
     out.resize(len, value);
     Ok(())

@@ -5,6 +5,7 @@ use super::reduce::reordered;
 use super::rows::batch_offsets;
 use super::simd::{self, Level};
 use crate::error::{Error, Result};
+use crate::memory::room;
 use crate::num::{DType, Scalar};
 use crate::op::{ArgReduce, Operand};
 use crate::registry::{Launch, Unsupported};
@@ -26,8 +27,9 @@ pub(super) fn arg_reduce(op: &ArgReduce, launch: &Launch<'_>) -> Result<()> {
     let dims = x.dims();
     let n = dims.last().copied().unwrap_or(1);
     let lines = Lines::new(launch, &x, &dims)?;
-    let mut found: Vec<Result<usize>> = Vec::new();
-    found.resize_with(op.out.dims().iter().product(), || Ok(0));
+    let count = op.out.dims().iter().product();
+    let mut found: Vec<Result<usize>> = room(count)?;
+    found.resize_with(count, || Ok(0));
     launch.workers.chunks_mut(&mut found, (1 << 14) / n.max(1) + 1, |chunk, found| {
         let first = chunk * ((1 << 14) / n.max(1) + 1);
         let mut scratch = Vec::new();
@@ -37,8 +39,11 @@ pub(super) fn arg_reduce(op: &ArgReduce, launch: &Launch<'_>) -> Result<()> {
             *found = line.map(|line| simd::position(level, op.largest, line));
         }
     });
-    let found = found.into_iter().collect::<Result<Vec<usize>>>()?;
-    store_indices(launch, &op.out, &found)
+    let mut indices = room(count)?;
+    for found in found {
+        indices.push(found?);
+    }
+    store_indices(launch, &op.out, &indices)
 }
 
 /// Writes indices in row-major order into an output of u32, i32 or i64.
@@ -61,7 +66,7 @@ pub(super) fn store_in_order<E: Scalar>(
         return Err(Error::kernel(launch.op.kind().name(), format!("{out} has no plain elements")));
     };
     let data = launch.write_dense::<E>(out)?;
-    let places = batch_offsets(&dense.dims, &dense.strides, &dense.dims);
+    let places = batch_offsets(&dense.dims, &dense.strides, &dense.dims)?;
     places.into_iter().zip(values).for_each(|(place, value)| data[place] = value);
     Ok(())
 }

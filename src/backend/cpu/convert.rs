@@ -58,7 +58,7 @@ fn copy(launch: &Launch<'_>, from: &Dense, to: &Dense) -> Result<()> {
     };
     let stride = |dense: &Dense| dense.strides.last().copied().unwrap_or(1);
     let (from_stride, to_stride) = (stride(from), stride(to));
-    for (from, to) in starts(from).into_iter().zip(starts(to)) {
+    for (from, to) in starts(from)?.into_iter().zip(starts(to)?) {
         let (src, dst) = (&src[from * size..], &mut dst[to * size..]);
         if from_stride == 1 && to_stride == 1 || n == 1 {
             dst[..n * size].copy_from_slice(&src[..n * size]);
@@ -108,7 +108,7 @@ fn dequantize<E: Scalar>(launch: &Launch<'_>, from: &Scaled, to: &Dense) -> Resu
         });
         return failure.into_inner().unwrap_or_else(|e| e.into_inner()).map_or(Ok(()), Err);
     }
-    let starts = batch_offsets(to.dims.leading(1), to.strides.leading(1), to.dims.leading(1));
+    let starts = batch_offsets(to.dims.leading(1), to.strides.leading(1), to.dims.leading(1))?;
     let stride = to.strides.last().copied().unwrap_or(1);
     let mut exact = scratch(k, 0.0)?;
     for (index, start) in starts.into_iter().enumerate() {

@@ -3,6 +3,7 @@
 use super::product::{Finish, Row};
 use super::rows::{RowSource, row_source};
 use crate::error::Result;
+use crate::memory::resize;
 use crate::op::{Activation, Dense, Dims, Epilogue, Operand};
 use crate::registry::Launch;
 
@@ -57,7 +58,7 @@ impl Finish for Finisher<'_> {
             values.iter_mut().for_each(|x| *x *= self.alpha);
         }
         let width = columns.len();
-        other.resize(width, 0.0);
+        resize(other, width, 0.0)?;
         for (part, values) in values.chunks_mut(width).enumerate() {
             let first = columns.start + part * self.n;
             if let Some(c) = &self.c {

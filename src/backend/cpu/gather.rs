@@ -3,6 +3,7 @@
 use super::rows::{row_source, with_small_float};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
+use crate::memory::scratch;
 use crate::num::{DType, F8E4M3, F8E5M2, Scalar, bf16, f16};
 use crate::op::{Gather, Op, OpKind, Operand};
 use crate::registry::{Cost, Kernel, KernelInfo, Launch, Unsupported};
@@ -100,7 +101,7 @@ fn gather_as<E: Scalar>(
         return Ok(());
     }
     let rows = row_source(launch, &op.table, false, &[])?;
-    let mut values = vec![0.0; width];
+    let mut values = scratch(width, 0.0)?;
     for (&row, out) in picked.iter().zip(out.chunks_mut(width)) {
         rows.decode(0, row, &mut values)?;
         E::from_f32_slice(&values, out);

@@ -7,6 +7,7 @@ use super::rows::{row_source, with_small_float};
 use super::simd::Level;
 use crate::caps::{Caps, Target};
 use crate::error::{Error, Result};
+use crate::memory::room;
 use crate::num::{DType, F8E4M3, F8E5M2, Scalar, bf16, f16};
 use crate::op::{Epilogue, Gemm, Op, OpKind, Operand};
 use crate::registry::{Cost, Kernel, KernelInfo, Launch, Unsupported};
@@ -126,7 +127,7 @@ fn gemm_as<E: Scalar>(op: &Gemm, launch: &Launch<'_>) -> Result<()> {
         parts,
     };
     let each = product.block_rows(sizes.m);
-    let mut blocks = Vec::with_capacity(sizes.batch * sizes.m.div_ceil(each));
+    let mut blocks = room(sizes.batch * sizes.m.div_ceil(each))?;
     for batch in 0..sizes.batch {
         for first in (0..sizes.m).step_by(each) {
             blocks.push(Block { a: batch, b: batch, first, len: each.min(sizes.m - first) });

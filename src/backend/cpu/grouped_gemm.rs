@@ -4,10 +4,13 @@ use super::epilogue::Finisher;
 use super::gemm::{cost, stored_bytes, supports_operands};
 use super::outputs::OutputRows;
 use super::product::{Block, Product};
+use std::ops::Range;
+
 use super::rows::{row_source, with_small_float};
 use super::simd::Level;
 use crate::caps::Caps;
 use crate::error::{Error, Result};
+use crate::memory::room;
 use crate::num::{DType, F8E4M3, F8E5M2, Scalar, bf16, f16};
 use crate::op::{GroupedGemm, Op, OpKind};
 use crate::registry::{Cost, Kernel, KernelInfo, Launch, Unsupported};
@@ -75,7 +78,8 @@ fn grouped_as<E: Scalar>(op: &GroupedGemm, launch: &Launch<'_>) -> Result<()> {
         n,
         parts,
     };
-    let mut blocks = Vec::new();
+    let count = |rows: &Range<usize>| rows.len().div_ceil(product.block_rows(rows.len()).max(1));
+    let mut blocks = room(groups.iter().map(count).sum())?;
     for (group, rows) in groups.into_iter().enumerate() {
         let each = product.block_rows(rows.len());
         for first in rows.clone().step_by(each.max(1)) {

@@ -14,7 +14,7 @@ use super::rows::{RowSource, batch_offsets, row_major, row_source, with_small_fl
 use super::simd::{self, Code, Level, Rows, Weights};
 use crate::error::{Error, Result};
 use crate::format::{self, BlockLayout, QuantizeOptions, Quantizer, RowQuantizer, ScaleLayout};
-use crate::memory::{room, scratch};
+use crate::memory::{resize, room, scratch};
 use crate::num::{DType, F8E4M3, F8E5M2, Scalar, bf16, f16};
 use crate::op::{Dense, Operand, Scaled};
 use crate::registry::Launch;
@@ -85,7 +85,7 @@ impl<'a> Lines<'a> {
                 Ok(Lines {
                     level,
                     elements,
-                    starts: batch_offsets(own.leading(2), strides.leading(2), leading),
+                    starts: batch_offsets(own.leading(2), strides.leading(2), leading)?,
                     rows,
                     row_stride: step(own, strides, 2),
                     stride: step(own, strides, 1),
@@ -99,7 +99,7 @@ impl<'a> Lines<'a> {
                 let matrices = own.len().saturating_sub(1);
                 Ok(Lines {
                     level,
-                    starts: batch_offsets(&own[..matrices], &strides[..matrices], leading),
+                    starts: batch_offsets(&own[..matrices], &strides[..matrices], leading)?,
                     rows,
                     row_stride: step(own, &strides, 1),
                     stride: usize::from(k != 1),
@@ -256,7 +256,7 @@ impl<'a> Lines<'a> {
             let start = self.start(piece.line);
             return Ok(&data[start + piece.cols.start..start + piece.cols.end]);
         }
-        scratch.resize(piece.cols.len(), 0.0);
+        resize(scratch, piece.cols.len(), 0.0)?;
         self.read(piece, scratch)?;
         Ok(scratch)
     }
@@ -267,7 +267,7 @@ pub(super) fn vector(launch: &Launch<'_>, operand: Option<&Operand>) -> Result<V
     let Some(operand) = operand else { return Ok(Vec::new()) };
     let dims = operand.dims();
     let n = dims.last().copied().unwrap_or(1);
-    let mut values = vec![0.0; n];
+    let mut values = scratch(n, 0.0)?;
     Lines::new(launch, operand, &dims)?.read(&Piece { line: 0, cols: 0..n }, &mut values)?;
     Ok(values)
 }
@@ -329,9 +329,9 @@ struct Scratch {
 
 impl Scratch {
     /// `len` values to be filled, and the rest.
-    fn line(&mut self, len: usize) -> (&mut [f32], &mut Vec<f32>) {
-        self.line.resize(len, 0.0);
-        (&mut self.line[..len], &mut self.other)
+    fn line(&mut self, len: usize) -> Result<(&mut [f32], &mut Vec<f32>)> {
+        resize(&mut self.line, len, 0.0)?;
+        Ok((&mut self.line, &mut self.other))
     }
 }
 
@@ -349,14 +349,14 @@ fn write_dense<E: Scalar>(
     }
     let stride = dense.strides.last().copied().filter(|_| n != 1).unwrap_or(1);
     let leading = dense.dims.leading(1);
-    let starts = batch_offsets(leading, dense.strides.leading(1), leading);
+    let starts = batch_offsets(leading, dense.strides.leading(1), leading)?;
     let mut data = launch.write_dense::<E>(out)?;
     let apart = starts.windows(2).all(|pair| pair[1].checked_sub(pair[0]).is_some_and(|d| d >= n));
     if stride != 1 || !apart {
         // Lines that interleave: one thread, line by line.
         let mut scratch = Scratch::default();
         for (line, start) in starts.into_iter().enumerate() {
-            let (values, other) = scratch.line(n);
+            let (values, other) = scratch.line(n)?;
             f(&Piece { line, cols: 0..n }, values, other)?;
             let places = data[start..].iter_mut().step_by(stride);
             places.zip(values).for_each(|(place, x)| *place = E::from_f32(*x));
@@ -381,7 +381,7 @@ fn write_dense<E: Scalar>(
         {
             return f(piece, out, &mut scratch.other);
         }
-        let (values, other) = scratch.line(out.len());
+        let (values, other) = scratch.line(out.len())?;
         f(piece, values, other)?;
         simd::narrow(level, values, out);
         Ok(())
@@ -449,7 +449,7 @@ fn write_scaled(
     const QUANTIZE: usize = 8;
     let cost = layout.band_rows() * k * (writing.cost + QUANTIZE);
     spread(launch, &mut bands, cost, |band, scratch| {
-        let (values, other) = scratch.line(band.lines.len() * k);
+        let (values, other) = scratch.line(band.lines.len() * k)?;
         for (line, values) in band.lines.clone().zip(values.chunks_mut(k.max(1))) {
             f(&whole(line), values, other)?;
         }
@@ -467,9 +467,10 @@ fn largest_magnitude(
     let level = Level::of(&launch.caps.isa);
     let mut largest = scratch(layout.batch() * layout.rows(), 0.0f32)?;
     let k = layout.k();
-    let mut lines: Vec<(usize, &mut f32)> = largest.iter_mut().enumerate().collect();
+    let mut lines: Vec<(usize, &mut f32)> = room(largest.len())?;
+    lines.extend(largest.iter_mut().enumerate());
     spread(launch, &mut lines, k * (writing.cost + 1), |(line, largest), scratch| {
-        let (values, other) = scratch.line(k);
+        let (values, other) = scratch.line(k)?;
         f(&Piece { line: *line, cols: 0..k }, values, other)?;
         **largest = simd::gather(level, crate::op::Reduction::AbsMax, values) as f32;
         Ok(())

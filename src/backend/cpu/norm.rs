@@ -6,6 +6,7 @@ use super::lines::{Lines, Writing, vector, write_lines};
 use super::rows::with_small_float;
 use super::simd::{self, Level};
 use crate::error::{Error, Result};
+use crate::memory::scratch;
 use crate::num::{DType, F8E4M3, F8E5M2, Scalar, bf16, f16};
 use crate::op::{Norm, NormKind, Reduction};
 use crate::registry::Launch;
@@ -49,7 +50,7 @@ pub(super) fn norm(op: &Norm, launch: &Launch<'_>) -> Result<()> {
 /// Rounds to a type and back, as storing there would.
 fn round<E: Scalar>(level: Level, values: &mut [f32]) -> Result<()> {
     if E::DTYPE != DType::F32 {
-        let mut narrow = vec![E::from_f32(0.0); values.len()];
+        let mut narrow = scratch(values.len(), E::from_f32(0.0))?;
         simd::narrow(level, values, &mut narrow);
         simd::widen(level, &narrow, values);
     }

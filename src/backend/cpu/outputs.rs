@@ -27,7 +27,7 @@ impl<'a, E: Scalar> OutputRows<'a, E> {
         let leading = d.dims.leading(2);
         Ok(OutputRows {
             out,
-            starts: batch_offsets(leading, d.strides.leading(2), leading),
+            starts: batch_offsets(leading, d.strides.leading(2), leading)?,
             rows: d.dims[rank - 2],
             row_stride: d.strides[rank - 2],
             width: d.dims[rank - 1],

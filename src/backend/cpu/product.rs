@@ -18,6 +18,7 @@ use std::thread::LocalKey;
 use super::rows::RowSource;
 use super::simd::{self, CHUNK, GROUP, LANES, Level, Rows, STREAM_ROWS};
 use crate::error::{Error, Result};
+use crate::memory::{resize, room, scratch};
 use crate::num::Scalar;
 use crate::registry::Workers;
 
@@ -136,7 +137,7 @@ impl Product<'_> {
     ) -> Result<()> {
         let stride = self.row_stride();
         let rows: usize = blocks.iter().map(|block| block.len).sum();
-        let mut tasks = self.tasks(blocks, out);
+        let mut tasks = self.tasks(blocks, out)?;
         let parallel = tasks.len() > 1 && rows * self.n * self.parts * self.k >= TASK;
         with_scratch(&PACKED, rows * stride, |packed| {
             self.pack(blocks, packed, stride, parallel)?;
@@ -174,16 +175,16 @@ impl Product<'_> {
         &self,
         blocks: &[Block],
         out: &mut impl Iterator<Item = &'t mut [E]>,
-    ) -> Vec<Task<'t, E>> {
+    ) -> Result<Vec<Task<'t, E>>> {
         let width = self.task_columns(blocks);
         let stretches = self.n.div_ceil(width);
-        let mut tasks = Vec::with_capacity(blocks.len() * stretches);
+        let mut tasks = room(blocks.len() * stretches)?;
         let mut packed = 0;
         for &block in blocks {
             let from = tasks.len();
             for first in (0..self.n).step_by(width) {
                 let columns = first..self.n.min(first + width);
-                let rows = Vec::with_capacity(block.len);
+                let rows = room(block.len)?;
                 tasks.push(Task { block, packed, columns, rows, failure: None });
             }
             for row in out.take(block.len) {
@@ -193,7 +194,7 @@ impl Product<'_> {
             }
             packed += block.len;
         }
-        tasks
+        Ok(tasks)
     }
 
     /// A's rows in f32, in the order of B's storage, padded with zeros.
@@ -214,31 +215,30 @@ impl Product<'_> {
             }
             None
         };
-        let failure = Mutex::new(None);
-        let pack_rows = |first: usize, rows: &mut [f32]| {
-            let mut plain = vec![0.0; if interleaved { self.k } else { 0 }];
+        let pack_rows = |first: usize, rows: &mut [f32]| -> Result<()> {
+            let mut plain = scratch(if interleaved { self.k } else { 0 }, 0.0)?;
             for (i, dst) in rows.chunks_mut(stride).enumerate() {
                 let Some((matrix, row)) = place(first + i) else { continue };
-                let result = if interleaved {
-                    let result = self.a.decode(matrix, row, &mut plain);
+                if interleaved {
+                    self.a.decode(matrix, row, &mut plain)?;
                     simd::interleave(&plain, dst);
-                    result
                 } else {
                     dst[self.k..].fill(0.0);
-                    self.a.decode(matrix, row, dst)
-                };
-                if let Err(error) = result {
-                    *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                    self.a.decode(matrix, row, dst)?;
                 }
             }
+            Ok(())
         };
         let each = (TASK / 4 / stride.max(1)).max(1);
-        if parallel && packed.len() > each * stride {
-            let run = |index: usize, rows: &mut [f32]| pack_rows(index * each, rows);
-            self.workers.chunks_mut(packed, each * stride, run);
-        } else {
-            pack_rows(0, packed);
+        if !(parallel && packed.len() > each * stride) {
+            return pack_rows(0, packed);
         }
+        let failure = Mutex::new(None);
+        self.workers.chunks_mut(packed, each * stride, |index, rows| {
+            if let Err(error) = pack_rows(index * each, rows) {
+                *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            }
+        });
         failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 
@@ -340,11 +340,11 @@ thread_local! {
 fn with_scratch<T>(
     kept: &'static LocalKey<Cell<Vec<f32>>>,
     len: usize,
-    f: impl FnOnce(&mut [f32]) -> T,
-) -> T {
+    f: impl FnOnce(&mut [f32]) -> Result<T>,
+) -> Result<T> {
     let mut memory = kept.take();
     if memory.len() < len + LANES {
-        memory.resize(len + LANES, 0.0);
+        resize(&mut memory, len + LANES, 0.0)?;
     }
     // A vector across two lines takes two reads.
     let first = memory.as_ptr().align_offset(LANES * size_of::<f32>()).min(LANES);

@@ -4,7 +4,7 @@ use super::lines::{Lines, Writing, write_lines};
 use super::rows::{batch_offsets, row_major};
 use super::simd::{self, Level};
 use crate::error::Result;
-use crate::memory::scratch;
+use crate::memory::{room, scratch};
 use crate::op::{Positions, Rope};
 use crate::registry::Launch;
 
@@ -22,14 +22,18 @@ pub(super) fn rope(op: &Rope, launch: &Launch<'_>) -> Result<()> {
     let (positions, places): (Vec<f64>, Vec<usize>) = match &op.positions {
         Positions::From(start) => {
             let places = leading.iter().product::<usize>();
-            let positions = (0..seq).map(|s| *start as f64 + s as f64).collect();
-            (positions, (0..places).map(|place| place % seq).collect())
+            let (mut positions, mut rows) = (room(seq)?, room(places)?);
+            positions.extend((0..seq).map(|s| *start as f64 + s as f64));
+            rows.extend((0..places).map(|place| place % seq));
+            (positions, rows)
         }
         Positions::Given(operand) => {
             let own = operand.dims();
             let values = launch.read_indices(operand)?;
-            let places = batch_offsets(&own, &row_major(&own), leading);
-            (values.into_iter().map(|p| p as f64).collect(), places)
+            let places = batch_offsets(&own, &row_major(&own), leading)?;
+            let mut positions = room(values.len())?;
+            positions.extend(values.into_iter().map(|p| p as f64));
+            (positions, places)
         }
     };
     let table = positions.len().saturating_mul(pairs);

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use super::simd::{self, Code, Fp4Table, Level, Scales, Weights};
 use crate::error::{Error, Result};
 use crate::format::{Dequantizer, ScaleLayout};
+use crate::memory::{room, scratch};
 use crate::num::{DType, E8M0, F8E4M3, F8E5M2, Scalar, UE4M3, bf16, f16};
 use crate::op::{Dense, Operand};
 use crate::registry::{Launch, ScaledBytes};
@@ -86,7 +87,7 @@ pub(super) fn row_source<'a>(
     match operand {
         Operand::Dense(dense) => with_small_float!(dense.dtype, E => {
             let data = launch.read_dense::<E>(operand)?;
-            Ok(Box::new(DenseRows::new(level, data, dense, k_first, batch_dims)))
+            Ok(Box::new(DenseRows::new(level, data, dense, k_first, batch_dims)?))
         }),
         Operand::Scaled(scaled) => {
             let bytes = launch.read_scaled(scaled)?;
@@ -94,7 +95,7 @@ pub(super) fn row_source<'a>(
             let values = Dequantizer::new(&layout, bytes.codes, bytes.scales, bytes.tensor_scale)?;
             let leading = scaled.dims.leading(2);
             let strides = row_major(leading);
-            let matrices = batch_offsets(leading, &strides, batch_dims);
+            let matrices = batch_offsets(leading, &strides, batch_dims)?;
             Ok(Box::new(ScaledRows { level, values, bytes, matrices, fp4: OnceLock::new() }))
         }
     }
@@ -118,18 +119,18 @@ impl<'a, E> DenseRows<'a, E> {
         dense: &Dense,
         k_first: bool,
         batch_dims: &[usize],
-    ) -> Self {
+    ) -> Result<Self> {
         let rank = dense.dims.len();
         let (row_axis, k_axis) = if k_first { (rank - 1, rank - 2) } else { (rank - 2, rank - 1) };
-        DenseRows {
+        Ok(DenseRows {
             level,
             data,
-            starts: batch_offsets(dense.dims.leading(2), dense.strides.leading(2), batch_dims),
+            starts: batch_offsets(dense.dims.leading(2), dense.strides.leading(2), batch_dims)?,
             row_stride: dense.strides[row_axis],
             k_stride: dense.strides[k_axis],
             rows: dense.dims[row_axis],
             k: dense.dims[k_axis],
-        }
+        })
     }
 }
 
@@ -207,7 +208,7 @@ impl RowSource for ScaledRows<'_> {
         if layout.spec().code != DType::E2M1x2 {
             return self.values.row(matrix, row, 0, &mut dst[..k]);
         }
-        let mut scales = vec![0.0; layout.scale_cols()];
+        let mut scales = scratch(layout.scale_cols(), 0.0)?;
         self.scales(matrix, row, &mut scales)?;
         let codes = &self.bytes.codes[layout.row_offset(matrix, row)..][..layout.row_bytes()];
         let (block, g) = (layout.spec().block_k, self.bytes.tensor_scale);
@@ -296,7 +297,11 @@ pub(super) fn row_major(dims: &[usize]) -> Vec<usize> {
 }
 
 /// Where each element of `batch_dims` (row-major) lies, for sizes that broadcast to them.
-pub(super) fn batch_offsets(dims: &[usize], strides: &[usize], batch_dims: &[usize]) -> Vec<usize> {
+pub(super) fn batch_offsets(
+    dims: &[usize],
+    strides: &[usize],
+    batch_dims: &[usize],
+) -> Result<Vec<usize>> {
     let skip = batch_dims.len() - dims.len();
     let mut offsets = vec![0];
     for (axis, &size) in batch_dims.iter().enumerate() {
@@ -304,10 +309,10 @@ pub(super) fn batch_offsets(dims: &[usize], strides: &[usize], batch_dims: &[usi
             Some(own) if dims[own] != 1 => strides[own],
             _ => 0,
         };
-        offsets = offsets
-            .iter()
-            .flat_map(|&offset| (0..size).map(move |i| offset + i * stride))
-            .collect();
+        let mut finer = room(offsets.len() * size)?;
+        let each = |&offset: &usize| (0..size).map(move |i| offset + i * stride);
+        finer.extend(offsets.iter().flat_map(each));
+        offsets = finer;
     }
-    offsets
+    Ok(offsets)
 }

@@ -5,6 +5,7 @@ use super::arg_reduce::{store_in_order, store_indices};
 use super::lines::{Lines, Piece};
 use super::rows::with_small_float;
 use crate::error::{Error, Result};
+use crate::memory::room;
 use crate::num::{DType, F8E4M3, F8E5M2, Scalar, bf16, f16};
 use crate::op::TopK;
 use crate::registry::{Launch, Unsupported};
@@ -26,16 +27,16 @@ pub(super) fn top_k(op: &TopK, launch: &Launch<'_>) -> Result<()> {
         return Ok(());
     }
     let x = Lines::new(launch, &op.x, &dims)?;
-    let mut found: Vec<Result<Vec<(usize, f32)>>> = Vec::new();
+    let mut found: Vec<Result<Vec<(usize, f32)>>> = room(rows)?;
     found.resize_with(rows, || Ok(Vec::new()));
     launch.workers.chunks_mut(&mut found, 1, |line, found| {
         let mut scratch = Vec::new();
         for found in found {
             let line = x.borrow(&Piece { line, cols: 0..n }, &mut scratch);
-            *found = line.map(|line| largest(line, k));
+            *found = line.and_then(|line| largest(line, k));
         }
     });
-    let (mut indices, mut values) = (Vec::new(), Vec::new());
+    let (mut indices, mut values) = (room(rows * k)?, room(rows * k)?);
     for row in found {
         for (index, value) in row? {
             indices.push(index);
@@ -52,15 +53,18 @@ pub(super) fn top_k(op: &TopK, launch: &Launch<'_>) -> Result<()> {
 }
 
 /// The `k` largest of a line, largest first, the lower index first among equals.
-fn largest(line: &[f32], k: usize) -> Vec<(usize, f32)> {
+fn largest(line: &[f32], k: usize) -> Result<Vec<(usize, f32)>> {
     let keyed = |(i, x): (usize, &f32)| u64::from(!rank(*x)) << 32 | i as u64;
-    let mut keys: Vec<u64> = line.iter().enumerate().map(keyed).collect();
+    let mut keys: Vec<u64> = room(line.len())?;
+    keys.extend(line.iter().enumerate().map(keyed));
     if k < keys.len() {
         keys.select_nth_unstable(k - 1);
         keys.truncate(k);
     }
     keys.sort_unstable();
-    keys.into_iter().map(|key| key as u32 as usize).map(|i| (i, line[i])).collect()
+    let mut found = room(keys.len())?;
+    found.extend(keys.into_iter().map(|key| key as u32 as usize).map(|i| (i, line[i])));
+    Ok(found)
 }
 
 /// An integer that orders as the numbers do: zeros equal, NaN equal and above all.

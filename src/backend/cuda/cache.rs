@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// The environment variable that names the folder of compiled kernels; empty for no cache.
 pub const CACHE_VARIABLE: &str = "FERROCERIUM_KERNEL_CACHE";
@@ -31,6 +31,12 @@ pub(super) fn user_folder() -> Option<PathBuf> {
     let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
     cache.map(|cache| cache.join("ferrocerium"))
 }
+
+/// How the names of files end that are being written.
+const PARTIAL: &str = "partial";
+
+/// How long nobody writes a file: one that is older was left behind by a process that was ended.
+const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// A folder of entries, or none.
 #[derive(Debug)]
@@ -74,7 +80,8 @@ impl DiskCache {
         Some(self.folder.as_ref()?.join(name))
     }
 
-    /// Removes the entries that were used longest ago, until the rest is within the limit.
+    /// Removes the entries that were used longest ago, until the rest is within the limit, and what
+    /// processes left behind that were ended while they wrote.
     fn prune(&self) {
         let entries = self.folder.as_ref().and_then(|folder| folder.read_dir().ok());
         let mut files: Vec<(SystemTime, u64, PathBuf)> = entries
@@ -82,8 +89,12 @@ impl DiskCache {
             .flatten()
             .filter_map(|entry| {
                 let (path, meta) = (entry.as_ref().ok()?.path(), entry.ok()?.metadata().ok()?);
-                let ours = path.extension().is_some_and(|extension| extension == EXTENSION);
-                ours.then_some((meta.modified().ok()?, meta.len(), path))
+                let modified = meta.modified().ok()?;
+                let is = |kind: &str| path.extension().is_some_and(|extension| extension == kind);
+                if is(PARTIAL) && modified.elapsed().is_ok_and(|age| age > ABANDONED) {
+                    let _ = fs::remove_file(&path);
+                }
+                is(EXTENSION).then_some((modified, meta.len(), path))
             })
             .collect();
         files.sort();
@@ -106,7 +117,7 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
         fs::create_dir_all(folder)?;
     }
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let partial = path.with_extension(format!("{}-{number}.partial", std::process::id()));
+    let partial = path.with_extension(format!("{}-{number}.{PARTIAL}", std::process::id()));
     let written = fs::File::create_new(&partial).and_then(|mut file| file.write_all(bytes));
     let moved = written.and_then(|()| fs::rename(&partial, path));
     if moved.is_err() {
@@ -215,6 +226,69 @@ mod tests {
         assert!(cache.0.get("old").is_none());
         assert!(["oldest", "recent", "new"].iter().all(|key| cache.0.get(key).is_some()));
         assert_eq!(cache.files().len(), 4);
+    }
+
+    /// Names the folder to the process that the next test ends.
+    const FOLDER: &str = "FERROCERIUM_TEST_CACHE_FOLDER";
+    /// Names the number that it begins with.
+    const FIRST: &str = "FERROCERIUM_TEST_CACHE_FIRST";
+    const KEYS: u32 = 3;
+
+    #[test]
+    fn entries_are_written_until_the_process_is_killed() {
+        let Some(folder) = std::env::var_os(FOLDER) else { return };
+        let first = std::env::var(FIRST).unwrap().parse().unwrap();
+        let cache = DiskCache { folder: Some(folder.into()), limit: LIMIT };
+        for number in first..u32::MAX {
+            let payload = number.to_le_bytes().repeat(100_000);
+            cache.put(&(number % KEYS).to_string(), &payload);
+        }
+    }
+
+    #[test]
+    fn a_process_killed_at_any_moment_leaves_old_entries_or_new_ones_and_none_torn() {
+        let cache = Scratch::new("kill", LIMIT);
+        let folder = cache.0.folder.as_ref().unwrap();
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let seed = now.subsec_nanos();
+        let mut wait = u64::from(seed);
+        let mut newest = [0; KEYS as usize];
+        let mut first = 1;
+        for _ in 0..15 {
+            let test = "entries_are_written_until_the_process_is_killed";
+            let mut writer = std::process::Command::new(std::env::current_exe().unwrap())
+                .args([test, "--test-threads=1"])
+                .env(FOLDER, folder)
+                .env(FIRST, first.to_string())
+                .stdout(std::process::Stdio::null())
+                .spawn()
+                .unwrap();
+            wait = wait.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            std::thread::sleep(Duration::from_micros(10_000 + (wait >> 48)));
+            writer.kill().unwrap();
+            writer.wait().unwrap();
+            for (key, newest) in (0u32..).zip(&mut newest) {
+                let name = key.to_string();
+                let found = cache.0.get(&name);
+                let there = cache.0.path(&name).unwrap().exists();
+                assert_eq!(found.is_some(), there, "torn, seed {seed}");
+                let Some(found) = found else { continue };
+                let number = u32::from_le_bytes(found[..4].try_into().unwrap());
+                assert!(found == number.to_le_bytes().repeat(100_000), "mixed, seed {seed}");
+                assert_eq!(number % KEYS, key, "seed {seed}");
+                assert!(number >= *newest, "{number} after {newest}, seed {seed}");
+                *newest = number;
+                first = first.max(number + 1);
+            }
+        }
+        assert!(first > 1, "nothing was ever written, seed {seed}");
+        // What was left behind goes when it is old.
+        let partial = folder.join("0.1-1.partial");
+        fs::write(&partial, "left").unwrap();
+        let file = fs::File::options().append(true).open(&partial).unwrap();
+        file.set_modified(SystemTime::now() - 2 * ABANDONED).unwrap();
+        cache.0.put("0", b"compiled");
+        assert!(!partial.exists());
     }
 
     #[test]

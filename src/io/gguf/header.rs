@@ -8,7 +8,7 @@ use super::reader::Reader;
 use super::tensor_info::{MAX_TENSORS, MIN_INFO_BYTES, TensorInfo};
 use crate::error::{Error, Result};
 use crate::memory::SourceFile;
-use crate::memory::grow;
+use crate::memory::resize;
 
 /// Largest `general.alignment` that is accepted.
 pub const MAX_ALIGNMENT: usize = 1 << 20;
@@ -52,7 +52,7 @@ impl Header {
         let mut wanted = FIRST;
         loop {
             let have = bytes.len();
-            grow(&mut bytes, wanted.max(2 * have).min(len), 0)?;
+            resize(&mut bytes, wanted.max(2 * have).min(len), 0)?;
             file.read_at(have as u64, &mut bytes[have..])?;
             let mut r = Reader::new(&bytes, len, file.path());
             match (Self::parse_from(&mut r, len, file.path()), r.wanted()) {

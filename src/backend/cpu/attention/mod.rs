@@ -23,6 +23,7 @@ use super::lines::{Lines, Writing, vector, write_lines};
 use super::simd::Level;
 use crate::caps::Caps;
 use crate::error::{Error, Result};
+use crate::memory::room;
 use crate::op::{Attention, Op, OpKind};
 use crate::registry::{Cost, Kernel, KernelInfo, Launch, Unsupported};
 use keys::KeyLines;
@@ -201,7 +202,7 @@ impl Plan {
             true => run(0, &mut tasks),
             false => launch.workers.chunks_mut(&mut tasks, 1, run),
         }
-        let mut states: Vec<State> = Vec::with_capacity(self.tiles.len() * self.kv_heads);
+        let mut states: Vec<State> = room(self.tiles.len() * self.kv_heads)?;
         let mut last = None;
         for task in tasks {
             let place = Some((task.sequence, task.queries.start, task.kv_heads.start));
