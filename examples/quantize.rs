@@ -29,10 +29,12 @@ use ferrocerium::io::{Held, Loader, Target, Weight};
 use ferrocerium::op::Operand;
 use ferrocerium::{AnyTensor, DType, Device};
 use indicatif::ProgressBar;
+use serde_json::Value;
 
 use common::checkpoint::Checkpoint;
 use common::cli::{DeviceArgs, exit, progress_bar};
 use common::llama::Llama;
+use common::quantization_config::quantization_config;
 use common::weight_format::WeightFormat;
 use common::windows::calibration;
 
@@ -40,8 +42,8 @@ use common::windows::calibration;
 struct Cli {
     /// A GGUF file, a safetensors file, or a folder with safetensors files
     model: PathBuf,
-    /// The `.safetensors` file to write; or a folder for it, which then gets the configuration and
-    /// tokenizer of the model's folder, too
+    /// The `.safetensors` file to write; or a folder for it, which then gets the tokenizer and the
+    /// configuration of the model's folder, too, with how the weights are quantised
     output: PathBuf,
     /// What linear layers become
     #[arg(long, default_value = "nvfp4", value_parser = WeightFormat::NAMES)]
@@ -174,7 +176,7 @@ fn run(cli: &Cli) -> Result<()> {
     }
     bar.finish_and_clear();
     if folder && cli.model.is_dir() {
-        copy_beside(&cli.model, &cli.output)?;
+        copy_beside(&cli.model, &cli.output, quantization_config(plan.steps(), naming))?;
     }
     writer.finish()?;
     table.remove()?;
@@ -261,10 +263,22 @@ const COMPANIONS: [&str; 11] = [
     "chat_template.json",
 ];
 
-fn copy_beside(from: &Path, to: &Path) -> Result<()> {
+/// Copies them. The configuration says how the weights are quantised, and no more how those were
+/// that they are made from.
+fn copy_beside(from: &Path, to: &Path, quantization: Option<Value>) -> Result<()> {
     for name in COMPANIONS.iter().filter(|name| from.join(name).is_file()) {
-        let target = to.join(name);
-        fs::copy(from.join(name), &target).with_context(|| target.display().to_string())?;
+        let (source, target) = (from.join(name), to.join(name));
+        if *name != "config.json" {
+            fs::copy(&source, &target).with_context(|| target.display().to_string())?;
+            continue;
+        }
+        let text = fs::read_to_string(&source).with_context(|| source.display().to_string())?;
+        let mut config: serde_json::Map<String, Value> =
+            serde_json::from_str(&text).with_context(|| source.display().to_string())?;
+        config.remove("quantization_config");
+        config.extend(quantization.clone().map(|value| ("quantization_config".to_owned(), value)));
+        let text = serde_json::to_string_pretty(&config)?;
+        fs::write(&target, text).with_context(|| target.display().to_string())?;
     }
     Ok(())
 }

@@ -40,7 +40,8 @@ fn model(folder: &Folder) -> std::path::PathBuf {
     let path = folder.path().join("model");
     std::fs::create_dir(&path).unwrap();
     std::fs::write(path.join("model.safetensors"), safetensors_file::file(&parts)).unwrap();
-    std::fs::write(path.join("config.json"), "{}").unwrap();
+    let stale = r#"{"model_type": "test", "quantization_config": {"quant_method": "stale"}}"#;
+    std::fs::write(path.join("config.json"), stale).unwrap();
     std::fs::write(path.join("tokenizer.json"), "{\"model\": 1}").unwrap();
     std::fs::write(path.join("notes.txt"), "private").unwrap();
     path
@@ -137,6 +138,40 @@ fn files_of(folder: &Path) -> Vec<String> {
     let mut names: Vec<_> = names.collect();
     names.sort();
     names
+}
+
+#[test]
+fn the_configuration_says_how_the_weights_are_quantised_and_not_how_they_were() {
+    let folder = Folder::new("quantize-config");
+    let model = model(&folder);
+    let config = |name: &str, args: &[&str]| -> serde_json::Value {
+        let output = folder.path().join(name);
+        let mut command = example("quantize");
+        succeeds(command.args([&model, &output]).args(["--threads", "2"]).args(args));
+        serde_json::from_slice(&std::fs::read(output.join("config.json")).unwrap()).unwrap()
+    };
+    let plain = config("bf16", &["--format", "bf16"]);
+    assert_eq!(plain, serde_json::json!({"model_type": "test"}));
+    let nvfp4 = config("nvfp4", &["--format", "nvfp4"]);
+    assert_eq!(nvfp4["model_type"], "test");
+    let nvfp4 = &nvfp4["quantization_config"];
+    assert_eq!(
+        (&nvfp4["quant_method"], &nvfp4["quant_algo"]),
+        (&"modelopt".into(), &"NVFP4".into())
+    );
+    let weights = &nvfp4["config_groups"]["group_0"]["weights"];
+    assert_eq!((&weights["num_bits"], &weights["group_size"]), (&4.into(), &16.into()));
+    assert_eq!(weights["strategy"], "tensor_group");
+    let mxfp8 = config("mxfp8", &["--format", "mxfp8", "--naming", "compressed-tensors"]);
+    let mxfp8 = &mxfp8["quantization_config"];
+    assert_eq!(mxfp8["quant_method"], "compressed-tensors");
+    assert_eq!(mxfp8["format"], "mxfp8-quantized");
+    let group = &mxfp8["config_groups"]["group_0"];
+    assert_eq!(
+        (&group["weights"]["group_size"], &group["targets"][0]),
+        (&32.into(), &"Linear".into())
+    );
+    assert!(group["input_activations"].is_null());
 }
 
 #[test]

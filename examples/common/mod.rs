@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod detokenizer;
 pub mod llama;
+pub mod quantization_config;
 pub mod sampling;
 pub mod template;
 pub mod tokenizer;
