@@ -13,7 +13,7 @@ pub use graph::Graph;
 
 use crate::caps::{Caps, MemoryKind};
 use crate::error::{Error, Result};
-#[cfg(any(feature = "gguf", feature = "npy", feature = "safetensors"))]
+#[cfg(any(feature = "gguf", feature = "safetensors"))]
 use crate::memory::Bounce;
 use crate::memory::{Access, Buffer, Locks, MemoryReport, Pool, Recording};
 use crate::op::Op;
@@ -232,7 +232,7 @@ impl Device {
     }
 
     /// Memory on the way to results.
-    #[cfg(any(feature = "gguf", feature = "npy", feature = "safetensors"))]
+    #[cfg(any(feature = "gguf", feature = "safetensors"))]
     pub(crate) fn bounce(&self) -> Bounce {
         Bounce::new(&self.shared.pool, self.memory_kind())
     }

@@ -30,18 +30,18 @@ mod access;
 mod buffer;
 mod cgroup;
 #[cfg_attr(
-    not(any(feature = "gguf", feature = "npy", feature = "safetensors")),
-    allow(dead_code, reason = "for files")
+    not(any(feature = "gguf", feature = "safetensors")),
+    allow(dead_code, reason = "for the loader")
 )]
 mod direct;
 #[cfg_attr(
-    not(any(feature = "gguf", feature = "npy", feature = "safetensors")),
-    allow(dead_code, reason = "for files")
+    not(any(feature = "gguf", feature = "safetensors")),
+    allow(dead_code, reason = "for the loader")
 )]
 mod file;
 #[cfg_attr(
-    not(any(feature = "gguf", feature = "npy", feature = "safetensors")),
-    allow(dead_code, reason = "for files")
+    not(any(feature = "gguf", feature = "safetensors")),
+    allow(dead_code, reason = "for the loader")
 )]
 mod filling;
 mod host;
