@@ -31,10 +31,11 @@ const PACKAGES: [&str; 5] = [
 pub const PROCESSORS: [&str; 2] = ["max", "cortex-a72"];
 
 /// Tests that look at the sources, at programs, or at what runs on no particular processor.
-const NOT_OF_THE_PROCESSOR: [&str; 9] = [
+const NOT_OF_THE_PROCESSOR: [&str; 10] = [
     "chat",
     "dependencies",
     "emulated",
+    "isa",
     "layers",
     "package",
     "programs",

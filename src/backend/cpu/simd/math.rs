@@ -4,6 +4,7 @@
 //! logistic function, which is built of the first, by 3; the tests check that over the whole
 //! range. NaN gives NaN.
 
+#[cfg(target_arch = "x86_64")]
 use super::lanes::Lanes;
 
 /// `a · b + c`, rounded once where that is one instruction.
@@ -62,6 +63,7 @@ pub(super) fn exp<const FUSED: bool>(x: f32) -> f32 {
 }
 
 /// `e^(x − n·ln 2)` by the same steps, `n` being the integer next to `x / ln 2`.
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(super) fn exp_power<V: Lanes>(x: V, n: V) -> V {
     let r = x.add_product(n, V::splat(-LN_2_HIGH)).add_product(n, V::splat(-LN_2_LOW));

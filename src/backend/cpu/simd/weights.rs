@@ -171,15 +171,18 @@ impl<'a> Weights<'a> {
         self.k
     }
 
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn code(&self) -> Code {
         self.code
     }
 
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn scales(&self) -> Option<&Scales<'a>> {
         self.scales.as_ref()
     }
 
     /// The bytes of a row.
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn row(&self, row: usize) -> &'a [u8] {
         &self.bytes[row * self.row_bytes..][..(self.k * self.code.bits()).div_ceil(8)]
     }
@@ -273,6 +276,7 @@ impl Scales<'_> {
     }
 
     /// The scale of a block of a row.
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn of(&self, row: usize, block: usize) -> f32 {
         self.value(row / self.block_rows * self.columns + block)
     }
