@@ -177,10 +177,13 @@ impl Bounce {
         let size = len + DIRECT_ALIGNMENT;
         let buffer = match self.buffer.take().filter(|buffer| buffer.len() >= size) {
             Some(buffer) => buffer,
-            None => Buffer::allocate(&self.pool, self.kind, size, "bounce buffer")?,
+            None => {
+                let buffer = Buffer::allocate(&self.pool, self.kind, size, "bounce buffer")?;
+                prefer_huge_pages(&mut buffer.write()?);
+                buffer
+            }
         };
         let mut guard = buffer.write()?;
-        prefer_huge_pages(&mut guard);
         let start = guard.as_ptr().align_offset(DIRECT_ALIGNMENT).min(DIRECT_ALIGNMENT);
         let result = f(&mut guard[start..start + len])?;
         drop(guard);

@@ -322,7 +322,11 @@ mod tests {
             let stride = rows.len() + 3;
             let mut dst = vec![f32::NAN; rows.k() * stride];
             let done = columns(level, rows, &mut dst, stride);
-            assert!(done == 0 || done == most, "{level:?}: {done} rows of {most}");
+            #[cfg(target_arch = "x86_64")]
+            let here = level == Level::Avx512;
+            #[cfg(not(target_arch = "x86_64"))]
+            let here = false;
+            assert_eq!(done, if here { most } else { 0 }, "{level:?}");
             for (i, l) in (0..done).flat_map(|i| (0..rows.k()).map(move |l| (i, l))) {
                 assert_eq!(dst[l * stride + i], value(i, l), "{level:?} row {i}, element {l}");
             }
