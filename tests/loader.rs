@@ -274,6 +274,27 @@ fn memory_at_every_step_is_what_the_plan_says() {
 }
 
 #[test]
+fn however_many_threads_convert_their_pieces_are_bounded() {
+    let folder = Folder::new("loader-threads");
+    // Sparse: nobody writes or reads it.
+    let header = r#"{"up.weight": {"dtype": "BF16", "shape": [16384, 32768], "data_offsets": [0, 1073741824]}}"#;
+    let bytes = safetensors_file::with_header(header, &[]);
+    let path = folder.write("model.safetensors", &bytes);
+    let sparse = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    sparse.set_len(bytes.len() as u64 + (1 << 30)).unwrap();
+    let scratch = |threads, format| {
+        let device = Device::builder().threads(threads).memory_limit(4 << 30).cpu().unwrap();
+        let target = Target::Blocks(format, Quantizer::Amax);
+        plan(&device, &path, false, target).steps()[0].scratch
+    };
+    for format in Format::ALL {
+        // As many as there is room for: 256 MB for all, of whatever format.
+        assert!((128 << 20..256_000_000).contains(&scratch(256, format)), "{format}");
+        assert!(scratch(2, format) < 64 << 20, "{format}");
+    }
+}
+
+#[test]
 fn a_model_over_the_budget_is_refused_before_it_is_read_and_told_what_fits() {
     let folder = Folder::new("loader-budget");
     // Sparse: a gigabyte that nobody writes.
@@ -476,7 +497,10 @@ fn a_model_in_several_gguf_files_is_opened_by_the_first() {
     let path = folder.write("m-00001-of-00002.gguf", part(0, 2, 2, "a"));
     let second = folder.write("m-00002-of-00002.gguf", part(1, 2, 2, "b"));
     let device = device();
-    let loaded = go(&plan(&device, &path, true, Target::Keep));
+    let plan = |device: &Device| plan(device, &path, true, Target::Keep);
+    let text = plan(&device).to_string();
+    says(&text, &["from m-00001-of-00002.gguf\n", "from m-00002-of-00002.gguf\n"]);
+    let loaded = go(&plan(&device));
     assert_eq!(loaded.tensor::<f32, 1>("b").unwrap().to_vec().unwrap(), [1.0, 7.0]);
     assert_eq!(loaded.tensor::<f32, 1>("a").unwrap().to_vec().unwrap(), [0.0, 7.0]);
 

@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use ferrocerium::format::{Format, Quantizer};
 use ferrocerium::memory::{Access, Buffer, Pool, Region};
 use ferrocerium::op::*;
-use ferrocerium::{DType, Error};
+use ferrocerium::{DType, Device, Error};
 
-use ops::{scaled_spec, spec};
+use ops::{says, scaled_spec, spec};
 
 /// An operation built from its operands, which are good until one is replaced.
 struct Case {
@@ -260,7 +260,7 @@ fn sizes(case: &Case) -> Refusals {
                 let operand = spec(dtype, &wrong);
                 // There is one more offset than groups.
                 let groups = (case.op, *name, axis) == ("grouped_gemm", "b", 0);
-                let parts = vec![(size + usize::from(groups)).to_string()];
+                let parts = [size, dims[axis]].map(|n| (n + usize::from(groups)).to_string());
                 refusals.expect(case, index, case.with(index, operand), &["shape"], &parts);
             }
         }
@@ -393,6 +393,73 @@ fn every_wrong_operand_of_every_operation_is_refused_in_words_that_help() {
     assert!(count >= 300, "{count}");
 }
 
+/// Gives every operand a buffer of its own, named like it.
+fn with_data(case: &Case, allocate: impl Fn(&str, usize) -> Buffer) -> Vec<Operand> {
+    let give = |(name, good): &(&'static str, Operand)| {
+        let Operand::Dense(dense) = good else { panic!("{name} is block-scaled") };
+        let bytes = dense.dims.iter().product::<usize>() * dense.dtype.size();
+        let mut dense = dense.clone();
+        dense.data = Some(Region::whole(allocate(name, bytes)));
+        Operand::from(dense)
+    };
+    case.operands.iter().map(give).collect()
+}
+
+#[test]
+fn an_output_in_the_memory_of_another_operand_is_refused_and_both_are_named() {
+    let device = Device::reference();
+    let mut count = 0;
+    for case in cases() {
+        // Each as large as the largest: regions of any operand fit into the buffer of any other.
+        let apart = with_data(&case, |name, _| device.allocate(1 << 15, name).unwrap());
+        let op = |operands: &[Operand]| (case.build)(operands);
+        for (out, other) in (0..apart.len()).flat_map(|i| (0..apart.len()).map(move |j| (i, j))) {
+            if out == other || !case.writes(out) {
+                continue;
+            }
+            let mut shared = apart.clone();
+            let buffer = apart[other].regions().next().unwrap().buffer().clone();
+            let Operand::Dense(dense) = &mut shared[out] else { continue };
+            dense.data = Some(Region::whole(buffer));
+            let op = op(&shared);
+            let error = device.run(&op).unwrap_err();
+            assert_eq!(variant(&error), "layout", "{error}");
+            let names = [case.operands[out].0, case.operands[other].0];
+            let dims = [out, other].map(|i| format!("{:?}", case.operands[i].1.dims()));
+            says(&error.to_string(), &[op.kind().name(), names[0], names[1], &dims[0], &dims[1]]);
+            count += 1;
+        }
+    }
+    println!("{count} overlaps refused");
+    assert!(count >= 40, "{count}");
+}
+
+#[cfg(feature = "emulator")]
+#[test]
+fn an_operand_in_memory_that_the_device_does_not_reach_is_refused_by_name() {
+    use ferrocerium::caps::{Arch, MemoryKind};
+    let Ok(gpu) = Device::builder().emulated_discrete(Arch::SM90A) else {
+        // Its compiler is not here.
+        assert!(std::env::var_os("CI").is_none());
+        return;
+    };
+    let mut devices = vec![Device::reference()];
+    #[cfg(feature = "cpu")]
+    devices.push(Device::cpu());
+    for (device, case) in devices.iter().flat_map(|d| cases().into_iter().map(move |c| (d, c))) {
+        for &(name, _) in &case.operands {
+            let operands = with_data(&case, |label, bytes| match label == name {
+                true => gpu.allocate_kind(MemoryKind::Device, bytes, label).unwrap(),
+                false => device.allocate(bytes, label).unwrap(),
+            });
+            let error = device.run(&(case.build)(&operands)).unwrap_err();
+            assert!(matches!(error, Error::Memory { .. }), "{error}");
+            let parts = [name, "device memory", device.name(), "to_device"];
+            says(&error.to_string(), &parts);
+        }
+    }
+}
+
 #[test]
 fn quantizers_are_refused_for_formats_they_do_not_make() {
     for format in Format::ALL {
@@ -403,7 +470,7 @@ fn quantizers_are_refused_for_formats_they_do_not_make() {
             assert_eq!(result.is_ok(), quantizer.supports(format), "{format} {quantizer}");
             if let Err(error) = result {
                 assert_eq!(variant(&error), "value");
-                ops::says(&error.to_string(), &[quantizer.name(), format.name(), "quantizer"]);
+                says(&error.to_string(), &[quantizer.name(), format.name(), "quantizer"]);
             }
         }
     }

@@ -283,6 +283,7 @@ impl Device {
     pub fn run(&self, op: &Op) -> Result<()> {
         op.validate()?;
         op.require_data()?;
+        op.require_apart()?;
         self.require_reach(op)?;
         let Some(kernel) = self.registry().select(op, self.caps(), &self.request) else {
             return Err(Error::NoKernel {

@@ -68,6 +68,7 @@ pub use softmax::Softmax;
 pub use top_k::TopK;
 
 use crate::error::{Error, Result};
+use crate::memory::{Access, Region};
 
 /// An operation.
 #[derive(Clone, Debug)]
@@ -284,6 +285,28 @@ impl Op {
                 "it has no data: a specification can be explained, not run",
             )),
         }
+    }
+
+    /// Refuses an output in the memory of another operand: kernels read and write in any order.
+    pub fn require_apart(&self) -> Result<()> {
+        let operands = self.operands();
+        for (i, out) in operands.iter().enumerate() {
+            for (j, other) in operands.iter().enumerate() {
+                let written = out.access == Access::Write && i != j;
+                let ids = || other.operand.regions().map(|region| region.buffer().id());
+                let same = |region: &&Region| ids().any(|id| id == region.buffer().id());
+                if written && let Some(region) = out.operand.regions().find(same) {
+                    let (name, label) = (out.name, region.buffer().label());
+                    let problem = format!(
+                        "{name} is {} in buffer `{label}`, which is also another operand's, {} \
+                         {}; give the output memory of its own",
+                        out.operand, other.name, other.operand
+                    );
+                    return Err(Error::layout(self.kind().name(), name, problem));
+                }
+            }
+        }
+        Ok(())
     }
 }
 

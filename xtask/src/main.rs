@@ -82,14 +82,21 @@ enum Command {
         coverage: bool,
     },
     /// Run the library's tests under AddressSanitizer, with nightly Rust
+    ///
+    /// All of them but those of programs and sources, of emulated GPUs, and of mutants, each with its
+    /// reason in what is printed first.
     Asan {
-        /// Arguments for `cargo test`, such as `--test loader`
+        /// Instead of these, arguments for `cargo test`, such as `--test loader`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
-    /// Run the library's tests under ThreadSanitizer, with nightly Rust and its `rust-src`
+    /// Run the library's tests with threads under ThreadSanitizer, with nightly Rust and its
+    /// `rust-src`
+    ///
+    /// The standard library has to be built as well: of the one that comes with the compiler, the
+    /// sanitizer does not see how locks are waited for, and takes every second one for a race.
     Tsan {
-        /// Arguments for `cargo test`, such as `--test faults`
+        /// Instead of these, arguments for `cargo test`, such as `--test faults`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },

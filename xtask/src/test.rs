@@ -113,7 +113,7 @@ impl Options {
 }
 
 /// The names of the root package's test targets: files, and folders with a `main.rs`.
-fn test_targets() -> Result<Vec<String>> {
+pub fn test_targets() -> Result<Vec<String>> {
     let folder = cargo::workspace().join("tests");
     let entries = match folder.read_dir() {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -135,7 +135,7 @@ fn test_targets() -> Result<Vec<String>> {
 
 /// The sum of the runner's summary lines.
 #[derive(Debug, Default, PartialEq)]
-struct Total {
+pub struct Total {
     summaries: u64,
     passed: u64,
     failed: u64,
@@ -144,7 +144,7 @@ struct Total {
 
 impl Total {
     /// Runs a `cargo test`, showing its output as it comes; whether it succeeded.
-    fn run(&mut self, mut command: Command) -> Result<bool> {
+    pub fn run(&mut self, mut command: Command) -> Result<bool> {
         let mut child = command
             .stdout(Stdio::piped())
             .spawn()

@@ -16,6 +16,9 @@ use crate::num::DType;
 
 /// Values that a thread converts at a time, at least: 4 MiB of f32.
 const PIECE_VALUES: usize = 1 << 20;
+/// The most memory for the pieces of all threads: with more threads than that is enough for, some
+/// do not take part.
+const PIECES_BYTES: u64 = 240 << 20;
 
 /// What becomes of one weight.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,6 +51,8 @@ pub struct Step {
     pub peak: u64,
     /// Values that one thread converts at a time.
     pub(super) piece: usize,
+    /// Threads that convert.
+    pub(super) threads: usize,
     /// Steps of the same number are carried out together.
     pub(super) batch: usize,
 }
@@ -195,11 +200,11 @@ fn step(loader: &Loader, weight: &Weight<'_>, found: Resolved, before: u64) -> R
     let stored_scales = file_bytes - main.region.len() as u64;
     // Read, widened, and perhaps on the way to a device.
     let widened = if weight.has_f32_scales() { 5 * stored_scales } else { 0 };
-    let (piece, bytes, scratch) = match strategy {
+    let (piece, threads, bytes, scratch) = match strategy {
         // At most scales that are widened or copied.
-        Strategy::Map if weight.is_scaled() => (0, full - main.region.len() as u64, 0),
-        Strategy::Map => (0, 0, 0),
-        Strategy::Read => (0, full, bounce_bytes(file_bytes).saturating_add(widened)),
+        Strategy::Map if weight.is_scaled() => (0, 0, full - main.region.len() as u64, 0),
+        Strategy::Map => (0, 0, 0, 0),
+        Strategy::Read => (0, 0, full, bounce_bytes(file_bytes).saturating_add(widened)),
         Strategy::Convert | Strategy::Repack => {
             let piece = piece(weight, held, quantizer, values)?;
             // Without the stretch of rounding, which a piece of all values does not have.
@@ -211,9 +216,11 @@ fn step(loader: &Loader, weight: &Weight<'_>, found: Resolved, before: u64) -> R
                     .saturating_add(2 * Bounce::size_for(0) as u128),
             };
             let each = u64::try_from(share + bounced).unwrap_or(u64::MAX).saturating_add(decoded);
-            let at_once = device.workers().threads().min(values.div_ceil(piece.max(1))) as u64;
+            let at_once = device.workers().threads().min(values.div_ceil(piece.max(1)));
+            let room = usize::try_from(PIECES_BYTES / each.max(1)).unwrap_or(usize::MAX);
+            let threads = at_once.min(room).max(1);
             let scales = stored_scales.saturating_add(widened);
-            (piece, full, each.saturating_mul(at_once).saturating_add(scales))
+            (piece, threads, full, each.saturating_mul(threads as u64).saturating_add(scales))
         }
     };
     Ok(Step {
@@ -230,6 +237,7 @@ fn step(loader: &Loader, weight: &Weight<'_>, found: Resolved, before: u64) -> R
         scratch,
         peak: before.saturating_add(bytes).saturating_add(scratch),
         piece,
+        threads,
         batch: 0,
     })
 }
@@ -296,8 +304,13 @@ impl fmt::Display for LoadPlan {
             Bytes(self.bytes()),
             Bytes(self.peak())
         )?;
+        let several = self.steps.windows(2).any(|pair| pair[0].file != pair[1].file);
         for step in &self.steps {
-            writeln!(f, "  {step}")?;
+            write!(f, "  {step}")?;
+            if let Some(name) = step.file.file_name().filter(|_| several) {
+                write!(f, ", from {}", name.display())?;
+            }
+            writeln!(f)?;
         }
         Ok(())
     }

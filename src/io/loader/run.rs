@@ -151,9 +151,9 @@ impl Run<'_> {
         }
     }
 
-    /// Runs `task` on every job with all threads, each of which reads that many bytes of the file
-    /// after those of the one before, in one of `passes` over them. A task has two bounce buffers,
-    /// for codes and for scales.
+    /// Runs `task` on every job with the step's threads, each of which reads that many bytes of the
+    /// file after those of the one before, in one of `passes` over them. A task has two bounce
+    /// buffers, for codes and for scales.
     pub(super) fn jobs<T: Send>(
         &mut self,
         step: &Step,
@@ -165,7 +165,7 @@ impl Run<'_> {
         let device = self.device;
         file.will_read(at..at + AHEAD);
         spread(
-            device.workers().threads(),
+            step.threads,
             jobs,
             || [device.bounce(), device.bounce()],
             |bounces, i, job| {

@@ -158,10 +158,12 @@ impl Writer {
     /// Waits until everything written so far is on the disk, and notes it as done.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`]; what was not on the disk before has to be written again.
     pub fn sync(&mut self) -> Result<()> {
-        self.out.io(self.out.file.sync_data())?;
+        // Whatever comes of it: a system that could not write something has forgotten it, and says
+        // so once. Asked again it would call it written.
         let (indices, _) = std::mem::take(&mut self.pending);
+        self.out.io(self.out.file.sync_data())?;
         if let Some((path, notes)) = &mut self.notes {
             let lines: String = indices.iter().map(|index| format!("{index}\n")).collect();
             notes.write_all(lines.as_bytes()).map_err(|e| Error::io(&path, e))?;
