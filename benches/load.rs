@@ -4,6 +4,10 @@
 //! ends with all bytes in memory that is new. So `dd` with one block for the whole file, which
 //! also ends that way, stands beside it. Cold is a file of which the page cache has nothing;
 //! without a file a safetensors file of 2 GiB is written to the folder of temporary files.
+//!
+//! Pages that nobody uses may be with the host of a virtual machine, which gives them back more
+//! slowly than disks read. Before each measurement as many as the file takes are therefore used and
+//! freed; what it costs to get them is printed first.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -14,7 +18,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use ferrocerium::Device;
-use ferrocerium::io::{Loader, Target};
+use ferrocerium::format::{Format, Quantizer};
+use ferrocerium::io::{Loader, Target, Weight};
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
@@ -32,13 +37,18 @@ fn main() -> Result<()> {
     result
 }
 
-/// A model of so many matrices of bytes that no file system can make fewer.
+/// A model of so many bf16 matrices, of bytes that no file system can make fewer.
 fn write_model(path: &Path, matrices: u64, bytes: u64) -> Result<()> {
+    let rows = bytes / 2 / 4096;
     let entry = |i| {
         let (start, end) = (i * bytes, (i + 1) * bytes);
-        format!(r#""{i}.weight":{{"dtype":"U8","shape":[{bytes}],"data_offsets":[{start},{end}]}}"#)
+        format!(
+            r#""{i}.weight":{{"dtype":"BF16","shape":[{rows},4096],"data_offsets":[{start},{end}]}}"#
+        )
     };
-    let header = format!("{{{}}}", (0..matrices).map(entry).collect::<Vec<_>>().join(","));
+    let mut header = format!("{{{}}}", (0..matrices).map(entry).collect::<Vec<_>>().join(","));
+    // As writers do: what is in place has to be aligned.
+    header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
     let mut file = BufWriter::new(File::create(path)?);
     file.write_all(&(header.len() as u64).to_le_bytes())?;
     file.write_all(header.as_bytes())?;
@@ -47,7 +57,8 @@ fn write_model(path: &Path, matrices: u64, bytes: u64) -> Result<()> {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        file.write_all(&state.to_le_bytes())?;
+        // Without the upper bit of the exponent: no infinity and no NaN.
+        file.write_all(&(state & 0xBFFF_BFFF_BFFF_BFFF).to_le_bytes())?;
     }
     file.into_inner()?.sync_all()?;
     Ok(())
@@ -57,21 +68,27 @@ fn compare(path: &Path, rounds: usize) -> Result<()> {
     let len = std::fs::metadata(path)?.len();
     let device = Device::cpu();
     let whole = format!("bs={len}");
-    let load = |in_place: bool| load(&device, path, in_place);
-    let tasks: [(&str, &dyn Fn() -> Result<()>); 5] = [
+    let load = |in_place: bool| load(&device, path, in_place, Target::Keep);
+    let nvfp4 = Target::Blocks(Format::Nvfp4, Quantizer::Amax);
+    let tasks: [(&str, &dyn Fn() -> Result<()>); 6] = [
         ("dd bs=4M", &|| dd(path, &["bs=4M"])),
         ("dd bs=4M iflag=direct", &|| dd(path, &["bs=4M", "iflag=direct"])),
         ("dd, all in one block", &|| dd(path, &[&whole, "iflag=fullblock"])),
         ("load into memory", &|| load(false)),
         ("load in place, and touch all", &|| load(true)),
+        ("load as nvfp4", &|| self::load(&device, path, false, nvfp4)),
     ];
+    for memory in ["memory as the system has it", "again at once"] {
+        println!("{memory}: {:.2} GB/s to write it for the first time", rate(len, touch(len)));
+    }
     for cold in [true, false] {
         let mut seconds = vec![Vec::new(); tasks.len()];
         for _ in 0..rounds {
             for (seconds, (_, task)) in seconds.iter_mut().zip(tasks) {
+                dd(path, &["bs=4M"])?;
                 match cold {
                     true => dd(path, &["iflag=nocache", "count=0"])?,
-                    false => dd(path, &["bs=4M"])?,
+                    false => drop(touch(len)),
                 }
                 let started = Instant::now();
                 task()?;
@@ -84,7 +101,7 @@ fn compare(path: &Path, rounds: usize) -> Result<()> {
             len as f64 / 1e9
         );
         seconds.iter_mut().for_each(|seconds| seconds.sort_by(f64::total_cmp));
-        let rate = |i: usize, at: usize| len as f64 / 1e9 / seconds[i][at];
+        let rate = |i: usize, at: usize| rate(len, seconds[i][at]);
         for (i, (name, _)) in tasks.iter().enumerate() {
             let [fast, middle, slow] = [0, rounds / 2, rounds - 1].map(|at| rate(i, at));
             let share = 100.0 * middle / rate(0, rounds / 2);
@@ -92,6 +109,18 @@ fn compare(path: &Path, rounds: usize) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// GB/s.
+fn rate(bytes: u64, seconds: f64) -> f64 {
+    bytes as f64 / 1e9 / seconds
+}
+
+/// Seconds that it takes to write so much memory that was not this process's before.
+fn touch(bytes: u64) -> f64 {
+    let started = Instant::now();
+    std::hint::black_box(vec![1u8; bytes as usize]);
+    started.elapsed().as_secs_f64()
 }
 
 /// Reads the file to nowhere, or only drops it from the page cache.
@@ -104,8 +133,9 @@ fn dd(path: &Path, args: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn load(device: &Device, path: &Path, in_place: bool) -> Result<()> {
-    let plan = Loader::open(device, path)?.in_place(in_place).plan(|_| Target::Keep)?;
+fn load(device: &Device, path: &Path, in_place: bool, linear: Target) -> Result<()> {
+    let target = |weight: &Weight<'_>| if weight.is_linear() { linear } else { Target::Keep };
+    let plan = Loader::open(device, path)?.in_place(in_place).plan(target)?;
     let loaded = plan.load(|_| ControlFlow::Continue(()))?;
     if in_place {
         for (_, tensor) in loaded.iter() {
