@@ -6,6 +6,7 @@
 //        +----------+      Rows of A and columns of B lie along k in shared memory, 16-byte
 //      n |  B tile  |      chunks swizzled; in global memory they lie there too and are copied
 //        +----------+      asynchronously, or in any strides, or as codes: see load.cuh.
+// Few tiles are shared by blocks, each with a part of k.
 // Where GROUPED, a tile's rows are of one group, which has a matrix B of its own.
 // Block scales go with their slices; others multiply sums, of FOLD elements along k or whole ones.
 // Limited by shared memory: ldmatrix reads (TILE_M/WARPS_M + TILE_N/WARPS_N) * 32 bytes a step.
@@ -14,7 +15,7 @@
 constexpr int STEP = 32;  // bytes along k of one mma
 constexpr int STEPS = SLICE / STEP;
 constexpr int FOLD_STEPS = FOLD * UNIT / STEP;
-constexpr int THREADS = 32 * WARPS_M * WARPS_N;
+constexpr int TILE_THREADS = 32 * WARPS_M * WARPS_N;
 constexpr int WARP_M = TILE_M / WARPS_M, WARP_N = TILE_N / WARPS_N;
 constexpr int FRAGS_M = WARP_M / 16, FRAGS_N = WARP_N / 8;
 constexpr int TILES = (TILE_M + TILE_N) * SLICE;
@@ -152,7 +153,7 @@ __device__ inline void multiply(Sums& sums, const u8* stage, const Place& place,
     }
 }
 
-extern "C" __global__ __launch_bounds__(THREADS, 1) void gemm(const __grid_constant__ Args args) {
+extern "C" __global__ __launch_bounds__(TILE_THREADS, 1) void gemm(const __grid_constant__ Args args) {
     extern __shared__ __align__(128) u8 shared[];
     const Work<TILE_M> work(args, (args.n + TILE_N - 1) / TILE_N);
     if (work.is_none()) return;
@@ -162,21 +163,24 @@ extern "C" __global__ __launch_bounds__(THREADS, 1) void gemm(const __grid_const
     const int units = (args.k + ELEMENTS - 1) / ELEMENTS;
     const int slices = (units * UNIT + SLICE - 1) / SLICE;
     const int part_slices = args.part / (SLICE / UNIT * ELEMENTS);
+    // All parts of k, or one.
+    const int begin = work.number * part_slices;
+    const int end = args.split.sums ? min(slices, begin + part_slices) : slices;
 
-    Loader<TILE_M, A_LOAD, THREADS, Rows> load_a(a, rows, units);
-    Loader<TILE_N, B_LOAD, THREADS, Columns<TILE_N>> load_b(b, columns, units);
+    Loader<TILE_M, A_LOAD, TILE_THREADS, Rows> load_a(a, rows, units);
+    Loader<TILE_N, B_LOAD, TILE_THREADS, Columns<TILE_N>> load_b(b, columns, units);
 #if MMA > MMA_FP8
-    ScaleLoader<TILE_M, STEP_SCALES, THREADS> load_a_scales(a, rows, threadIdx.x);
-    ScaleLoader<TILE_N, STEP_SCALES, THREADS> load_b_scales(b, columns, threadIdx.x);
+    ScaleLoader<TILE_M, STEP_SCALES, TILE_THREADS> load_a_scales(a, rows, threadIdx.x);
+    ScaleLoader<TILE_N, STEP_SCALES, TILE_THREADS> load_b_scales(b, columns, threadIdx.x);
 #endif
     auto fetch = [&](int slice) {
-        if (slice < slices) {
+        if (slice < end) {
             load_a.fetch(slice);
             load_b.fetch(slice);
         }
     };
     auto put = [&](int slice) {
-        if (slice < slices) {
+        if (slice < end) {
             u8* stage = shared + slice % STAGES * STAGE;
             load_a.put(stage, slice);
             load_b.put(stage + TILE_M * SLICE, slice);
@@ -194,13 +198,13 @@ extern "C" __global__ __launch_bounds__(THREADS, 1) void gemm(const __grid_const
     // Of all parts before, of this one, and of what is folded into it next.
     Sums sums = {}, part = {}, next = {};
 
-    for (int slice = 0; slice < STAGES - 1; slice++) {
+    for (int slice = begin; slice < begin + STAGES - 1; slice++) {
         fetch(slice);
         put(slice);
     }
-    fetch(STAGES - 1);
+    fetch(begin + STAGES - 1);
     int left = part_slices;
-    for (int slice = 0; slice < slices; slice++) {
+    for (int slice = begin; slice < end; slice++) {
         copy_async_wait<STAGES - 2>();
         // The slice is there for all, and all are done with the one that is replaced next.
         __syncthreads();
@@ -248,8 +252,20 @@ extern "C" __global__ __launch_bounds__(THREADS, 1) void gemm(const __grid_const
             *(float2*)(tile + row * PITCH + col) = make_float2(pair[0], pair[1]);
         }
     __syncthreads();
+    if (args.split.sums) {
+        for (int i = threadIdx.x; i < TILE_M * TILE_N; i += TILE_THREADS) {
+            int row = rows[i / TILE_N], col = columns[i % TILE_N];
+            if (row < 0 || col < 0) continue;
+            work.sums(args, work.number, row)[col] = tile[i / TILE_N * PITCH + i % TILE_N];
+        }
+        return;
+    }
     auto sum = [&](int local_row, int local_col, int row, int col) {
         return product(tile[local_row * PITCH + local_col], a, b, row, col, args.k);
     };
-    columns.template store<TILE_M>(EpilogueOf(args.epilogue, work.batch), rows, sum);
+    leave(args, work, columns, sum);
+}
+
+extern "C" __global__ __launch_bounds__(TILE_THREADS) void add_parts(const __grid_constant__ Args args) {
+    add_all_parts<TILE_M, TILE_N>(args);
 }

@@ -6,7 +6,8 @@
 //   16 [ B^T     |         |         ]        pieces, with the rows of A that they meet. Codes are
 //                                             decoded from there to where mma wants them: each
 // by one lane. B is mma's left operand, so that up to 8 rows are one fragment. The parts' sums are
-// added in order, as gemm.cu adds them: a result's bits are the same.
+// added in order, as gemm.cu adds them: a result's bits are the same. Few blocks share their parts
+// with others, and leave the sums to another kernel.
 // Limited by memory: a warp keeps (STAGES - 1) KiB of B under way.
 #include "tile.cuh"
 
@@ -199,7 +200,8 @@ extern "C" __global__ __launch_bounds__(THREADS) void stream(const __grid_consta
     if (threadIdx.x < CHUNK) shared[threadIdx.x] = 0;
     __syncthreads();
     u8* own = shared + 128 + warp * STAGES * STAGE;
-    const int first = warp * args.part, end = min(args.k, first + args.part);
+    const int parts = blockDim.x / 32, number = work.number * parts + warp;
+    const int first = number * args.part, end = min(args.k, first + args.part);
     const Part part = {a, b, rows, columns, own, shared, first, end, lane,
 #if B_LOAD == 5 || FOLD == 32
                        ScaleLoader<COLS, WORDS, 32>(b, columns, lane),
@@ -222,8 +224,16 @@ extern "C" __global__ __launch_bounds__(THREADS) void stream(const __grid_consta
         int row = i / 4 * 8 + lane % 4 * 2 + i % 2, col = lane / 4 + i % 4 / 2 * 8;
         if (row < MOST_ROWS) own_sums[row * PITCH + col] = sums[i / 4][i % 4];
     }
+    if (args.split.sums) {
+        __syncwarp();
+        for (int i = lane; first < end && i < MOST_ROWS * COLS; i += 32) {
+            int row = rows[i / COLS], col = columns[i % COLS];
+            if (row < 0 || col < 0) continue;
+            work.sums(args, number, row)[col] = own_sums[i / COLS * PITCH + i % COLS];
+        }
+        return;
+    }
     __syncthreads();
-    const int parts = blockDim.x / 32;
     auto sum = [&](int local_row, int local_col, int row, int col) {
         float total = 0.0f;
         for (int i = 0; i < parts; i++) {
@@ -232,5 +242,9 @@ extern "C" __global__ __launch_bounds__(THREADS) void stream(const __grid_consta
         }
         return product(total, a, b, row, col, args.k);
     };
-    columns.store<MOST_ROWS>(EpilogueOf(args.epilogue, work.batch), rows, sum);
+    leave(args, work, columns, sum);
+}
+
+extern "C" __global__ __launch_bounds__(THREADS) void add_parts(const __grid_constant__ Args args) {
+    add_all_parts<MOST_ROWS, COLS>(args);
 }

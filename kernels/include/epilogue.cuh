@@ -59,20 +59,23 @@ struct EpilogueOf {
         return t;
     }
 
-    // Stores what the activation gave, at a row and a column of D.
-    __device__ void finish(float x, int row, int col) const {
-        if (e.residual.data)
-            x += load(e.residual.dtype, residual + row * e.residual.row + col * e.residual.col);
-        store(e.d.dtype, d + row * e.d.row + col * e.d.col, x);
+    // The result from what the activation gave, at a row and a column of D.
+    __device__ float after(float x, int row, int col) const {
+        if (!e.residual.data) return x;
+        return x + load(e.residual.dtype, residual + row * e.residual.row + col * e.residual.col);
     }
 
-    __device__ void plain(float t, int row, int col) const {
-        finish(activate(e.activation, before(t, row, col)), row, col);
+    __device__ float plain(float t, int row, int col) const {
+        return after(activate(e.activation, before(t, row, col)), row, col);
     }
 
     // From the gate and from what stands `up` columns behind it.
-    __device__ void pair(float gate, float value, int row, int col, int up) const {
+    __device__ float pair(float gate, float value, int row, int col, int up) const {
         float f = activate(e.activation, before(gate, row, col));
-        finish(f * before(value, row, col + up), row, col);
+        return after(f * before(value, row, col + up), row, col);
+    }
+
+    __device__ void put(float x, int row, int col) const {
+        store(e.d.dtype, d + row * e.d.row + col * e.d.col, x);
     }
 };

@@ -290,7 +290,7 @@ __device__ inline void clear_padding(const Blocks& to, int row) {
     const int cols = (to.scales.row_scales + 3) / 4 * 4, in_matrix = row % to.rows;
     const int end = in_matrix == to.rows - 1 ? (to.rows + 127) / 128 * 128 : in_matrix + 1;
     u8* scales = (u8*)to.scales.data + row / to.rows * to.of_matrix;
-    for (int i = threadIdx.x; i < (end - in_matrix) * cols; i += THREADS) {
+    for (int i = threadIdx.x; i < (end - in_matrix) * cols; i += blockDim.x) {
         int down = i / cols, col = i % cols;
         if (down > 0 || col >= to.scales.row_scales)
             scales[to.scales.index(in_matrix + down, col)] = 0;

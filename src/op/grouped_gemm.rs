@@ -117,6 +117,21 @@ impl GroupedGemm {
         offsets(OP, "offsets", &read(&self.offsets)?, self.sizes()?.total_m)
     }
 
+    /// What is wrong where a kernel finds an offset out of order.
+    #[cfg(any(feature = "cuda", feature = "emulator"))]
+    pub(crate) fn misplaced(&self, position: usize) -> Error {
+        let total = self.sizes().map_or(0, |sizes| sizes.total_m);
+        Error::value(
+            OP,
+            "offsets",
+            format!(
+                "element {position} of offsets, {}, is out of order; offsets begin at 0, never \
+                 fall and end at the number of rows, {total}",
+                self.offsets
+            ),
+        )
+    }
+
     /// Multiply-adds: `total_m · n · k`.
     pub(super) fn products(&self) -> f64 {
         self.sizes().map_or(0.0, |s| s.total_m as f64 * s.n as f64 * s.k as f64)

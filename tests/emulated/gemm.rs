@@ -1,11 +1,13 @@
 //! Matrix products in every kind of tile, by every kind of instruction.
 
-use ferrocerium::caps::Arch;
-use ferrocerium::format::{Format, Nvfp4, Quantizer, ScaleLayout};
-use ferrocerium::op::{Activation, Gemm, Op};
+use ferrocerium::caps::{Arch, Isa};
+use ferrocerium::format::{
+    BlockFormat, Format, Fp8Block128, Mxfp4, Mxfp8, Nvfp4, Quantizer, ScaleLayout,
+};
+use ferrocerium::op::{Activation, Gemm, Op, Operand};
 use ferrocerium::registry::Request;
 use ferrocerium::testing::bounds::gamma;
-use ferrocerium::{AnyTensor, DType, Device, Tensor, bf16};
+use ferrocerium::{AnyTensor, DType, Device, ScaledTensor, Tensor, bf16};
 
 use super::emulated;
 
@@ -311,13 +313,110 @@ fn groups_of_rows_meet_their_matrices_in_every_kind_of_tile() {
 }
 
 #[test]
+fn few_tiles_share_k_with_the_bits_of_many() {
+    let Some(device) = emulated(Arch::SM121A) else { return };
+    let variant = |kernel: &str, op: &Op| {
+        let device = device.with_request(Request::kernel(kernel));
+        device.explain(op).unwrap().to_string()
+    };
+    // Three parts of k, the last one shorter; more matrices than multiprocessors, and one of them.
+    let k = 1100;
+    for (kernel, m, w) in [
+        ("cuda.gemm", 20, Plain(DType::BF16)),
+        ("cuda.gemm.stream", 3, Blocks(Format::Nvfp4)),
+        ("cuda.gemm", 5, Blocks(Format::Fp8Group128)),
+    ] {
+        let n = 24;
+        let w = w.matrix(&device, [n, k], 1);
+        let x = Tensor::from_fn(&device, [50, m, k], |[b, i, l]| small([b + 3 * i, l])).unwrap();
+        let product = |x: &Tensor<bf16, 3>| {
+            let [batch, m, _] = x.shape();
+            let y = Tensor::<f32, 3>::zeros(&device, [batch, m, n]).unwrap();
+            let x = x.operand().clone();
+            let mut op = Gemm::new(x, w.t().unwrap().operand().clone(), y.operand());
+            op.epilogue.activation = Activation::Silu;
+            op.alpha = -0.5;
+            let op = Op::Gemm(op);
+            device.with_request(Request::kernel(kernel)).run(&op).unwrap();
+            (variant(kernel, &op), y.to_vec().unwrap())
+        };
+        let (text, many) = product(&x);
+        assert!(!text.contains("k over"), "{text}");
+        let (text, few) = product(&x.slice(0, 7..8).unwrap());
+        assert!(text.contains("k over 3 blocks each"), "{text}");
+        assert_eq!(few, many[7 * m * n..8 * m * n], "{kernel}");
+    }
+}
+
+/// Checks that a product leaves the blocks that quantising its values makes, in tiles or after.
+fn check_quantized<F: BlockFormat>(
+    device: &Device,
+    kind: Kind,
+    quantizer: Quantizer,
+    (layout, how): (ScaleLayout, &str),
+) {
+    for [m, n, k] in [[3, 40, 600], [66, 72, 40]] {
+        let (x, w) = (kind.matrix(device, [m, k], 1), kind.matrix(device, [2 * n, k], 2));
+        let product = |d: Operand| {
+            let mut op = Gemm::new(x.operand().clone(), w.t().unwrap().operand().clone(), d);
+            op.epilogue.activation = Activation::SwiGlu;
+            op.epilogue.quantizer = Some(quantizer);
+            Op::Gemm(op)
+        };
+        let y = Tensor::<f32, 2>::zeros(device, [m, n]).unwrap();
+        device.run(&product(y.operand())).unwrap();
+        let values = y.quantize_with::<F>(quantizer).unwrap();
+        let d = ScaledTensor::<F, 2>::zeros(device, [m, n]).unwrap();
+        let d = d.with_scale_layout(layout).unwrap();
+        let op = product(d.operand());
+        let text = device.explain(&op).unwrap().to_string();
+        assert!(text.contains(how), "{text}");
+        device.run(&op).unwrap();
+        let bits = |of: &ScaledTensor<F, 2>| {
+            of.dequantize::<f64>()
+                .unwrap()
+                .to_vec()
+                .unwrap()
+                .into_iter()
+                .map(f64::to_bits)
+                .collect()
+        };
+        let (found, due): (Vec<_>, Vec<_>) = (bits(&d), bits(&values));
+        assert_eq!(found, due, "{m} × {n} × {k} to {}", F::FORMAT);
+    }
+}
+
+#[test]
+fn results_of_products_are_quantised_as_their_values_are() {
+    for arch in [Arch::SM90A, Arch::SM121A] {
+        let Some(device) = emulated(arch) else { return };
+        let (rows, tiles) = (ScaleLayout::RowMajor, ScaleLayout::Tiled128x4);
+        let (bf16, after) = (Plain(DType::BF16), "d quantised after it");
+        check_quantized::<Nvfp4>(&device, bf16, Quantizer::FourOverSix, (tiles, after));
+        check_quantized::<Mxfp8>(&device, bf16, Quantizer::Ocp, (tiles, after));
+        check_quantized::<Fp8Block128>(&device, bf16, Quantizer::Amax, (rows, after));
+        if device.caps().has(Isa::MmaBlockScaled) {
+            let (mxfp8, mxfp4) = (Blocks(Format::Mxfp8E4M3), Blocks(Format::Mxfp4));
+            let within = "d quantised with it";
+            check_quantized::<Mxfp8>(&device, mxfp8, Quantizer::Ocp, (tiles, within));
+            check_quantized::<Mxfp8>(&device, mxfp4, Quantizer::OcpCeil, (rows, within));
+            check_quantized::<Mxfp4>(&device, mxfp8, Quantizer::Amax, (tiles, within));
+            check_quantized::<Mxfp8>(&device, mxfp8, Quantizer::Mse, (rows, after));
+        }
+    }
+}
+
+#[test]
 fn offsets_that_are_not_those_of_groups_are_refused() {
     let Some(device) = emulated(Arch::SM121A) else { return };
     let x = Tensor::from_fn(&device, [4, 32], small).unwrap();
     let w = Tensor::<bf16, 3>::zeros(&device, [2, 8, 32]).unwrap();
     for offsets in [[0i32, 5, 4], [1, 2, 4], [0, -1, 4], [0, 2, 3]] {
         let ends = Tensor::from_host(&device, [3], &offsets).unwrap();
-        let error = x.grouped_gemm(&w.transpose(1, 2).unwrap(), &ends).run::<f32>().unwrap_err();
+        // The GPU finds out: whoever waits for the result is told.
+        let y = x.grouped_gemm(&w.transpose(1, 2).unwrap(), &ends).run::<f32>().unwrap();
+        let error = y.to_vec().unwrap_err();
         assert!(matches!(error, ferrocerium::Error::Value { .. }), "{offsets:?}: {error}");
+        assert!(device.synchronize().is_err());
     }
 }

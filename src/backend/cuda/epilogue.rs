@@ -4,10 +4,11 @@ use bytemuck::{Pod, Zeroable};
 
 use super::args::{BATCH_RANK, Matrix, activation_code, require_readable, require_writable};
 use super::gpu::Call;
+use super::quantize::Quantizing;
 use crate::caps::Caps;
 use crate::error::Result;
 use crate::memory::Access;
-use crate::op::{self, Operand};
+use crate::op::{self, Dims, Operand};
 use crate::registry::Unsupported;
 
 /// `Epilogue`
@@ -17,7 +18,7 @@ pub(super) struct Epilogue {
     c: Matrix,
     bias: Matrix,
     residual: Matrix,
-    d: Matrix,
+    pub d: Matrix,
     alpha: f32,
     beta: f32,
     activation: i32,
@@ -34,18 +35,21 @@ impl Epilogue {
     ) -> Result<(), Unsupported> {
         let added = [c, epilogue.bias.as_ref(), epilogue.residual.as_ref()];
         added.into_iter().flatten().try_for_each(require_readable)?;
-        require_writable(d, caps)
+        match d {
+            Operand::Dense(_) => require_writable(d, caps),
+            Operand::Scaled(to) => Quantizing::new(to, epilogue.quantizer, None).supports(to, caps),
+        }
     }
 
-    /// The operands of an epilogue behind a product of `n` columns, for kernels to see.
+    /// The operands of an epilogue behind a product of `n` columns, for kernels to see; `d` is
+    /// where its results go, of sizes `d_dims`.
     pub fn bind(
         (alpha, c, beta): (f32, Option<&Operand>, f32),
         epilogue: &op::Epilogue,
-        d: &Operand,
+        (d, d_dims): (Matrix, Dims),
         n: usize,
         call: &mut Call<'_, '_>,
     ) -> Result<Self> {
-        let d_dims = d.dims();
         let mut wide = d_dims;
         if let Some(last) = wide.last_mut() {
             *last = n;
@@ -61,7 +65,7 @@ impl Epilogue {
             c,
             bias,
             residual,
-            d: Matrix::bind(call, "d", d, Access::Write, &d_dims)?,
+            d,
             alpha,
             beta,
             activation: activation_code(epilogue.activation),

@@ -8,6 +8,7 @@ use super::cache::DiskCache;
 use super::driver::{Driver, Grid, Image, ModuleId, Session};
 use super::failure::{Failure, Problem};
 use super::nvrtc::{Nvrtc, Translation};
+use super::nvtx::Range;
 use super::stream::{GpuStream, Streams};
 use crate::caps::Arch;
 use crate::error::{Error, Result};
@@ -314,7 +315,8 @@ impl<'s> Call<'s, '_> {
         }
         let module = gpu.module(program)?;
         let Grid { blocks, threads, .. } = grid;
-        let _range = tracing::trace_span!("launch", kernel, entry, blocks, threads).entered();
+        let _range = Range::begin(|| format!("{kernel}: {entry}"));
+        let _span = tracing::trace_span!("launch", kernel, entry, blocks, threads).entered();
         let launched = open.session.launch(module, entry, grid, args);
         open.launched = true;
         launched.map_err(|problem| Error::kernel(kernel, problem))

@@ -35,6 +35,7 @@ mod gpu;
 mod native;
 mod norm;
 mod nvrtc;
+mod nvtx;
 mod quantize;
 mod recorded;
 mod reduce;

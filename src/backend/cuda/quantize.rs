@@ -17,6 +17,9 @@ use crate::registry::Unsupported;
 /// The most values of a row that a warp finds the scale of.
 const WARP_BLOCK: usize = 128;
 
+/// The most values of a row that every tile of a matrix product has whole blocks of.
+const TILE_BLOCK: usize = 32;
+
 /// `Blocks`
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
@@ -73,6 +76,12 @@ impl Quantizing {
     fn block(self) -> usize {
         let spec = self.format.spec();
         if spec.block_rows == 1 && spec.block_k <= WARP_BLOCK { spec.block_k } else { 0 }
+    }
+
+    /// Whether it takes no more than a few neighbours of a row, and little beside their largest.
+    pub fn fits_tiles(self) -> bool {
+        let simple = [Quantizer::Amax, Quantizer::Ocp, Quantizer::OcpCeil];
+        !self.looks_first() && self.block() <= TILE_BLOCK && simple.contains(&self.quantizer)
     }
 
     /// Whether a kernel looks for largest magnitudes first.

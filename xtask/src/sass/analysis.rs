@@ -15,11 +15,16 @@ use super::machine::{Footprint, Machine, PARTS, SHARED_BYTES};
 use super::mix::{self, Group};
 use super::{flow, tools};
 
+/// Kernels that multiply: others of an operation finish what those leave.
+const MULTIPLIERS: [&str; 3] = ["gemm", "stream", "attention"];
+
 /// One launch of an operation.
 #[derive(Debug)]
 pub struct Analysis {
     case: String,
     pub kernel: String,
+    /// Whether it multiplies, where the operation does.
+    pub multiplies: bool,
     machine: Machine,
     blocks: u32,
     pub footprint: Footprint,
@@ -47,7 +52,10 @@ pub fn analyse(case: &Case, machine: &Machine, tools: &Path) -> Result<Vec<Analy
     if !chosen.starts_with("cuda.") {
         return Ok(Vec::new());
     }
-    device.run(&op)?;
+    match case.captured {
+        true => device.capture(|| device.run(&op)).map(drop)?,
+        false => device.run(&op)?,
+    }
     let bytes = cases::bytes(&op);
     let launches = recording.take();
     let of_launch = |launch: &Launched| Analysis::new(case, machine, &chosen, launch, bytes, tools);
@@ -66,6 +74,7 @@ impl Analysis {
         let code = tools::assemble(tools, machine.arch, &launch.ptx, &launch.entry)?;
         let blocks = listing::blocks(&code.listing, &launch.entry)
             .with_context(|| format!("the listing has no `{}`", launch.entry))?;
+        let multiplies = MULTIPLIERS.contains(&launch.entry.as_str());
         let footprint = Footprint {
             threads: launch.grid.threads,
             registers: code.registers,
@@ -74,6 +83,7 @@ impl Analysis {
         Ok(Analysis {
             case: case.name.clone(),
             kernel: format!("{kernel} ({})", launch.entry),
+            multiplies,
             machine: *machine,
             blocks: launch.grid.blocks,
             footprint,
@@ -82,7 +92,7 @@ impl Analysis {
             spills: code.spills,
             stack: code.stack,
             main_loop: flow::main_loop(&blocks).into_iter().cloned().collect(),
-            products: case.products,
+            products: if multiplies { case.products } else { 0.0 },
             bytes,
         })
     }

@@ -6,8 +6,8 @@ use ferrocerium::format::Format;
 use ferrocerium::memory::Region;
 use ferrocerium::num::DType;
 use ferrocerium::op::{
-    Attention, Convert, Dense, Elementwise, Function, Gemm, Mask, Norm, NormKind, Op, Operand,
-    Scaled, ScaledData, Softmax,
+    Attention, Convert, Dense, Elementwise, Function, Gemm, KvLayout, Mask, Norm, NormKind, Op,
+    Operand, Scaled, ScaledData, Softmax,
 };
 
 /// What an operand is made of.
@@ -60,6 +60,8 @@ pub struct Case {
     pub name: String,
     /// Multiply-adds; 0 for operations that are not products.
     pub products: f64,
+    /// Whether it is part of a graph, where kernels read what is data.
+    pub captured: bool,
     /// What its operands are made of, for a matrix product.
     multiplied: Option<[Kind; 2]>,
     make: Box<Make>,
@@ -96,14 +98,32 @@ pub fn all() -> Vec<Case> {
     let mut cases = Vec::new();
     for [m, n, k] in [[4096, 4096, 4096], [1, 4096, 4096]] {
         for [a, b] in gemm_kinds() {
-            cases.push(gemm([a, b], [m, n, k]));
+            cases.push(gemm([a, b], BF16, [m, n, k]));
         }
     }
+    let [mxfp8, nvfp4] = [Format::Mxfp8E4M3, Format::Nvfp4].map(Blocks);
+    cases.extend([
+        // Results quantised in their tiles, and after them.
+        gemm([mxfp8; 2], mxfp8, [4096; 3]),
+        gemm([nvfp4; 2], nvfp4, [4096; 3]),
+        // So few tiles that they share k.
+        gemm([nvfp4; 2], BF16, [32, 1024, 4096]),
+        gemm([BF16, nvfp4], BF16, [1, 512, 4096]),
+    ]);
     cases.extend([
         attention("prefill", [4096, 4096], BF16),
         attention("decode", [1, 4096], BF16),
         attention("decode", [1, 4096], Plain(DType::F8E4M3)),
     ]);
+    cases.extend(
+        [
+            attention("prefill", [4096, 4096], BF16),
+            attention("decode", [1, 4096], BF16),
+            attention("decode", [1, 4096], Plain(DType::F8E4M3)),
+            attention("decode", [1, 4096], Blocks(Format::Nvfp4)),
+        ]
+        .map(of_a_graph),
+    );
     cases.extend(rows());
     cases
 }
@@ -125,15 +145,16 @@ fn gemm_kinds() -> [[Kind; 2]; 11] {
     ]
 }
 
-fn gemm([a, b]: [Kind; 2], [m, n, k]: [usize; 3]) -> Case {
+fn gemm([a, b]: [Kind; 2], d: Kind, [m, n, k]: [usize; 3]) -> Case {
     Case {
-        name: format!("gemm {} × {}, {m} × {n} × {k}", a.name(), b.name()),
+        name: format!("gemm {} × {} to {}, {m} × {n} × {k}", a.name(), b.name(), d.name()),
         products: (m * n * k) as f64,
+        captured: false,
         multiplied: Some([a, b]),
         make: Box::new(move |device| {
             let x = a.zeros(device, &[m, k])?;
             let w = transposed(b.zeros(device, &[n, k])?);
-            Ok(Op::Gemm(Gemm::new(x, w, BF16.zeros(device, &[m, n])?)))
+            Ok(Op::Gemm(Gemm::new(x, w, d.zeros(device, &[m, n])?)))
         }),
     }
 }
@@ -159,6 +180,7 @@ fn attention(what: &str, [queries, keys]: [usize; 2], cache: Kind) -> Case {
             cache.name()
         ),
         products: (2 * heads * d * seen) as f64,
+        captured: false,
         multiplied: None,
         make: Box::new(move |device| {
             let q = BF16.zeros(device, &[1, queries, heads, d])?;
@@ -170,6 +192,23 @@ fn attention(what: &str, [queries, keys]: [usize; 2], cache: Kind) -> Case {
     }
 }
 
+/// The same in a graph: the GPU alone knows how many keys there are.
+fn of_a_graph(case: Case) -> Case {
+    let make = case.make;
+    Case {
+        name: format!("{}, in a graph", case.name),
+        captured: true,
+        make: Box::new(move |device| {
+            let mut op = make(device)?;
+            if let Op::Attention(op) = &mut op {
+                op.kv = KvLayout::Batched { kv_lens: Some(Plain(DType::I32).zeros(device, &[1])?) };
+            }
+            Ok(op)
+        }),
+        ..case
+    }
+}
+
 /// Operations on rows of 4096 elements.
 fn rows() -> Vec<Case> {
     const DIMS: [usize; 2] = [4096, 4096];
@@ -177,6 +216,7 @@ fn rows() -> Vec<Case> {
     let case = |name: &str, make: OfRows, to: Kind| Case {
         name: format!("{name}, {} × {} {}", DIMS[0], DIMS[1], to.name()),
         products: 0.0,
+        captured: false,
         multiplied: None,
         make: Box::new(move |device| {
             make(device, BF16.zeros(device, &DIMS)?, to.zeros(device, &DIMS)?)

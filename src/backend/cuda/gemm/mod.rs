@@ -6,10 +6,12 @@
 //!
 //! The order of additions along k depends on the instruction and on k only, not on the tile and
 //! not on which of the sources runs: k is cut into parts, each part is added up in order, and then
-//! their sums are.
+//! their sums are. Where tiles are few, parts are summed by blocks of their own, and then added by
+//! another kernel.
 
 mod plan;
 mod product;
+mod split;
 mod stages;
 mod stream;
 mod tile;
@@ -45,6 +47,9 @@ pub(super) fn programs(caps: &Caps) -> Vec<Program> {
     let of_tiles = plans
         .iter()
         .flat_map(|plan| Tile::all(plan.folds()).into_iter().flat_map(|tile| plan.programs(tile)));
+    let quantizing = plans.iter().filter(|plan| plan.is_block_scaled()).flat_map(|plan| {
+        Tile::all(false).into_iter().flat_map(|tile| plan.quantizing_programs(tile))
+    });
     let half = plans.iter().filter(|plan| plan.is_half());
-    of_tiles.chain(half.flat_map(Plan::stream_programs)).collect()
+    of_tiles.chain(quantizing).chain(half.flat_map(Plan::stream_programs)).collect()
 }

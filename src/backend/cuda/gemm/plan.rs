@@ -7,6 +7,7 @@ use super::stages::Stages;
 use super::tile::{SLICE, Tile};
 use crate::backend::cuda::args::Matrix;
 use crate::backend::cuda::gpu::Program;
+use crate::backend::cuda::quantize::Quantizing;
 use crate::backend::cuda::source::Source;
 use crate::caps::Isa;
 use crate::format::{Format, WHOLE};
@@ -261,6 +262,11 @@ impl Plan {
         matches!(self.mma, Mma::Bf16 | Mma::F16)
     }
 
+    /// Whether the instruction applies block scales.
+    pub fn is_block_scaled(&self) -> bool {
+        self.mma.step_scales() > 0
+    }
+
     /// Whether sums of fewer elements than a part has are folded.
     pub fn folds(&self) -> bool {
         self.fold > 0
@@ -409,6 +415,18 @@ impl Plan {
         // Rows of groups are never copied across.
         let loads = loads.filter(|loads| !(loads.grouped && loads.of[0] == COPY_ACROSS));
         loads.map(|loads| self.source(tile, loads)).collect()
+    }
+
+    /// The sources for a tile that is quantised, for matrices as they usually lie.
+    pub fn quantizing_programs(&self, tile: Tile) -> Vec<Program> {
+        let of = self.ways.map(|way| way.load(true));
+        let source = |quantizing: Quantizing, grouped| {
+            let mut program = self.source(tile, Loads { of, scale_words: true, grouped });
+            program.defines.extend(quantizing.defines());
+            program
+        };
+        let all = Quantizing::all().filter(|quantizing| quantizing.fits_tiles());
+        all.flat_map(|q| [source(q, false), source(q, true)]).collect()
     }
 
     /// The streaming sources, for matrices of every layout.

@@ -3,15 +3,18 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::plan::{Family, Plan};
+use super::split::{Split, SplitArgs};
 use super::{MOST_PARTS, PART_STEP, SHORTEST_PART};
 use crate::backend::cuda::args::{BATCH_RANK, Matrix, batch_sizes};
 use crate::backend::cuda::epilogue::Epilogue;
 use crate::backend::cuda::gpu::Call;
+use crate::backend::cuda::quantize::{Blocks, Quantizing};
+use crate::backend::cuda::rows::{Rows, Run};
 use crate::backend::cuda::source::{Scales, Source};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::memory::Access;
-use crate::op::{self, Dims, Gemm, GroupedGemm, Op, Operand};
+use crate::op::{self, Dims, Gemm, GroupedGemm, Op, Operand, Scaled};
 use crate::registry::{Launch, Unsupported};
 
 /// A matrix product, or one for each group of rows.
@@ -150,8 +153,8 @@ impl<'o> Product<'o> {
         bytes(self.a) + bytes(self.b) * read + bytes(self.d)
     }
 
-    /// Refuses offsets that are not those of groups. Where the operation is recorded, to be run for
-    /// others, kernels still stay within the rows that there are.
+    /// Refuses offsets that are not those of groups, for a product without elements: no kernel
+    /// looks at them. Where the operation is recorded, to be run for others, nothing does.
     pub fn check(&self, launch: &Launch<'_>) -> Result<()> {
         match self.grouped {
             Some(_) if launch.locks().are_recorded() => Ok(()),
@@ -160,8 +163,60 @@ impl<'o> Product<'o> {
         }
     }
 
-    /// The parameters for tiles of `height` rows, and the factors, `b` by columns.
-    pub fn bind(&self, height: usize, call: &mut Call<'_, '_>) -> Result<(Args, [Source; 2])> {
+    /// How its result is quantised, if it is.
+    pub fn quantizing(&self) -> Option<(Quantizing, &'o Scaled)> {
+        let to = self.d.as_scaled()?;
+        Some((Quantizing::new(to, self.epilogue.quantizer, None), to))
+    }
+
+    /// What `explain` says of that.
+    pub fn quantized(&self, in_tiles: bool) -> &'static str {
+        match self.d {
+            Operand::Dense(_) => "",
+            Operand::Scaled(_) if in_tiles => ", d quantised with it",
+            Operand::Scaled(_) => ", d quantised after it",
+        }
+    }
+
+    /// Where kernels leave the result: in `d`, nowhere else where they quantise it, or as f32 for
+    /// the one that does.
+    fn bind_result(&self, in_tiles: bool, call: &mut Call<'_, '_>) -> Result<Matrix> {
+        let dims = self.d.dims();
+        match self.d {
+            Operand::Dense(_) => Matrix::bind(call, "d", self.d, Access::Write, &dims),
+            Operand::Scaled(_) if in_tiles => Ok(Matrix::default()),
+            Operand::Scaled(_) => {
+                let bytes = dims.iter().copied().fold(size_of::<f32>(), usize::saturating_mul);
+                Ok(Matrix::f32_rows(call.scratch(bytes, "values to quantise")?, &dims))
+            }
+        }
+    }
+
+    /// Binds a result that is quantised.
+    pub fn bind_blocks(
+        &self,
+        (quantizing, to): (Quantizing, &Scaled),
+        call: &mut Call<'_, '_>,
+    ) -> Result<Blocks> {
+        quantizing.bind(&mut Run { call }, "d", to)
+    }
+
+    /// Quantises what kernels left for that.
+    pub fn quantize(&self, args: &Args, call: &mut Call<'_, '_>) -> Result<()> {
+        let Some(quantizing) = self.quantizing() else { return Ok(()) };
+        let d = self.bind_blocks(quantizing, call)?;
+        let rows = Rows::of(self.d.dims());
+        quantizing.0.rows(&mut Run { call }, args.epilogue.d, d, &rows)
+    }
+
+    /// The parameters for tiles of `height` rows that are quantised or are not, and the factors,
+    /// `b` by columns.
+    pub fn bind(
+        &self,
+        (height, quantized): (usize, bool),
+        split: Split,
+        call: &mut Call<'_, '_>,
+    ) -> Result<(Args, [Source; 2])> {
         let d_dims = self.d.dims();
         // What stands before the sizes of `b`: the batch, or the groups.
         let matrices = match self.grouped {
@@ -172,7 +227,8 @@ impl<'o> Product<'o> {
         let b = Source::bind(call, "b", self.b, &[&matrices[..], &[self.k, self.n]].concat())?;
         let b = b.transposed();
         let added = (self.alpha, self.c, self.beta);
-        let mut epilogue = Epilogue::bind(added, self.epilogue, self.d, self.n, call)?;
+        let d = (self.bind_result(quantized, call)?, d_dims);
+        let mut epilogue = Epilogue::bind(added, self.epilogue, d, self.n, call)?;
         let groups = match self.grouped {
             Some(op) => {
                 epilogue.bias_by_group();
@@ -192,6 +248,7 @@ impl<'o> Product<'o> {
             k: self.k as i32,
             part: self.part() as i32,
             groups,
+            split: split.bind(self, call)?,
         };
         Ok((args, [a, b]))
     }
@@ -212,6 +269,25 @@ pub(super) struct Args {
     k: i32,
     part: i32,
     groups: Groups,
+    pub split: SplitArgs,
+}
+
+/// `Args` where the result is quantised.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct QuantizingArgs {
+    args: Args,
+    to: Blocks,
+}
+
+impl Args {
+    /// Hands the parameter of a kernel over, of one that quantises where there is where to.
+    pub fn pass<R>(&self, to: Option<Blocks>, f: impl FnOnce(&[u8]) -> R) -> R {
+        match to {
+            Some(to) => f(bytemuck::bytes_of(&QuantizingArgs { args: *self, to })),
+            None => f(bytemuck::bytes_of(self)),
+        }
+    }
 }
 
 /// `Groups`
@@ -219,8 +295,9 @@ pub(super) struct Args {
 #[repr(C)]
 struct Groups {
     offsets: u64,
+    wrong: u64,
     step: i64,
-    size: i32,
+    dtype: i32,
     count: i32,
     tiles: i32,
     rows: i32,
@@ -230,11 +307,13 @@ impl Groups {
     fn bind(op: &GroupedGemm, tiles: usize, call: &mut Call<'_, '_>) -> Result<Self> {
         let sizes = op.sizes()?;
         let dims = [sizes.groups + 1];
-        let offsets = Matrix::bind(call, "offsets", &op.offsets, Access::Read, &dims)?;
+        let offsets = Matrix::bind_indices(call, "offsets", &op.offsets, Access::Read, &dims)?;
+        let asked = op.clone();
         Ok(Groups {
             offsets: offsets.address,
+            wrong: call.watch(move |word| asked.misplaced(!word as usize))?,
             step: offsets.col,
-            size: op.offsets.dtype().map_or(0, |dtype| dtype.size() as i32),
+            dtype: offsets.dtype,
             count: sizes.groups as i32,
             tiles: tiles as i32,
             rows: sizes.total_m as i32,

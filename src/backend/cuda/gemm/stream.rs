@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::plan::Family;
 use super::product::Product;
+use super::split::Split;
 use super::stages::{COLS, Stages};
-use super::{BYTES_PER_SECOND, PRODUCTS_PER_SECOND};
+use super::{BYTES_PER_SECOND, MOST_PARTS, PRODUCTS_PER_SECOND};
 use crate::backend::cuda::args::sizes_fit;
 use crate::backend::cuda::driver::Grid;
 use crate::backend::cuda::gpu::Gpu;
@@ -29,23 +30,28 @@ impl StreamKernel {
         }
     }
 
+    /// How blocks share the parts of k.
+    fn split(product: &Product<'_>, stages: Stages, units: usize) -> Split {
+        Split::of_warps(product.blocks(stages.rows, COLS), product.parts(), units)
+    }
+
     fn run(&self, product: &Product<'_>, launch: &Launch<'_>) -> Result<()> {
-        product.check(launch)?;
         if product.d.dims().contains(&0) {
-            return Ok(());
+            return product.check(launch);
         }
         let plan = product.plan(Family::Half).map_err(|u| Error::kernel(&self.info.name, u.0))?;
         let mut call = self.gpu.call(&self.info.name, launch);
         let stages = plan.stages(product.rows());
-        let (args, sources) = product.bind(stages.rows, &mut call)?;
+        let split = Self::split(product, stages, launch.caps.units);
+        let (args, sources) = product.bind((stages.rows, false), split, &mut call)?;
         let program = plan.stream_program(stages, [&sources[0], &sources[1]], product);
-        let warps = product.parts();
         let grid = Grid {
             blocks: product.blocks(stages.rows, COLS) as u32,
-            threads: 32 * warps as u32,
-            shared_memory: stages.shared_memory(warps) as u32,
+            threads: 32 * split.parts as u32,
+            shared_memory: stages.shared_memory(split.parts) as u32,
         };
-        call.run(&program, "stream", grid, bytemuck::bytes_of(&args))?;
+        split.run(&mut call, &program, "stream", grid, &args, None)?;
+        product.quantize(&args, &mut call)?;
         call.finish()
     }
 }
@@ -67,7 +73,7 @@ impl Kernel for StreamKernel {
             return Err(Unsupported(format!("takes {most} rows of a matrix, not {rows}")));
         }
         let Product { batch, groups, m, n, k, .. } = product;
-        sizes_fit(&[batch, groups, m, n, k, product.blocks(1, COLS)])
+        sizes_fit(&[batch, groups, m, n, k, product.blocks(1, COLS).saturating_mul(MOST_PARTS)])
     }
 
     fn cost(&self, op: &Op, caps: &Caps) -> Cost {
@@ -76,12 +82,16 @@ impl Kernel for StreamKernel {
         Cost::roofline(product.products(), rate, product.traffic(), BYTES_PER_SECOND)
     }
 
-    fn variant(&self, op: &Op, _caps: &Caps) -> Option<String> {
+    fn variant(&self, op: &Op, caps: &Caps) -> Option<String> {
         let product = Product::of(op).ok()?;
         let plan = product.plan(Family::Half).ok()?;
-        let blocks = product.blocks(plan.stages(product.rows()).rows, COLS);
-        let parts = product.parts();
-        Some(format!("{blocks} blocks of {COLS} columns, k in {parts} parts, {plan}"))
+        let stages = plan.stages(product.rows());
+        let blocks = product.blocks(stages.rows, COLS);
+        let (parts, split) = (product.parts(), Self::split(&product, stages, caps.units));
+        let quantized = product.quantized(false);
+        Some(format!(
+            "{blocks} blocks of {COLS} columns, k in {parts} parts{split}, {plan}{quantized}"
+        ))
     }
 
     fn launch(&self, launch: &Launch<'_>) -> Result<()> {

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::product::Product;
+use super::split::Split;
 
 /// Bytes along k of a slice, as in the source.
 pub(super) const SLICE: usize = 128;
@@ -63,6 +64,11 @@ impl Tile {
     /// Blocks for a product; the largest number where it is beyond all.
     pub fn blocks(&self, product: &Product<'_>) -> usize {
         product.blocks(self.m, self.n)
+    }
+
+    /// How those that share a tile share the parts of k.
+    pub fn split(&self, product: &Product<'_>, units: usize) -> Split {
+        Split::of_tiles(self.blocks(product), product.parts(), units)
     }
 
     pub fn threads(&self) -> u32 {

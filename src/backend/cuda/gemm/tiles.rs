@@ -5,13 +5,14 @@ use std::sync::Arc;
 use super::plan::Family;
 use super::product::Product;
 use super::tile::Tile;
-use super::{BYTES_PER_SECOND, PRODUCTS_PER_SECOND};
+use super::{BYTES_PER_SECOND, MOST_PARTS, PRODUCTS_PER_SECOND};
 use crate::backend::cuda::args::sizes_fit;
 use crate::backend::cuda::driver::Grid;
 use crate::backend::cuda::gpu::Gpu;
+use crate::backend::cuda::quantize::Quantizing;
 use crate::caps::{Caps, Isa};
 use crate::error::{Error, Result};
-use crate::op::{Op, OpKind};
+use crate::op::{Op, OpKind, Scaled};
 use crate::registry::{Cost, Kernel, KernelInfo, Launch, Numerics, Unsupported};
 
 /// `cuda.gemm`, `cuda.gemm.fp8`, `cuda.gemm.block_scaled`, and the same of `cuda.grouped_gemm`.
@@ -37,22 +38,35 @@ impl TileKernel {
         TileKernel { info, family, gpu }
     }
 
+    /// How tiles are quantised, where they are: the programs of other families are many already.
+    fn quantizing<'o>(&self, product: &Product<'o>) -> Option<(Quantizing, &'o Scaled)> {
+        let fits = |q: &Quantizing| self.family == Family::BlockScaled && q.fits_tiles();
+        product.quantizing().filter(|(quantizing, _)| fits(quantizing))
+    }
+
     fn run(&self, product: &Product<'_>, launch: &Launch<'_>) -> Result<()> {
-        product.check(launch)?;
         if product.d.dims().contains(&0) {
-            return Ok(());
+            return product.check(launch);
         }
         let plan = product.plan(self.family).map_err(|u| Error::kernel(&self.info.name, u.0))?;
         let mut call = self.gpu.call(&self.info.name, launch);
         let tile = Tile::choose(product, launch.caps.units, plan.folds());
-        let (args, sources) = product.bind(tile.m, &mut call)?;
-        let program = plan.program(tile, [&sources[0], &sources[1]], product);
+        let split = tile.split(product, launch.caps.units);
+        let quantizing = self.quantizing(product);
+        let in_tiles = (tile.m, quantizing.is_some());
+        let (args, sources) = product.bind(in_tiles, split, &mut call)?;
+        let to = quantizing.map(|to| product.bind_blocks(to, &mut call)).transpose()?;
+        let mut program = plan.program(tile, [&sources[0], &sources[1]], product);
+        program.defines.extend(quantizing.into_iter().flat_map(|(q, _)| q.defines()));
         let grid = Grid {
             blocks: tile.blocks(product) as u32,
             threads: tile.threads(),
             shared_memory: tile.shared_memory(plan.mma.step_scales()) as u32,
         };
-        call.run(&program, "gemm", grid, bytemuck::bytes_of(&args))?;
+        split.run(&mut call, &program, "gemm", grid, &args, to)?;
+        if quantizing.is_none() {
+            product.quantize(&args, &mut call)?;
+        }
         call.finish()
     }
 }
@@ -71,7 +85,7 @@ impl Kernel for TileKernel {
         product.supports_epilogue(caps)?;
         let tile = Tile::choose(&product, caps.units, plan.folds());
         let Product { batch, groups, m, n, k, .. } = product;
-        sizes_fit(&[batch, groups, m, n, k, tile.blocks(&product)])?;
+        sizes_fit(&[batch, groups, m, n, k, tile.blocks(&product).saturating_mul(MOST_PARTS)])?;
         let shared_memory = tile.shared_memory(plan.mma.step_scales());
         if shared_memory > caps.shared_memory {
             return Err(Unsupported(format!(
@@ -96,7 +110,9 @@ impl Kernel for TileKernel {
         let product = Product::of(op).ok()?;
         let plan = product.plan(self.family).ok()?;
         let tile = Tile::choose(&product, caps.units, plan.folds());
-        Some(format!("{} blocks of {tile}, {plan}", tile.blocks(&product)))
+        let (blocks, split) = (tile.blocks(&product), tile.split(&product, caps.units));
+        let quantized = product.quantized(self.quantizing(&product).is_some());
+        Some(format!("{blocks} blocks of {tile}{split}, {plan}{quantized}"))
     }
 
     fn launch(&self, launch: &Launch<'_>) -> Result<()> {
