@@ -3,11 +3,11 @@
 //! What `dd` does is not quite the same: its 4 MiB stay in the processor's cache, where a load
 //! ends with all bytes in memory that is new. So `dd` with one block for the whole file, which
 //! also ends that way, stands beside it. Cold is a file of which the page cache has nothing;
-//! without a file a safetensors file of 2 GiB is written to the folder of temporary files.
+//! without a file a safetensors file of 1 GiB is written to the folder of temporary files.
 //!
 //! Pages that nobody uses may be with the host of a virtual machine, which gives them back more
-//! slowly than disks read. Before each measurement as many as the file takes are therefore used and
-//! freed; what it costs to get them is printed first.
+//! slowly than disks read: before each warm measurement as many as the file takes are used and freed,
+//! and what is measured goes in another order in each round.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -23,12 +23,12 @@ use ferrocerium::io::{Loader, Target, Weight};
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
-    let rounds = args.get(1).map_or(Ok(5), |n| n.parse())?;
+    let rounds = args.get(1).map_or(Ok(6), |n| n.parse())?;
     let temporary = std::env::temp_dir().join("ferrocerium-bench-load.safetensors");
     let path = match args.first() {
         Some(path) => PathBuf::from(path),
         None => {
-            write_model(&temporary, 16, 128 << 20)?;
+            write_model(&temporary, 8, 128 << 20)?;
             temporary.clone()
         }
     };
@@ -78,21 +78,25 @@ fn compare(path: &Path, rounds: usize) -> Result<()> {
         ("load in place, and touch all", &|| load(true)),
         ("load as nvfp4", &|| self::load(&device, path, false, nvfp4)),
     ];
-    for memory in ["memory as the system has it", "again at once"] {
-        println!("{memory}: {:.2} GB/s to write it for the first time", rate(len, touch(len)));
-    }
     for cold in [true, false] {
         let mut seconds = vec![Vec::new(); tasks.len()];
-        for _ in 0..rounds {
-            for (seconds, (_, task)) in seconds.iter_mut().zip(tasks) {
-                dd(path, &["bs=4M"])?;
+        for round in 0..rounds {
+            let mut order: Vec<usize> = (0..tasks.len()).collect();
+            order.rotate_left(round % tasks.len());
+            if round % 2 == 1 {
+                order.reverse();
+            }
+            for i in order {
                 match cold {
                     true => dd(path, &["iflag=nocache", "count=0"])?,
-                    false => drop(touch(len)),
+                    false => {
+                        dd(path, &["bs=4M"])?;
+                        std::hint::black_box(vec![1u8; usize::try_from(len)?]);
+                    }
                 }
                 let started = Instant::now();
-                task()?;
-                seconds.push(started.elapsed().as_secs_f64());
+                (tasks[i].1)()?;
+                seconds[i].push(started.elapsed().as_secs_f64());
             }
         }
         println!(
@@ -101,7 +105,7 @@ fn compare(path: &Path, rounds: usize) -> Result<()> {
             len as f64 / 1e9
         );
         seconds.iter_mut().for_each(|seconds| seconds.sort_by(f64::total_cmp));
-        let rate = |i: usize, at: usize| rate(len, seconds[i][at]);
+        let rate = |i: usize, at: usize| len as f64 / 1e9 / seconds[i][at];
         for (i, (name, _)) in tasks.iter().enumerate() {
             let [fast, middle, slow] = [0, rounds / 2, rounds - 1].map(|at| rate(i, at));
             let share = 100.0 * middle / rate(0, rounds / 2);
@@ -109,18 +113,6 @@ fn compare(path: &Path, rounds: usize) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// GB/s.
-fn rate(bytes: u64, seconds: f64) -> f64 {
-    bytes as f64 / 1e9 / seconds
-}
-
-/// Seconds that it takes to write so much memory that was not this process's before.
-fn touch(bytes: u64) -> f64 {
-    let started = Instant::now();
-    std::hint::black_box(vec![1u8; bytes as usize]);
-    started.elapsed().as_secs_f64()
 }
 
 /// Reads the file to nowhere, or only drops it from the page cache.

@@ -351,6 +351,27 @@ fn a_model_without_a_chat_template_asks_for_raw() {
 }
 
 #[test]
+fn a_context_that_does_not_fit_beside_the_weights_is_refused_and_told_which_does() {
+    let folder = Folder::new("chat-budget");
+    LLAMA.write_folder(&folder);
+    let mut config = LLAMA.config();
+    config["max_position_embeddings"] = json!(100_000);
+    folder.write("config.json", config.to_string());
+    let limited = ["--raw", "--memory-limit", "2", "--max-tokens"];
+    let (output, _, err) = finish(&mut chat(folder.path(), &[&limited[..], &["99998"]].concat()));
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    for part in ["keys and values of 100000 tokens", "beside the weights", "smaller --format"] {
+        assert!(err.contains(part), "no {part:?} in {err}");
+    }
+    // 192 bytes a token: of 2 layers, keys and values of 2 heads of 6 floats.
+    let words: Vec<&str> = err.split_whitespace().collect();
+    let at = words.iter().position(|word| *word == "would").unwrap();
+    let fits: u64 = words[at - 2].parse().unwrap();
+    assert!((9_000..=(2 << 20) / 192).contains(&fits), "{err}");
+    succeeds(&mut chat(folder.path(), &[&limited[..], &["6"]].concat()));
+}
+
+#[test]
 #[cfg(unix)]
 fn an_interrupt_ends_the_answer_and_still_sums_it_up() {
     use std::io::Read;

@@ -405,6 +405,51 @@ fn what_the_page_cache_does_not_hold_is_read_past_it_and_is_the_same() {
     }
 }
 
+/// The share of a file that the page cache holds.
+#[cfg(target_os = "linux")]
+fn cached(path: &Path) -> f64 {
+    let file = std::fs::File::open(path).unwrap();
+    // SAFETY: no byte of the mapping is ever touched.
+    let map = unsafe { memmap2::Mmap::map(&file) }.unwrap();
+    let mut pages = vec![0u8; map.len().div_ceil(4096)];
+    // SAFETY: there is a byte for each page of the mapping.
+    let asked =
+        unsafe { libc::mincore(map.as_ptr().cast_mut().cast(), map.len(), pages.as_mut_ptr()) };
+    assert_eq!(asked, 0);
+    pages.iter().filter(|page| **page & 1 == 1).count() as f64 / pages.len() as f64
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_page_cache_lets_go_of_what_was_read_when_it_is_to() {
+    let device = device();
+    let folder = Folder::new("loader-behind");
+    // Smaller than what the cache holds as one piece, and at no borders of such.
+    let values = bytes_of(&numbers(700 * 512, 1));
+    let names: Vec<String> = (0..8).map(|i| format!("{i}.weight")).collect();
+    let shape: &[usize] = &[700, 512];
+    let parts: Vec<Part<'_>> =
+        names.iter().map(|name| (name.as_str(), "BF16", shape, &values[..])).collect();
+    let path = folder.write("model.safetensors", file(&parts));
+    std::fs::File::open(&path).unwrap().sync_all().unwrap();
+    SourceFile::open(&path).unwrap().will_not_read(0..u64::MAX >> 1);
+    if cached(&path) > 0.0 {
+        // A file system in memory has no other place for it.
+        return;
+    }
+    let nvfp4 = Target::Blocks(Format::Nvfp4, Quantizer::Amax);
+    for target in [Target::Keep, Target::Elements(DType::F32), nvfp4] {
+        for behind in [true, false] {
+            std::fs::read(&path).unwrap();
+            assert!(cached(&path) > 0.99);
+            let loader = Loader::open(&device, &path).unwrap().in_place(false);
+            go(&loader.drop_behind(behind).plan(|_| target).unwrap());
+            let left = cached(&path);
+            assert!(if behind { left < 0.01 } else { left > 0.99 }, "{target:?} {behind}: {left}");
+        }
+    }
+}
+
 #[test]
 fn a_file_that_is_cut_off_after_opening_is_an_error_and_no_signal() {
     let device = device();

@@ -20,6 +20,9 @@ use crate::tensor::AnyTensor;
 
 /// Bytes ahead that the disk is told of.
 const AHEAD: u64 = 32 << 20;
+/// Bytes that the page cache may hold as one, and lets go of only as one: those of which the first
+/// belong to the weight before, which is done with by then.
+const TOGETHER_IN_CACHE: u64 = 2 << 20;
 
 impl LoadPlan {
     /// Loads every weight of the plan, telling `progress` how far it is after every few pieces;
@@ -128,7 +131,8 @@ impl Run<'_> {
         for (_, weight) in read.filter(|_| self.drop_behind) {
             for entry in weight.entries(self.weights) {
                 let start = entry.region.offset() as u64;
-                entry.file.will_not_read(start..start + entry.region.len() as u64);
+                let end = start + entry.region.len() as u64;
+                entry.file.will_not_read(start.saturating_sub(TOGETHER_IN_CACHE)..end);
             }
         }
         self.at = self.end;

@@ -1,14 +1,13 @@
 //! A model in one or several safetensors files, mapped.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::scaled::{logical_name, recognise};
 use super::{INDEX_NAME, SINGLE_NAME, ScaledParts, TensorInfo, read_header, shard_names};
 use crate::error::{Error, Result};
 use crate::io::entry::{Entry, Stored};
-use crate::memory::{Buffer, Region, SourceFile};
+use crate::memory::{Buffer, Region, SourceFile, scratch};
 
 /// Longest index file in bytes.
 const MAX_INDEX: u64 = 1 << 28;
@@ -64,15 +63,17 @@ impl SafeTensors {
     }
 
     fn open_index(path: &Path, index: &Path) -> Result<Self> {
-        let io = |e| Error::io(index, e);
-        let len = fs::metadata(index).map_err(io)?.len();
+        let file = SourceFile::open(index)?;
+        let len = file.len();
         if len > MAX_INDEX {
             return Err(Error::file(
                 index,
                 format!("an index of {len} bytes; at most {MAX_INDEX} are read"),
             ));
         }
-        let map = shard_names(&fs::read(index).map_err(io)?, index)?;
+        let mut text = scratch(usize::try_from(len).unwrap_or(usize::MAX), 0u8)?;
+        file.read_at(0, &mut text)?;
+        let map = shard_names(&text, index)?;
         let names: BTreeSet<&String> = map.values().collect();
         let files =
             names.into_iter().map(|name| shard_path(index, name)).collect::<Result<Vec<_>>>()?;
