@@ -39,11 +39,7 @@ impl Llama {
         let mut layers = std::mem::take(&mut model.layers);
         for (i, layer) in layers.iter_mut().enumerate() {
             next(i)?;
-            model
-                .device
-                .workers()
-                .enter(|| text.layer(&model, layer))
-                .with_context(|| format!("calibrating layer {i}"))?;
+            text.layer(&model, layer).with_context(|| format!("calibrating layer {i}"))?;
         }
         model.layers = layers;
         Ok(model)

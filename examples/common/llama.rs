@@ -440,8 +440,7 @@ impl Llama {
         let layers: Vec<usize> = (0..self.layers.len()).collect();
         let ids = Tensor::from_host(&self.device, [tokens.len()], tokens)?;
         let place = Place::After(cache.len);
-        let run = || self.run(&layers, &ids, cache, place, logits);
-        let logits = self.device.workers().enter(run)?;
+        let logits = self.run(&layers, &ids, cache, place, logits)?;
         cache.len += tokens.len();
         Ok(logits)
     }

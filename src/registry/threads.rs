@@ -1,7 +1,7 @@
-//! A pool whose threads stay awake between small pieces of work.
+//! Threads that help whoever calls, and stay awake between small pieces of work.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long threads stay awake for more work after some: many times what waking one takes, and
@@ -11,9 +11,11 @@ const LINGER: Duration = Duration::from_micros(300);
 /// Threads, and what they do.
 #[derive(Debug)]
 pub(super) struct Pool {
-    threads: rayon::ThreadPool,
-    /// What each thread does, as one of the constants below.
+    helpers: rayon::ThreadPool,
+    /// What each helper does, as one of the constants below.
     states: Arc<[AtomicU8]>,
+    /// Calls of [`Pool::share`] that are under way.
+    calls: AtomicUsize,
 }
 
 /// Sleeps, or does what it was woken for.
@@ -22,35 +24,60 @@ const RESTING: u8 = 0;
 const CALLED: u8 = 1;
 /// Looks for work, or does what it found.
 const LINGERING: u8 = 2;
-/// Runs what shares its work with the others.
-const SHARING: u8 = 3;
 
 impl Pool {
-    pub(super) fn new(threads: rayon::ThreadPool) -> Self {
-        let states = (0..threads.current_num_threads()).map(|_| AtomicU8::new(RESTING)).collect();
-        Pool { threads, states }
+    pub(super) fn new(helpers: rayon::ThreadPool) -> Self {
+        let states = (0..helpers.current_num_threads()).map(|_| AtomicU8::new(RESTING)).collect();
+        Pool { helpers, states, calls: AtomicUsize::new(0) }
     }
 
-    /// Runs `f`, which shares its work with the other threads, on one of them.
-    pub(super) fn install<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
-        self.threads.install(|| {
-            let state = self.threads.current_thread_index().and_then(|i| self.states.get(i));
-            let _sharing = state.map(Sharing::new);
-            self.keep_awake();
-            f()
-        })
-    }
-
-    /// Has the other threads look for work until there was none for [`LINGER`].
+    /// Runs `task` on each of `len` items, which the calling thread and helpers take one by one.
     ///
-    /// A thread that sleeps takes longer to wake than a small operation takes to run.
+    /// The calling thread begins at once: a thread that sleeps takes longer to wake than a small
+    /// operation takes to run. Of several calls at a time each has fewer helpers.
+    pub(super) fn share<T>(
+        &self,
+        len: usize,
+        items: impl Iterator<Item = T> + Send,
+        task: impl Fn(T) + Sync,
+    ) {
+        let call = Call::new(&self.calls);
+        let helpers = self.states.len().saturating_sub(call.others).min(len.saturating_sub(1));
+        let items = Mutex::new(items);
+        let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let work = || {
+            while let Some(item) = next() {
+                task(item);
+            }
+        };
+        if helpers == 0 {
+            return work();
+        }
+        self.keep_awake();
+        let done = AtomicUsize::new(0);
+        self.helpers.in_place_scope(|scope| {
+            for _ in 0..helpers {
+                scope.spawn(|_| {
+                    work();
+                    done.fetch_add(1, Ordering::Release);
+                });
+            }
+            work();
+            // Those of the pool do other work while they wait.
+            if self.helpers.current_thread_index().is_none() {
+                wait_awake(|| done.load(Ordering::Acquire) == helpers);
+            }
+        });
+    }
+
+    /// Has the helpers look for work until there was none for [`LINGER`].
     fn keep_awake(&self) {
         let call = |state: &AtomicU8| turn(state, RESTING, CALLED);
         if self.states.iter().filter(|state| call(state)).count() == 0 {
             return;
         }
         let states = self.states.clone();
-        self.threads.spawn_broadcast(move |context| {
+        self.helpers.spawn_broadcast(move |context| {
             if let Some(state) = states.get(context.index())
                 && turn(state, CALLED, LINGERING)
             {
@@ -61,35 +88,49 @@ impl Pool {
     }
 }
 
+/// A call that is under way.
+struct Call<'a> {
+    calls: &'a AtomicUsize,
+    /// Calls that were when it began.
+    others: usize,
+}
+
+impl<'a> Call<'a> {
+    fn new(calls: &'a AtomicUsize) -> Self {
+        Call { calls, others: calls.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.calls.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Turns one state into another; `false` where it is a third.
 fn turn(state: &AtomicU8, from: u8, to: u8) -> bool {
     state.load(Ordering::Relaxed) == from
         && state.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).is_ok()
 }
 
-/// Marks a thread as one that has work of its own to return to.
-struct Sharing<'a> {
-    state: &'a AtomicU8,
-    before: u8,
-}
+/// Looks between two looks at the clock.
+const LOOKS: usize = 16;
 
-impl<'a> Sharing<'a> {
-    fn new(state: &'a AtomicU8) -> Self {
-        Sharing { state, before: state.swap(SHARING, Ordering::Relaxed) }
-    }
-}
-
-impl Drop for Sharing<'_> {
-    fn drop(&mut self) {
-        let before = if self.before == CALLED { RESTING } else { self.before };
-        self.state.store(before, Ordering::Relaxed);
+/// Returns when something holds, or after a while: who still waits then may sleep.
+fn wait_awake(holds: impl Fn() -> bool) {
+    let start = Instant::now();
+    while start.elapsed() < LINGER {
+        for _ in 0..LOOKS {
+            if holds() {
+                return;
+            }
+            std::hint::spin_loop();
+        }
     }
 }
 
 /// Runs work of the pool, and waits a while for more.
 fn linger() {
-    /// Looks for work between two looks at the clock.
-    const LOOKS: usize = 16;
     let mut idle_since = Instant::now();
     while idle_since.elapsed() < LINGER {
         for _ in 0..LOOKS {
@@ -104,8 +145,6 @@ fn linger() {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
-
     use super::*;
     use crate::registry::Workers;
 
@@ -124,10 +163,34 @@ mod tests {
         };
         std::thread::scope(|scope| {
             scope.spawn(regions);
-            scope.spawn(|| workers.enter(regions));
+            scope.spawn(|| rayon::join(regions, regions));
             regions();
         });
-        assert_eq!(count.into_inner(), 3 * 50 * 4 * 5);
+        assert_eq!(count.into_inner(), 4 * 50 * 4 * 5);
+    }
+
+    #[test]
+    fn the_calling_thread_and_a_helper_work_at_the_same_time() {
+        let workers = Workers::with_threads(2);
+        let barrier = std::sync::Barrier::new(2);
+        let caller = std::thread::current().id();
+        let on_caller = AtomicUsize::new(0);
+        workers.run(2, |_| {
+            barrier.wait();
+            let here = std::thread::current().id() == caller;
+            on_caller.fetch_add(usize::from(here), Ordering::Relaxed);
+        });
+        assert_eq!(on_caller.into_inner(), 1);
+    }
+
+    #[test]
+    fn a_panic_of_a_task_reaches_the_caller_and_the_pool_works_on() {
+        let workers = Workers::with_threads(2);
+        let panics = || workers.run(8, |i| assert!(i != 5, "task 5"));
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(panics)).is_err());
+        let count = AtomicUsize::new(0);
+        workers.run(8, |_| _ = count.fetch_add(1, Ordering::Relaxed));
+        assert_eq!(count.into_inner(), 8);
     }
 
     #[test]
@@ -135,7 +198,7 @@ mod tests {
         let threads = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
         let pool = Pool::new(threads);
         for _ in 0..3 {
-            pool.install(|| rayon::join(|| {}, || {}));
+            pool.share(4, 0..4, |_| {});
             while pool.states.iter().any(|state| state.load(Ordering::Relaxed) != RESTING) {
                 std::thread::yield_now();
             }
