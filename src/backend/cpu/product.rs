@@ -1,22 +1,22 @@
 //! Products of rows, cut into blocks for threads and caches: what matrix products share.
 //!
 //! ```text
-//! A's rows to f32, padded and in the order that B's storage asks for: once
+//! A's rows to f32, padded and in the order that the block's way asks for: once
 //! each block of rows × stretch of columns is one task:
 //!     few rows:   stream B's rows as stored, unpacked in registers
-//!     many rows:  chunk by chunk along k, unpack B's rows to a panel, all rows × the panel
+//!     some rows:  chunk by chunk along k, unpack B's rows to a panel, all rows × the panel
+//!     many rows:  as well, but B's rows become strips of columns
 //!     finish each row (epilogue), and round it once to the output's type
 //! ```
 //!
-//! Both ways add up in the same order, so a row's result does not depend on the others.
+//! All ways add up in the same order, so a row's result does not depend on the others.
 
 use std::cell::Cell;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
 use std::thread::LocalKey;
 
 use super::rows::RowSource;
-use super::simd::{self, CHUNK, GROUP, LANES, Level, Rows, STREAM_ROWS};
+use super::simd::{self, BAND, Bands, CHUNK, GROUP, LANES, Level, Rows, STREAM_ROWS, STRIP};
 use crate::error::{Error, Result};
 use crate::memory::{resize, room, scratch};
 use crate::num::Scalar;
@@ -28,17 +28,21 @@ const TASK: usize = 1 << 15;
 /// Tasks for each thread, so that threads of different speed finish together.
 const TASKS_PER_THREAD: usize = 4;
 
-/// Bytes of A's rows that one task goes over again and again: they stay in a second-level cache.
-const BLOCK_BYTES: usize = 512 << 10;
+/// Bytes of A's rows that one task goes over again and again, at the pace of a second-level cache
+/// or of a third. The more rows, the fewer times B is unpacked.
+const BLOCK_BYTES: usize = 1 << 20;
 
 /// Bytes of B's panel, beside it.
 const PANEL_BYTES: usize = 192 << 10;
+
+/// Most columns of many rows that are computed before they are finished.
+const STRIPS: usize = 2 * STRIP;
 
 /// Bytes of A in f32 that are held at a time.
 const PACKED_BYTES: usize = 16 << 20;
 
 /// A multiple of every register tile's height and width.
-const TILE: usize = 12;
+const TILE: usize = 24;
 
 /// The matrices of a product.
 pub(super) struct Product<'a> {
@@ -82,6 +86,23 @@ pub(super) trait Finish: Sync {
     fn finish(&self, row: Row<'_>, other: &mut Vec<f32>) -> Result<()>;
 }
 
+/// How a block's rows are multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Stream,
+    Panel,
+    Strips,
+}
+
+/// Rows of a block that are packed together: at most [`BAND`].
+struct Pack<'p> {
+    block: Block,
+    /// The first of them.
+    first: usize,
+    to: &'p mut [f32],
+    failure: Option<Error>,
+}
+
 struct Task<'t, E> {
     block: Block,
     /// Its first row among those packed.
@@ -92,10 +113,26 @@ struct Task<'t, E> {
 }
 
 impl Product<'_> {
+    fn way(&self, block: Block) -> Way {
+        match block.len {
+            ..=STREAM_ROWS => Way::Stream,
+            len if simd::strips_pay(self.level).is_some_and(|rows| len >= rows) => Way::Strips,
+            _ => Way::Panel,
+        }
+    }
+
+    /// Rows that a block takes where it is packed.
+    fn packed_rows(&self, block: Block) -> usize {
+        match self.way(block) {
+            Way::Strips => block.len.next_multiple_of(BAND),
+            _ => block.len,
+        }
+    }
+
     /// Cuts `m` rows so that a block stays in a cache beside a panel.
     pub(super) fn block_rows(&self, m: usize) -> usize {
         let most = BLOCK_BYTES / size_of::<f32>() / simd::chunk(self.k);
-        let blocks = m.div_ceil(most.clamp(TILE, 32 * TILE)).max(1);
+        let blocks = m.div_ceil(most.clamp(TILE, 22 * TILE)).max(1);
         m.div_ceil(blocks).next_multiple_of(TILE)
     }
 
@@ -112,7 +149,7 @@ impl Product<'_> {
         while !blocks.is_empty() {
             let mut rows = 0;
             let fits = |block: &&Block| {
-                rows += block.len;
+                rows += self.packed_rows(**block);
                 rows * row_bytes <= PACKED_BYTES
             };
             let count = blocks.iter().take_while(fits).count().max(1);
@@ -137,9 +174,10 @@ impl Product<'_> {
     ) -> Result<()> {
         let stride = self.row_stride();
         let rows: usize = blocks.iter().map(|block| block.len).sum();
+        let packed_rows: usize = blocks.iter().map(|&block| self.packed_rows(block)).sum();
         let mut tasks = self.tasks(blocks, out)?;
         let parallel = tasks.len() > 1 && rows * self.n * self.parts * self.k >= TASK;
-        with_scratch(&PACKED, rows * stride, |packed| {
+        with_scratch(&PACKED, packed_rows * stride, |packed| {
             self.pack(blocks, packed, stride, parallel)?;
             let run = |_: usize, tasks: &mut [Task<'_, E>]| {
                 for task in tasks {
@@ -164,7 +202,11 @@ impl Product<'_> {
         let wanted = (products / TASK).clamp(1, wanted);
         let stretches = wanted.div_ceil(blocks.len().max(1));
         let columns = self.n.div_ceil(stretches);
-        if blocks.iter().all(|block| block.len <= STREAM_ROWS) {
+        let any = |way| blocks.iter().any(|&block| self.way(block) == way);
+        if any(Way::Strips) {
+            return columns.min(STRIPS / self.parts).next_multiple_of(LANES);
+        }
+        if !any(Way::Panel) {
             return columns.next_multiple_of(TILE);
         }
         let panel = PANEL_BYTES / size_of::<f32>() / simd::chunk(self.k) / self.parts;
@@ -192,12 +234,12 @@ impl Product<'_> {
                     task.rows.push(piece);
                 }
             }
-            packed += block.len;
+            packed += self.packed_rows(block);
         }
         Ok(tasks)
     }
 
-    /// A's rows in f32, in the order of B's storage, padded with zeros.
+    /// A's rows in f32, in the order of B's storage, padded with zeros; in bands for strips.
     fn pack(
         &self,
         blocks: &[Block],
@@ -205,41 +247,61 @@ impl Product<'_> {
         stride: usize,
         parallel: bool,
     ) -> Result<()> {
-        let interleaved = self.b.weights(0).is_some_and(|weights| weights.interleaved());
-        let place = |mut row: usize| {
-            for block in blocks {
-                if row < block.len {
-                    return Some((block.a, block.first + row));
-                }
-                row -= block.len;
+        let mut packs = room(blocks.iter().map(|block| block.len.div_ceil(BAND)).sum())?;
+        let mut rest = packed;
+        for &block in blocks {
+            for first in (0..block.len).step_by(BAND) {
+                let rows = (self.packed_rows(block) - first).min(BAND);
+                let (to, later) = rest.split_at_mut(rows * stride);
+                packs.push(Pack { block, first, to, failure: None });
+                rest = later;
             }
-            None
+        }
+        let run = |_: usize, packs: &mut [Pack<'_>]| {
+            for pack in packs {
+                pack.failure = self.pack_rows(pack, stride).err();
+            }
         };
-        let pack_rows = |first: usize, rows: &mut [f32]| -> Result<()> {
-            let mut plain = scratch(if interleaved { self.k } else { 0 }, 0.0)?;
-            for (i, dst) in rows.chunks_mut(stride).enumerate() {
-                let Some((matrix, row)) = place(first + i) else { continue };
-                if interleaved {
-                    self.a.decode(matrix, row, &mut plain)?;
-                    simd::interleave(&plain, dst);
-                } else {
-                    dst[self.k..].fill(0.0);
-                    self.a.decode(matrix, row, dst)?;
-                }
+        let each = (TASK / 4 / (BAND * stride).max(1)).max(1);
+        if parallel {
+            self.workers.chunks_mut(&mut packs, each, run);
+        } else {
+            run(0, &mut packs);
+        }
+        packs.iter_mut().find_map(|pack| pack.failure.take()).map_or(Ok(()), Err)
+    }
+
+    fn pack_rows(&self, pack: &mut Pack<'_>, stride: usize) -> Result<()> {
+        let Pack { block, first, to, .. } = pack;
+        let interleaved = self.b.weights(0).is_some_and(|weights| weights.interleaved());
+        let mut plain = scratch(if interleaved { self.k } else { 0 }, 0.0)?;
+        let mut read = |i: usize, dst: &mut [f32]| -> Result<()> {
+            let row = block.first + *first + i;
+            if interleaved {
+                self.a.decode(block.a, row, &mut plain)?;
+                simd::interleave(&plain, dst);
+            } else {
+                dst[self.k..].fill(0.0);
+                self.a.decode(block.a, row, dst)?;
             }
             Ok(())
         };
-        let each = (TASK / 4 / stride.max(1)).max(1);
-        if !(parallel && packed.len() > each * stride) {
-            return pack_rows(0, packed);
+        let rows = BAND.min(block.len - *first);
+        if self.way(*block) != Way::Strips {
+            return to.chunks_mut(stride).enumerate().try_for_each(|(i, dst)| read(i, dst));
         }
-        let failure = Mutex::new(None);
-        self.workers.chunks_mut(packed, each * stride, |index, rows| {
-            if let Err(error) = pack_rows(index * each, rows) {
-                *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        with_scratch(&PANEL, BAND * stride, |plain| {
+            let mut chunks = plain.chunks_mut(stride);
+            chunks.by_ref().take(rows).enumerate().try_for_each(|(i, dst)| read(i, dst))?;
+            chunks.for_each(|row| row.fill(0.0));
+            let chunk = simd::chunk(self.k);
+            for first in (0..self.k).step_by(chunk) {
+                let steps = chunk.min(self.k - first).div_ceil(LANES);
+                let rows = Rows { data: &plain[first..], stride, len: BAND };
+                simd::by_lanes(self.level, rows, steps, &mut to[BAND * first..], BAND);
             }
-        });
-        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+            Ok(())
+        })
     }
 
     fn task<E: Scalar>(
@@ -251,17 +313,26 @@ impl Product<'_> {
     ) -> Result<()> {
         let (block, columns) = (task.block, task.columns.clone());
         let width = columns.len() * self.parts;
-        let chunk = simd::chunk(self.k);
-        let panel_stride = odd_lines(chunk);
-        let streams = block.len <= STREAM_ROWS && self.b.weights(block.b).is_some();
-        let panel_len = if streams { 0 } else { columns.len() * panel_stride };
+        let panel_stride = odd_lines(simd::chunk(self.k));
+        let panel_len = match self.way(block) {
+            Way::Stream if self.b.weights(block.b).is_some() => 0,
+            Way::Stream | Way::Panel => columns.len() * panel_stride,
+            Way::Strips => LANES * panel_stride + STRIP * simd::chunk(self.k),
+        };
         with_scratch(&PANEL, panel_len + block.len * width, |scratch| {
             let (panel, sums) = scratch.split_at_mut(panel_len);
             for part in 0..self.parts {
                 let rows = columns.start + part * self.n..columns.end + part * self.n;
                 let sums = &mut sums[part * columns.len()..];
-                let a = Rows { data: &packed[task.packed * stride..], stride, len: block.len };
-                self.sums(block.b, a, rows, sums, width, (panel, panel_stride))?;
+                let packed = &packed[task.packed * stride..];
+                let panel = (&mut *panel, panel_stride);
+                if self.way(block) == Way::Strips {
+                    let a = Bands { data: packed, stride, len: block.len };
+                    self.strip_sums(block.b, a, rows, sums, width, panel)?;
+                } else {
+                    let a = Rows { data: packed, stride, len: block.len };
+                    self.sums(block.b, a, rows, sums, width, panel)?;
+                }
             }
             let mut other = Vec::new();
             let rows = sums.chunks_mut(width).zip(&mut task.rows);
@@ -299,19 +370,7 @@ impl Product<'_> {
         let chunk = simd::chunk(self.k);
         for first in (0..self.k).step_by(chunk) {
             let len = chunk.min(self.k - first);
-            let padded = len.next_multiple_of(GROUP);
-            match &weights {
-                Some(weights) => {
-                    for (row, dst) in rows.clone().zip(panel.chunks_mut(panel_stride)) {
-                        simd::unpack(self.level, weights, row, (first, len), &mut dst[..padded]);
-                    }
-                }
-                None => {
-                    let part = first..first + len;
-                    self.b.panel(matrix, rows.clone(), part, panel, panel_stride)?;
-                    panel.chunks_mut(panel_stride).for_each(|row| row[len..padded].fill(0.0));
-                }
-            }
+            self.unpack(matrix, rows.clone(), (first, len), panel, panel_stride)?;
             let multiple = len.next_multiple_of(LANES);
             let a = Rows { data: &a.data[first..], ..a };
             let b = Rows { data: panel, stride: panel_stride, len: rows.len() };
@@ -319,6 +378,72 @@ impl Product<'_> {
                 simd::dots(self.level, a, b, multiple, sums, width);
             } else {
                 simd::add_dots(self.level, a, b, multiple, sums, width);
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`Product::sums`], a strip of columns at a time.
+    fn strip_sums(
+        &self,
+        matrix: usize,
+        a: Bands<'_>,
+        rows: Range<usize>,
+        sums: &mut [f32],
+        width: usize,
+        (panel, panel_stride): (&mut [f32], usize),
+    ) -> Result<()> {
+        let chunk = simd::chunk(self.k);
+        let (unpacked, strip) = panel.split_at_mut(LANES * panel_stride);
+        for begin in rows.clone().step_by(STRIP) {
+            let rows_of_strip = begin..rows.end.min(begin + STRIP);
+            let columns = rows_of_strip.len();
+            let strip_width = columns.next_multiple_of(LANES);
+            let sums = &mut sums[begin - rows.start..];
+            if self.k == 0 {
+                let rows = sums.chunks_mut(width);
+                rows.for_each(|row| row.iter_mut().take(columns).for_each(|x| *x = 0.0));
+            }
+            for first in (0..self.k).step_by(chunk) {
+                let len = chunk.min(self.k - first);
+                let steps = len.div_ceil(LANES);
+                for at in (0..columns).step_by(LANES) {
+                    let now = begin + at..rows_of_strip.end.min(begin + at + LANES);
+                    unpacked[now.len() * panel_stride..].fill(0.0);
+                    self.unpack(matrix, now, (first, len), unpacked, panel_stride)?;
+                    let rows = Rows { data: unpacked, stride: panel_stride, len: LANES };
+                    simd::by_lanes(self.level, rows, steps, &mut strip[at..], strip_width);
+                }
+                let a = Bands { data: &a.data[BAND * first..], ..a };
+                let (b, out) = ((&*strip, strip_width, columns), (&mut *sums, width));
+                simd::strip(self.level, a, b, steps, out, first > 0);
+            }
+        }
+        Ok(())
+    }
+
+    /// Elements `first .. first + len` of B's rows, padded with zeros to whole groups, to rows of
+    /// `panel`.
+    fn unpack(
+        &self,
+        matrix: usize,
+        rows: Range<usize>,
+        (first, len): (usize, usize),
+        panel: &mut [f32],
+        stride: usize,
+    ) -> Result<()> {
+        let padded = len.next_multiple_of(GROUP);
+        let count = rows.len();
+        match self.b.weights(matrix) {
+            Some(weights) => {
+                for (row, dst) in rows.zip(panel.chunks_mut(stride)) {
+                    simd::unpack(self.level, &weights, row, (first, len), &mut dst[..padded]);
+                }
+            }
+            None => {
+                self.b.panel(matrix, rows, first..first + len, panel, stride)?;
+                let rows = panel.chunks_mut(stride).take(count);
+                rows.for_each(|row| row[len..padded].fill(0.0));
             }
         }
         Ok(())
@@ -355,4 +480,4 @@ fn with_scratch<T>(
     result
 }
 
-const _: () = assert!(CHUNK.is_multiple_of(GROUP));
+const _: () = assert!(CHUNK.is_multiple_of(GROUP) && TILE.is_multiple_of(BAND));

@@ -152,6 +152,7 @@ impl Block {
     /// `once`, for rows far apart share few places of the first-level cache.
     pub(super) fn values<'b>(
         &'b mut self,
+        level: Level,
         v: &'b KeyLines<'_>,
         sequence: &Sequence,
         keys: &Range<usize>,
@@ -169,7 +170,13 @@ impl Block {
         v.stretches(sequence, keys, head, |first, len| {
             let (now, later) = std::mem::take(&mut rest).split_at_mut(len * stride);
             rest = later;
-            v.decode(first, len, now, stride)
+            let stored = v.lines.stored(first, v.step(), len, v.n);
+            let fast = stored.map_or(0, |rows| simd::rows(level, &rows, now, stride));
+            if fast < len {
+                let first = first + fast * v.step();
+                v.decode(first, len - fast, &mut now[fast * stride..], stride)?;
+            }
+            Ok(())
         })?;
         Ok(Rows { data: &self.values, stride, len: keys.len() })
     }

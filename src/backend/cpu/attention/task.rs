@@ -110,7 +110,7 @@ impl Inputs<'_> {
                     sink if sink.is_finite() => 1.0,
                     _ => f32::NAN,
                 };
-                *gathered = Gathered { max: if sink.is_nan() { 0.0 } else { sink }, sum };
+                *gathered = Gathered::one(if sink.is_nan() { 0.0 } else { sink }, sum);
             }
         }
         Ok(state)
@@ -224,7 +224,7 @@ impl Inputs<'_> {
         if self.d_v == 0 {
             return Ok(());
         }
-        let values = work.block.values(&self.v, sequence, &keys, kv_head, few)?;
+        let values = work.block.values(level, &self.v, sequence, &keys, kv_head, few)?;
         let out = &mut gathered.values[start * stride..end * stride];
         let whole = |query: &usize| within(*query).len() == keys.len();
         if queries.clone().all(|query| whole(&query)) || finite(level, values, self.d_v) {

@@ -1,9 +1,10 @@
-//! Rows as they are stored to columns of f32.
+//! Rows as they are stored to columns, or rows, of f32.
 //!
-//! Sixteen rows at a time: their words of four bytes are transposed, so that a vector holds the
-//! same word of each row, and taken apart there: one element of f32, two of 16 bits, four of FP8,
-//! eight of FP4. Every conversion is exact, and a scale rounds as it does in
-//! [`decode_e2m1`](super::decode_e2m1): `(code · scale) · g`.
+//! To columns sixteen rows at a time: their words of four bytes are transposed, so that a vector
+//! holds the same word of each row, and taken apart there: one element of f32, two of 16 bits, four
+//! of FP8, eight of FP4. To rows, sixteen elements become words of their own first. Every conversion
+//! is exact, and a scale rounds as it does in [`decode_e2m1`](super::decode_e2m1):
+//! `(code · scale) · g`.
 
 use super::Level;
 use super::weights::Weights;
@@ -24,6 +25,22 @@ pub fn columns(level: Level, rows: &Weights<'_>, dst: &mut [f32], dst_stride: us
     }
 }
 
+/// Puts the first rows to rows of `dst`, `dst_stride` apart; gives how many that was: none, or all
+/// up to one that holds a special value, depending on level and code.
+///
+/// # Panics
+/// When a row reaches past its slice.
+pub fn rows(level: Level, rows: &Weights<'_>, dst: &mut [f32], dst_stride: usize) -> usize {
+    let reach = rows.len().checked_sub(1).map_or(0, |last| last * dst_stride + rows.k());
+    assert!(reach <= dst.len(), "rows lie inside their slice");
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the level is present; the assertion above.
+        Level::Avx512 => unsafe { x86::rows(rows, dst, dst_stride) },
+        _ => 0,
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
@@ -34,10 +51,19 @@ mod x86 {
     /// Rows, and words, that are transposed at once.
     const SIDE: usize = 16;
 
+    // Of functions with closures that the standard library calls, intrinsics become calls: the
+    // library's are not compiled for the level. So arrays are filled by loops.
+
     /// How words are taken apart.
     trait Words {
         /// Elements of a word.
         const ELEMENTS: usize;
+
+        /// Sixteen elements of a row, each the first of a word.
+        ///
+        /// # Safety
+        /// The level is present, and `from` valid for the elements.
+        unsafe fn spread(from: *const u8) -> __m512i;
 
         /// Whether some element is one that [`Words::element`] gets wrong.
         ///
@@ -65,6 +91,12 @@ mod x86 {
         const ELEMENTS: usize = 1;
 
         #[inline(always)]
+        unsafe fn spread(from: *const u8) -> __m512i {
+            // SAFETY: the caller's promise.
+            unsafe { _mm512_loadu_si512(from.cast()) }
+        }
+
+        #[inline(always)]
         unsafe fn element<const E: usize>(words: __m512i) -> __m512 {
             // SAFETY: the level is present.
             unsafe { _mm512_castsi512_ps(words) }
@@ -73,6 +105,12 @@ mod x86 {
 
     impl Words for Bf16 {
         const ELEMENTS: usize = 2;
+
+        #[inline(always)]
+        unsafe fn spread(from: *const u8) -> __m512i {
+            // SAFETY: the caller's promise.
+            unsafe { _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast())) }
+        }
 
         #[inline(always)]
         unsafe fn element<const E: usize>(words: __m512i) -> __m512 {
@@ -88,6 +126,12 @@ mod x86 {
 
     impl Words for F16 {
         const ELEMENTS: usize = 2;
+
+        #[inline(always)]
+        unsafe fn spread(from: *const u8) -> __m512i {
+            // SAFETY: the caller's promise.
+            unsafe { _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast())) }
+        }
 
         #[inline(always)]
         unsafe fn element<const E: usize>(words: __m512i) -> __m512 {
@@ -121,6 +165,12 @@ mod x86 {
     impl Words for E4m3 {
         const ELEMENTS: usize = 4;
 
+        #[inline(always)]
+        unsafe fn spread(from: *const u8) -> __m512i {
+            // SAFETY: the caller's promise.
+            unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast())) }
+        }
+
         /// NaN.
         #[inline(always)]
         unsafe fn special(words: __m512i) -> bool {
@@ -145,6 +195,12 @@ mod x86 {
 
     impl Words for E5m2 {
         const ELEMENTS: usize = 4;
+
+        #[inline(always)]
+        unsafe fn spread(from: *const u8) -> __m512i {
+            // SAFETY: the caller's promise.
+            unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast())) }
+        }
 
         /// Infinities and NaN.
         #[inline(always)]
@@ -172,6 +228,19 @@ mod x86 {
         const ELEMENTS: usize = 8;
 
         #[inline(always)]
+        unsafe fn spread(from: *const u8) -> __m512i {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let halves = from.cast::<i32>();
+                let low = _mm512_set1_epi32(halves.read_unaligned());
+                let high = halves.add(1).read_unaligned();
+                let codes = _mm512_mask_set1_epi32(low, 0xFF00, high);
+                let shifts = [0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28];
+                _mm512_srlv_epi32(codes, _mm512_loadu_si512((&raw const shifts).cast()))
+            }
+        }
+
+        #[inline(always)]
         unsafe fn element<const E: usize>(words: __m512i) -> __m512 {
             // SAFETY: the level is present; the table has 16 values. The look-up takes the low
             // four bits of each lane.
@@ -183,64 +252,218 @@ mod x86 {
         }
     }
 
+    /// Calls `$f` with the words of a code.
+    macro_rules! each_code {
+        ($rows:expr, $f:ident($($argument:expr),*)) => {
+            match $rows.code() {
+                Code::Plain(DType::BF16) => $f::<Bf16>($rows, $($argument),*),
+                Code::Plain(DType::F16) => $f::<F16>($rows, $($argument),*),
+                // `Weights::new` lets no other type pass.
+                Code::Plain(_) => $f::<F32>($rows, $($argument),*),
+                Code::Fp8(DType::F8E5M2) => $f::<E5m2>($rows, $($argument),*),
+                Code::Fp8(_) => $f::<E4m3>($rows, $($argument),*),
+                Code::Nvfp4 | Code::Mxfp4 => $f::<Fp4>($rows, $($argument),*),
+            }
+        };
+    }
+
     /// # Safety
     /// The level is present, and what [`super::columns`] asserts.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     pub(super) unsafe fn columns(rows: &Weights<'_>, dst: &mut [f32], stride: usize) -> usize {
         // SAFETY: the caller's promise.
-        unsafe {
-            match rows.code() {
-                Code::Plain(DType::BF16) => all::<Bf16>(rows, dst, stride),
-                Code::Plain(DType::F16) => all::<F16>(rows, dst, stride),
-                // `Weights::new` lets no other type pass.
-                Code::Plain(_) => all::<F32>(rows, dst, stride),
-                Code::Fp8(DType::F8E5M2) => all::<E5m2>(rows, dst, stride),
-                Code::Fp8(_) => all::<E4m3>(rows, dst, stride),
-                Code::Nvfp4 | Code::Mxfp4 => all::<Fp4>(rows, dst, stride),
-            }
-        }
+        unsafe { each_code!(rows, all_columns(dst, stride)) }
+    }
+
+    /// # Safety
+    /// The level is present, and what [`super::rows`] asserts.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    pub(super) unsafe fn rows(rows: &Weights<'_>, dst: &mut [f32], stride: usize) -> usize {
+        // SAFETY: the caller's promise.
+        unsafe { each_code!(rows, all_rows(dst, stride)) }
     }
 
     /// # Safety
     /// As [`columns`].
     #[inline(always)]
-    unsafe fn all<W: Words>(rows: &Weights<'_>, dst: &mut [f32], stride: usize) -> usize {
+    unsafe fn all_columns<W: Words>(rows: &Weights<'_>, dst: &mut [f32], stride: usize) -> usize {
         let (words, whole) = (rows.k() / W::ELEMENTS, rows.len() / SIDE * SIDE);
         if !rows.k().is_multiple_of(W::ELEMENTS) {
             return 0;
         }
         for i in (0..whole).step_by(SIDE) {
-            let mut block = usize::MAX;
-            let mut scale = [1.0; SIDE];
+            let mut scales = RowScales::NONE;
             for first in (0..words).step_by(SIDE) {
                 let count = (words - first).min(SIDE);
                 let there = (1u32 << count).wrapping_sub(1) as u16;
                 // SAFETY: words first .. first + count of rows i .. i + 16.
                 let side = unsafe {
-                    let row = |r: usize| rows.row(i + r).as_ptr().cast::<i32>().add(first);
-                    transposed(std::array::from_fn(|r| _mm512_maskz_loadu_epi32(there, row(r))))
+                    let mut side = [_mm512_setzero_si512(); SIDE];
+                    for (r, words) in side.iter_mut().enumerate() {
+                        let from = rows.start_of(i + r).cast::<i32>().wrapping_add(first);
+                        *words = _mm512_maskz_loadu_epi32(there, from);
+                    }
+                    transposed(side)
                 };
-                // SAFETY: the level is present.
-                if side[..count].iter().any(|&words| unsafe { W::special(words) }) {
-                    return i;
+                for words in &side[..count] {
+                    // SAFETY: the level is present.
+                    if unsafe { W::special(*words) } {
+                        return i;
+                    }
                 }
                 for (w, &words) in side[..count].iter().enumerate() {
                     let l = (first + w) * W::ELEMENTS;
-                    if let Some(scales) = rows.scales()
-                        && l / scales.block_k != block
-                    {
-                        block = l / scales.block_k;
-                        scale = std::array::from_fn(|r| scales.of(i + r, block));
-                    }
-                    // SAFETY: elements l .. of rows i .. i + 16.
+                    // SAFETY: the level is present; elements l .. of rows i .. i + 16.
                     unsafe {
+                        let scale = scales.columns(rows.scales(), i, l);
                         let to = dst.as_mut_ptr().add(l * stride + i);
-                        split::<W>(words, rows.scales().map(|s| (&scale, s)), to, stride);
+                        split::<W>(words, scale, to, stride);
                     }
                 }
             }
         }
         whole
+    }
+
+    /// # Safety
+    /// As [`rows`].
+    #[inline(always)]
+    unsafe fn all_rows<W: Words>(rows: &Weights<'_>, dst: &mut [f32], stride: usize) -> usize {
+        if !rows.k().is_multiple_of(SIDE) {
+            return 0;
+        }
+        let bytes = SIDE * rows.code().bits() / 8;
+        for i in 0..rows.len() {
+            let mut scales = RowScales::NONE;
+            for part in 0..rows.k() / SIDE {
+                let l = part * SIDE;
+                // SAFETY: sixteen elements of row i, and their places; the level is present.
+                unsafe {
+                    let words = W::spread(rows.start_of(i).wrapping_add(part * bytes));
+                    if W::special(words) {
+                        return i;
+                    }
+                    let scale = scales.row(rows.scales(), i, l);
+                    let to = dst.as_mut_ptr().add(i * stride + l);
+                    _mm512_storeu_ps(to, scaled(W::element::<0>(words), scale));
+                }
+            }
+        }
+        rows.len()
+    }
+
+    /// `(value · scale) · g`
+    ///
+    /// # Safety
+    /// AVX-512 F.
+    #[inline(always)]
+    unsafe fn scaled(value: __m512, scale: Option<(__m512, f32)>) -> __m512 {
+        match scale {
+            // SAFETY: the caller's promise.
+            Some((scale, g)) => unsafe {
+                _mm512_mul_ps(_mm512_mul_ps(value, scale), _mm512_set1_ps(g))
+            },
+            None => value,
+        }
+    }
+
+    /// The scales of some blocks of a row, or of sixteen rows.
+    struct RowScales {
+        first: usize,
+        values: [[f32; SIDE]; SIDE],
+    }
+
+    impl RowScales {
+        const NONE: RowScales = RowScales { first: usize::MAX, values: [[1.0; SIDE]; SIDE] };
+
+        /// That of element `l` of a row in all lanes, with the tensor scale.
+        ///
+        /// # Safety
+        /// The level is present, and the row has the element.
+        #[inline(always)]
+        unsafe fn row(
+            &mut self,
+            scales: Option<&Scales<'_>>,
+            row: usize,
+            l: usize,
+        ) -> Option<(__m512, f32)> {
+            let scales = scales?;
+            let block = l / scales.block_k;
+            if block / SIDE != self.first {
+                self.first = block / SIDE;
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let values = some(scales, row, block / SIDE * SIDE);
+                    _mm512_storeu_ps(self.values[0].as_mut_ptr(), values);
+                }
+            }
+            // SAFETY: the caller's promise.
+            Some((unsafe { _mm512_set1_ps(self.values[0][block % SIDE]) }, scales.factor))
+        }
+
+        /// Those of element `l` of sixteen rows, with the tensor scale.
+        ///
+        /// # Safety
+        /// The level is present, and the rows have the element.
+        #[inline(always)]
+        unsafe fn columns(
+            &mut self,
+            scales: Option<&Scales<'_>>,
+            row: usize,
+            l: usize,
+        ) -> Option<(__m512, f32)> {
+            let scales = scales?;
+            let block = l / scales.block_k;
+            if block / SIDE != self.first {
+                self.first = block / SIDE;
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let mut side = [_mm512_setzero_si512(); SIDE];
+                    for (r, side) in side.iter_mut().enumerate() {
+                        *side = _mm512_castps_si512(some(scales, row + r, block / SIDE * SIDE));
+                    }
+                    let side = transposed(side);
+                    for (values, side) in self.values.iter_mut().zip(side) {
+                        _mm512_storeu_ps(values.as_mut_ptr(), _mm512_castsi512_ps(side));
+                    }
+                }
+            }
+            // SAFETY: the caller's promise.
+            let scale = unsafe { _mm512_loadu_ps(self.values[block % SIDE].as_ptr()) };
+            Some((scale, scales.factor))
+        }
+    }
+
+    /// The scales of up to sixteen blocks of a row from one on.
+    ///
+    /// # Safety
+    /// The level is present, and the row has the first of them.
+    #[inline(always)]
+    unsafe fn some(scales: &Scales<'_>, row: usize, block: usize) -> __m512 {
+        let count = (scales.columns - block).min(SIDE);
+        let at = row / scales.block_rows * scales.columns + block;
+        let there = (1u32 << count).wrapping_sub(1) as u16;
+        // SAFETY: `Weights::new` has seen that there are scales for each row; the exponent of
+        // UE4M3 is biased by 7, that of f32 by 127.
+        unsafe {
+            let bytes = scales.bytes.as_ptr().wrapping_add(at * scales.dtype.size());
+            if scales.dtype == DType::F32 {
+                return _mm512_castsi512_ps(_mm512_maskz_loadu_epi32(there, bytes.cast()));
+            }
+            let bytes = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(there, bytes.cast()));
+            if scales.dtype == DType::UE4M3 {
+                let bytes = _mm512_and_si512(bytes, _mm512_set1_epi32(0x7F));
+                let nan = _mm512_cmpeq_epi32_mask(bytes, _mm512_set1_epi32(0x7F));
+                let bits = _mm512_castsi512_ps(_mm512_slli_epi32::<20>(bytes));
+                let values = _mm512_mul_ps(bits, _mm512_set1_ps(2f32.powi(120)));
+                return _mm512_mask_mov_ps(values, nan, _mm512_set1_ps(f32::NAN));
+            }
+            let nan = _mm512_cmpeq_epi32_mask(bytes, _mm512_set1_epi32(0xFF));
+            let least = _mm512_testn_epi32_mask(bytes, bytes);
+            let bits = _mm512_castsi512_ps(_mm512_slli_epi32::<23>(bytes));
+            let values = _mm512_mask_mov_ps(bits, least, _mm512_set1_ps(2f32.powi(-127)));
+            _mm512_mask_mov_ps(values, nan, _mm512_set1_ps(f32::NAN))
+        }
     }
 
     /// The elements of sixteen words, a row each.
@@ -250,7 +473,7 @@ mod x86 {
     #[inline(always)]
     unsafe fn split<W: Words>(
         words: __m512i,
-        scale: Option<(&[f32; SIDE], &Scales<'_>)>,
+        scale: Option<(__m512, f32)>,
         to: *mut f32,
         stride: usize,
     ) {
@@ -259,11 +482,7 @@ mod x86 {
                 if $e < W::ELEMENTS {
                     // SAFETY: the caller's promise.
                     unsafe {
-                        let mut value = W::element::<$e>(words);
-                        if let Some((scale, scales)) = scale {
-                            value = _mm512_mul_ps(value, _mm512_loadu_ps(scale.as_ptr()));
-                            value = _mm512_mul_ps(value, _mm512_set1_ps(scales.factor));
-                        }
+                        let value = scaled(W::element::<$e>(words), scale);
                         _mm512_storeu_ps(to.add($e * stride), value);
                     }
                 }
@@ -316,7 +535,7 @@ mod tests {
     use crate::backend::cpu::simd::{Code, Fp4Table, Scales, detect};
     use crate::num::{DType, E2M1, F8E4M3, F8E5M2, Scalar, UE4M3, bf16, f16};
 
-    /// All columns that are given, against `value(row, element)`.
+    /// All columns and rows that are given, `most` columns, against `value(row, element)`.
     fn check(rows: &Weights<'_>, most: usize, value: impl Fn(usize, usize) -> f32) {
         for level in [Level::Portable, Level::of(&detect())] {
             let stride = rows.len() + 3;
@@ -329,6 +548,13 @@ mod tests {
             assert_eq!(done, if here { most } else { 0 }, "{level:?}");
             for (i, l) in (0..done).flat_map(|i| (0..rows.k()).map(move |l| (i, l))) {
                 assert_eq!(dst[l * stride + i], value(i, l), "{level:?} row {i}, element {l}");
+            }
+            let stride = rows.k() + 1;
+            let mut dst = vec![f32::NAN; rows.len() * stride];
+            let done = super::rows(level, rows, &mut dst, stride);
+            assert!(done >= most || !here || !rows.k().is_multiple_of(16), "{level:?}: {done}");
+            for (i, l) in (0..done).flat_map(|i| (0..rows.k()).map(move |l| (i, l))) {
+                assert_eq!(dst[i * stride + l], value(i, l), "{level:?} row {i}, element {l}");
             }
         }
     }

@@ -23,6 +23,9 @@ pub(super) trait Lanes: Copy {
     /// Asks for the cache line at an address, which need not be valid, in the second-level cache.
     fn prefetch(_address: *const u8) {}
 
+    /// The same for the first-level cache.
+    fn prefetch_near(_address: *const u8) {}
+
     /// `self + a · b`, fused where the level has that.
     fn add_product(self, a: Self, b: Self) -> Self;
 
@@ -35,14 +38,14 @@ pub(super) trait Lanes: Copy {
     /// `other` where it is larger, else `self`: a NaN of `other` is passed over.
     fn max(self, other: Self) -> Self;
 
-    /// [`exp`](super::math::exp) of what is not above 0.
-    fn exp(self) -> Self;
+    /// [`exp2`](super::math::exp2) of what is not above 0.
+    fn exp2(self) -> Self;
 
-    /// The sum of the lanes, by halves.
-    fn total(self) -> f32;
+    /// Any NaN as the one that [`f32::NAN`] is.
+    fn one_nan(self) -> Self;
 
-    /// The largest of the lanes, which are numbers.
-    fn largest(self) -> f32;
+    /// Joins the lanes of each vector by halves: a value of each.
+    fn across(vectors: &[Self; SUMS], f: impl Fn(Self, Self) -> Self) -> [f32; SUMS];
 
     /// Adds up the lanes of each vector by halves, and puts the sums at `to`, one after the other:
     /// in the place of what is there, or added to it.

@@ -1,6 +1,6 @@
 //! Functions of one f32 without branches, for loops that are compiled per level.
 //!
-//! `e^x`, `tanh x` and `erf x` are off by at most 2 units in the last place of the result, the
+//! `e^x`, `2^x`, `tanh x` and `erf x` are off by at most 2 units in the last place of the result, the
 //! logistic function, which is built of the first, by 3; the tests check that over the whole
 //! range. NaN gives NaN.
 
@@ -29,8 +29,11 @@ fn pow2(n: i32) -> f32 {
     f32::from_bits((n.wrapping_add(127) as u32) << 23)
 }
 
+/// Adding it leaves the nearest integer in the low bits.
+const ROUND: f32 = 12_582_912.0;
+
 /// Where `e^x` is 0.
-pub(super) const EXP_IS_ZERO: f32 = -104.0;
+const EXP_IS_ZERO: f32 = -104.0;
 
 /// ln 2 in two parts; a multiple of the first by an integer below 2¹⁵ is exact.
 const LN_2_HIGH: f32 = 0.693_359_4;
@@ -45,8 +48,6 @@ const EXP_TAIL: [f32; 6] =
 /// `x = n·ln 2 + r` with |r| ≤ ln 2 / 2, and a polynomial for `e^r`.
 #[inline(always)]
 pub(super) fn exp<const FUSED: bool>(x: f32) -> f32 {
-    // Adding it leaves the nearest integer in the low bits.
-    const ROUND: f32 = 12_582_912.0;
     // Beyond these the result is infinite, or 0. Comparisons leave NaN as it is.
     let x = if x > 89.0 { 89.0 } else { x };
     let x = if x < EXP_IS_ZERO { EXP_IS_ZERO } else { x };
@@ -62,16 +63,37 @@ pub(super) fn exp<const FUSED: bool>(x: f32) -> f32 {
     power * pow2(half) * pow2(n.wrapping_sub(half))
 }
 
-/// `e^(x − n·ln 2)` by the same steps, `n` being the integer next to `x / ln 2`.
+/// Where `2^x` is 0.
+pub(super) const EXP2_IS_ZERO: f32 = -150.0;
+
+/// `(2^r − 1) / r` for |r| ≤ 1/2, highest power first (Cephes' coefficients).
+pub(super) const EXP2_TAIL: [f32; 6] =
+    [1.535_336_2e-4, 1.339_887_4e-3, 9.618_437e-3, 5.550_332_5e-2, 2.402_264_8e-1, 6.931_472e-1];
+
+/// `2^x` of what is not above 127; subnormal where the result is.
+///
+/// `x = n + r` with |r| ≤ 1/2, and a polynomial for `2^r`.
+#[inline(always)]
+pub(super) fn exp2<const FUSED: bool>(x: f32) -> f32 {
+    let x = if x < EXP2_IS_ZERO { EXP2_IS_ZERO } else { x };
+    let shifted = x + ROUND;
+    let r = x - (shifted - ROUND);
+    let power = mul_add::<FUSED>(polynomial::<FUSED, 6>(r, EXP2_TAIL), r, 1.0);
+    // In two steps, as in `exp`.
+    let n = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+    let half = n >> 1;
+    power * pow2(half) * pow2(n.wrapping_sub(half))
+}
+
+/// `2^r` by the same steps.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub(super) fn exp_power<V: Lanes>(x: V, n: V) -> V {
-    let r = x.add_product(n, V::splat(-LN_2_HIGH)).add_product(n, V::splat(-LN_2_LOW));
-    let mut tail = V::splat(EXP_TAIL[0]);
-    for c in &EXP_TAIL[1..] {
+pub(super) fn exp2_power<V: Lanes>(r: V) -> V {
+    let mut tail = V::splat(EXP2_TAIL[0]);
+    for c in &EXP2_TAIL[1..] {
         tail = V::splat(*c).add_product(tail, r);
     }
-    r.add_product(tail, r.mul(r)).add(V::splat(1.0))
+    V::splat(1.0).add_product(tail, r)
 }
 
 /// `1 / (1 + e^−x)`
@@ -172,9 +194,18 @@ mod tests {
         assert!(worst.0 <= ulps, "{name}: {worst:?}");
     }
 
+    fn not_above_127<const FUSED: bool>(x: f32) -> f32 {
+        if x > 127.0 { 0.0 } else { exp2::<FUSED>(x) }
+    }
+
+    fn exact_exp2(x: f64) -> f64 {
+        if x > 127.0 { 0.0 } else { x.exp2() }
+    }
+
     #[test]
     fn functions_are_within_their_bounds_over_all_f32() {
         check("exp", exp::<true>, exp::<false>, f64::exp, 2.0);
+        check("exp2", not_above_127::<true>, not_above_127::<false>, exact_exp2, 2.0);
         check("tanh", tanh::<true>, tanh::<false>, f64::tanh, 2.0);
         check("erf", erf::<true>, erf::<false>, libm::erf, 2.0);
         let exact = |x: f64| 1.0 / (1.0 + (-x).exp());

@@ -18,6 +18,7 @@ mod outer;
 mod per_level;
 mod portable;
 mod rotate;
+mod strips;
 mod tile;
 mod unpack;
 mod weights;
@@ -25,13 +26,14 @@ mod widen;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub use columns::columns;
+pub use columns::{columns, rows};
 pub use fold::{accumulate, gather, join, normalize, position, softmax, squares};
 pub use map::{binary, unary};
 pub use narrow::{narrow, quantize_band};
 pub use online::{Gathered, Line, Score, divide, join_values, online};
 pub use outer::{COLUMNS, products, transpose};
 pub use rotate::{rotate, sin_cos};
+pub use strips::{BAND, Bands, STRIP, by_lanes, strip, strips_pay};
 pub use unpack::Fp4Table;
 pub use weights::{
     CHUNK, Code, GROUP, STREAM_ROWS, Scales, Weights, chunk, interleave, stream, unpack,

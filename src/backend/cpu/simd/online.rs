@@ -1,17 +1,20 @@
 //! The softmax of rows whose scores come block by block, and what they have gathered so far.
+//!
+//! Scores are taken times `log2 e`, so that a power of 2 is what is left to compute.
 
+use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
-use super::lanes::{self, Lanes, Whole, Work};
-use super::math::{exp, mul_add, tanh};
+use super::lanes::{self, Lanes, SUMS, Whole, Work};
+use super::math::{exp2, mul_add, tanh};
 use super::per_level::per_level;
 use super::{LANES, Level};
 
 /// The largest score so far, and `Σ e^(s − max)`: 0 where there is no score above −inf.
 #[derive(Clone, Copy, Debug)]
 pub struct Gathered {
-    /// The largest score.
-    pub max: f32,
+    /// The largest score, times `log2 e`.
+    max: f32,
     /// The sum.
     pub sum: f32,
 }
@@ -20,10 +23,15 @@ impl Gathered {
     /// Nothing yet.
     pub const NONE: Gathered = Gathered { max: f32::NEG_INFINITY, sum: 0.0 };
 
+    /// A score, with what its power counts in the sum.
+    pub fn one(score: f32, sum: f32) -> Gathered {
+        Gathered { max: score * LOG2_E, sum }
+    }
+
     /// `ln Σ e^s`
     pub fn log_sum(self) -> f32 {
         let shift = if self.max == f32::NEG_INFINITY { 0.0 } else { self.max };
-        (f64::from(shift) + f64::from(self.sum).ln()) as f32
+        (f64::from(shift) * std::f64::consts::LN_2 + f64::from(self.sum).ln()) as f32
     }
 }
 
@@ -48,8 +56,7 @@ pub struct Line {
 }
 
 per_level! {
-    /// The scores of products, where there is more to them than a scale: −inf where a key is not
-    /// seen.
+    /// The scores of products, times `log2 e`, where there is more to them than a scale.
     fn scores(products: &mut [f32], score: Score, line: &Line) {
         if let Some(cap) = score.softcap {
             products.iter_mut().for_each(|s| *s = cap * tanh::<FUSED>(*s * score.scale / cap));
@@ -61,8 +68,7 @@ per_level! {
                 *s = mul_add::<FUSED>(line.slope, line.distance + j as i32 as f32, *s);
             }
         }
-        products[..line.seen.start].fill(f32::NEG_INFINITY);
-        products[line.seen.end..].fill(f32::NEG_INFINITY);
+        products.iter_mut().for_each(|s| *s *= LOG2_E);
     }
 
     /// Joins what was gathered of later keys, `values` being `Σ e^(s − max) · v` of each.
@@ -74,7 +80,7 @@ per_level! {
     ) {
         let max = if later.max > so_far.max { later.max } else { so_far.max };
         let shift = if max == f32::NEG_INFINITY { 0.0 } else { max };
-        let (old, new) = (exp::<FUSED>(so_far.max - shift), exp::<FUSED>(later.max - shift));
+        let (old, new) = (exp2::<FUSED>(so_far.max - shift), exp2::<FUSED>(later.max - shift));
         *so_far = Gathered { max, sum: so_far.sum * old + later.sum * new };
         for (value, later) in values.iter_mut().zip(later_values) {
             *value = *value * old + *later * new;
@@ -125,7 +131,7 @@ struct Online<'a, F> {
 }
 
 /// Rows that go through a step together, so that one does not wait for the other's result.
-const ROWS: usize = 8;
+const ROWS: usize = SUMS;
 
 impl<F: Fn(usize) -> Line> Work for Online<'_, F> {
     #[inline(always)]
@@ -150,58 +156,75 @@ impl<F: Fn(usize) -> Line> Online<'_, F> {
     unsafe fn rows<V: Lanes, const N: usize>(self) {
         let (products, stride, width) = self.products;
         let (values, values_stride) = self.values;
+        let scale = self.score.scale * LOG2_E;
         for (chunk, gathered) in self.gathered.chunks_mut(ROWS).enumerate() {
             let first = chunk * ROWS;
-            // What is taken from each score, and what products are multiplied by to be one.
-            let mut steps = [(0.0, 1.0); ROWS];
-            for (i, ((shift, scale), so_far)) in (first..).zip(steps.iter_mut().zip(&mut *gathered))
-            {
-                let row = &mut products[i * stride..][..width];
-                let line = (self.line)(i);
-                if self.score.softcap.is_some() || line.slope != 0.0 || line.seen != (0..width) {
+            // What products are multiplied by to be scores.
+            let mut scales = [scale; ROWS];
+            let mut largest = [V::splat(f32::NEG_INFINITY); ROWS];
+            for i in 0..gathered.len() {
+                let row = &mut products[(first + i) * stride..][..width];
+                let line = (self.line)(first + i);
+                // The largest product is not the largest score where the scale is negative.
+                if self.score.softcap.is_some() || line.slope != 0.0 || scale <= 0.0 {
                     scores(self.level, row, self.score, &line);
-                } else {
-                    *scale = self.score.scale;
+                    scales[i] = 1.0;
                 }
-                let mut largest = Whole::<V>::splat(f32::NEG_INFINITY);
+                if line.seen != (0..width) {
+                    row[..line.seen.start].fill(f32::NEG_INFINITY);
+                    row[line.seen.end..].fill(f32::NEG_INFINITY);
+                }
+                let mut found = Whole::<V>::splat(f32::NEG_INFINITY);
                 for j in 0..N {
                     // SAFETY: vector j of the row.
                     let s = unsafe { Whole::<V>::load(row.as_ptr().add(j * LANES)) };
-                    largest = largest.join(s.map(|s| s.mul(V::splat(*scale))), V::max);
+                    found = found.join(s, V::max);
                 }
-                let found = largest.fold(V::max).largest();
+                largest[i] = found.fold(V::max);
+            }
+            let largest = V::across(&largest, V::max);
+            // What is taken from each score.
+            let mut shifts = [0.0; ROWS];
+            for (i, so_far) in gathered.iter_mut().enumerate() {
+                let found = largest[i] * scales[i];
                 let max = if found > so_far.max { found } else { so_far.max };
-                *shift = if max == f32::NEG_INFINITY { 0.0 } else { max };
-                // Most blocks have no larger score, and e^0 takes as long as any other power.
+                let shift = if max == f32::NEG_INFINITY { 0.0 } else { max };
+                shifts[i] = shift;
+                // Most blocks have no larger score, and 2^0 takes as long as any other power.
                 let old = std::mem::replace(&mut so_far.max, max);
-                if old != *shift {
+                if old != shift {
                     let factor = match V::FUSED {
-                        true => exp::<true>(old - *shift),
-                        false => exp::<false>(old - *shift),
+                        true => exp2::<true>(old - shift),
+                        false => exp2::<false>(old - shift),
                     };
                     so_far.sum *= factor;
                     let factor = V::splat(factor);
-                    let row = &mut values[i * values_stride..][..values_stride];
+                    let row = &mut values[(first + i) * values_stride..][..values_stride];
                     for x in row.chunks_exact_mut(V::WIDTH) {
                         // SAFETY: a vector of the row.
                         unsafe { V::load(x.as_ptr()).mul(factor).store(x.as_mut_ptr()) };
                     }
                 }
             }
-            for (i, ((shift, scale), so_far)) in (first..).zip(steps.iter().zip(gathered)) {
-                let row = &mut products[i * stride..][..width];
-                let (shift, scale) = (V::splat(*shift), V::splat(*scale));
-                let mut sums = Whole::<V>::splat(0.0);
+            let mut sums = [V::splat(0.0); ROWS];
+            for i in 0..gathered.len() {
+                let row = &mut products[(first + i) * stride..][..width];
+                let (shift, scale) = (V::splat(-shifts[i]), V::splat(scales[i]));
+                let mut sum = Whole::<V>::splat(0.0);
                 for j in 0..N {
                     // SAFETY: vector j of the row.
                     unsafe {
                         let s = Whole::<V>::load(row.as_ptr().add(j * LANES));
-                        let e = s.map(|s| s.mul(scale).sub(shift).exp());
+                        let e = s.map(|s| shift.add_product(s, scale).exp2());
                         e.store(row.as_mut_ptr().add(j * LANES));
-                        sums = sums.join(e, V::add);
+                        sum = sum.join(e, V::add);
                     }
                 }
-                so_far.sum += sums.fold(V::add).total();
+                sums[i] = sum.fold(V::add);
+            }
+            let sums = V::across(&sums, V::add);
+            for (so_far, sum) in gathered.iter_mut().zip(sums) {
+                so_far.sum += sum;
             }
         }
     }

@@ -10,6 +10,38 @@ use super::{Level, Rows};
 /// B's rows, and C's, are padded to a multiple of this many columns.
 pub const COLUMNS: usize = 16;
 
+/// `MR × (NV · WIDTH)` chains of multiply-adds along k, A's elements in all lanes of a vector.
+///
+/// # Safety
+/// `a` is valid for `k` values of `MR` rows: its numbers are from one row and from one value to the
+/// next; `b` for `k` rows of `NV · WIDTH` values at its stride, which are asked for `AHEAD` rows
+/// ahead, if that is not 0.
+#[inline(always)]
+pub(super) unsafe fn chains<V: Lanes, const MR: usize, const NV: usize, const AHEAD: usize>(
+    sums: &mut [[V; NV]; MR],
+    (a, a_row, a_step): (*const f32, usize, usize),
+    (b, b_stride): (*const f32, usize),
+    k: usize,
+) {
+    for l in 0..k {
+        let mut row = [V::splat(0.0); NV];
+        for (j, row) in row.iter_mut().enumerate() {
+            // SAFETY: vector j of row l < k of `b`.
+            *row = unsafe { V::load(b.add(l * b_stride + j * V::WIDTH)) };
+            if AHEAD > 0 {
+                V::prefetch_near(b.wrapping_add((l + AHEAD) * b_stride + j * V::WIDTH).cast());
+            }
+        }
+        for (i, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: element l of row i < MR of `a`.
+            let x = V::splat(unsafe { *a.add(i * a_row + l * a_step) });
+            for (sum, row) in sums.iter_mut().zip(row) {
+                *sum = sum.add_product(x, row);
+            }
+        }
+    }
+}
+
 /// `MR × (NV · WIDTH)` outputs in registers.
 ///
 /// # Safety
@@ -32,20 +64,8 @@ unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(
             }
         }
     }
-    for l in 0..k {
-        let mut row = [V::splat(0.0); NV];
-        for (j, row) in row.iter_mut().enumerate() {
-            // SAFETY: vector j of row l < k of `b`.
-            *row = unsafe { V::load(b.add(l * b_stride + j * V::WIDTH)) };
-        }
-        for (i, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: element l of row i < MR of `a`.
-            let x = V::splat(unsafe { *a.add(i * a_stride + l) });
-            for (sum, row) in sums.iter_mut().zip(row) {
-                *sum = sum.add_product(x, row);
-            }
-        }
-    }
+    // SAFETY: the caller's promise.
+    unsafe { chains::<V, MR, NV, 0>(&mut sums, (a, a_stride, 1), (b, b_stride), k) };
     for (i, sums) in sums.iter().enumerate() {
         for (j, sum) in sums.iter().enumerate() {
             // SAFETY: vector j of row i of the outputs.
@@ -178,7 +198,7 @@ pub fn transpose(level: Level, src: Rows<'_>, k: usize, dst: &mut [f32], dst_str
 }
 
 #[cfg(target_arch = "x86_64")]
-mod x86 {
+pub(super) mod x86 {
     use std::arch::x86_64::*;
 
     use super::Rows;
@@ -197,39 +217,56 @@ mod x86 {
         let (rows, columns) = (src.len / 8 * 8, k / 8 * 8);
         for i in (0..rows).step_by(8) {
             for l in (0..columns).step_by(8) {
-                let mut r = [_mm256_setzero_ps(); 8];
-                for (row, r) in r.iter_mut().enumerate() {
-                    // SAFETY: eight values of row i + row of `src`.
-                    *r = unsafe {
-                        _mm256_loadu_ps(src.data.as_ptr().add((i + row) * src.stride + l))
-                    };
-                }
-                let pairs: [__m256; 8] = std::array::from_fn(|p| {
-                    let (a, b) = (r[p / 2 * 2], r[p / 2 * 2 + 1]);
-                    if p % 2 == 0 { _mm256_unpacklo_ps(a, b) } else { _mm256_unpackhi_ps(a, b) }
-                });
-                let quads: [__m256; 8] = std::array::from_fn(|q| {
-                    let (a, b) = (pairs[q / 4 * 4 + q % 4 / 2], pairs[q / 4 * 4 + q % 4 / 2 + 2]);
-                    match q % 2 {
-                        0 => _mm256_shuffle_ps::<0b01_00_01_00>(a, b),
-                        _ => _mm256_shuffle_ps::<0b11_10_11_10>(a, b),
-                    }
-                });
-                for column in 0..8 {
-                    let (a, b) = (quads[column % 4], quads[column % 4 + 4]);
-                    let whole = match column / 4 {
-                        0 => _mm256_permute2f128_ps::<0x20>(a, b),
-                        _ => _mm256_permute2f128_ps::<0x31>(a, b),
-                    };
-                    // SAFETY: eight values of row l + column of `dst`.
-                    unsafe {
-                        let to = dst.as_mut_ptr().add((l + column) * dst_stride + i);
-                        _mm256_storeu_ps(to, whole);
-                    }
+                // SAFETY: eight values of eight rows, and their places.
+                unsafe {
+                    let from = src.data.as_ptr().add(i * src.stride + l);
+                    let to = dst.as_mut_ptr().add(l * dst_stride + i);
+                    let places = [0, 1, 2, 3, 4, 5, 6, 7].map(|c| to.wrapping_add(c * dst_stride));
+                    transpose_block(from, src.stride, places);
                 }
             }
         }
         (rows, columns)
+    }
+
+    /// 8 × 8 values: a place for each column.
+    ///
+    /// # Safety
+    /// AVX; `from` is valid for eight rows of eight values at its stride, a place for eight values.
+    #[inline]
+    #[target_feature(enable = "avx")]
+    pub(in super::super) unsafe fn transpose_block(
+        from: *const f32,
+        stride: usize,
+        to: [*mut f32; 8],
+    ) {
+        let mut r = [_mm256_setzero_ps(); 8];
+        for (row, r) in r.iter_mut().enumerate() {
+            // SAFETY: a row, by the caller's promise.
+            *r = unsafe { _mm256_loadu_ps(from.add(row * stride)) };
+        }
+        let mut pairs = r;
+        for p in 0..4 {
+            let (a, b) = (r[2 * p], r[2 * p + 1]);
+            (pairs[2 * p], pairs[2 * p + 1]) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+        }
+        // Of rows 4g .. 4g + 4: columns c and 4 + c at 4g + c.
+        let mut quads = r;
+        for g in [0, 4] {
+            for half in 0..2 {
+                let (a, b) = (pairs[g + half], pairs[g + half + 2]);
+                quads[g + 2 * half] = _mm256_shuffle_ps::<0b01_00_01_00>(a, b);
+                quads[g + 2 * half + 1] = _mm256_shuffle_ps::<0b11_10_11_10>(a, b);
+            }
+        }
+        for c in 0..4 {
+            let (a, b) = (quads[c], quads[4 + c]);
+            // SAFETY: two places, by the caller's promise.
+            unsafe {
+                _mm256_storeu_ps(to[c], _mm256_permute2f128_ps::<0x20>(a, b));
+                _mm256_storeu_ps(to[4 + c], _mm256_permute2f128_ps::<0x31>(a, b));
+            }
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Lanes without instructions beyond the architecture's baseline.
 
-use super::lanes::{Lanes, put};
+use super::lanes::{Lanes, SUMS, put};
 use super::math;
 use super::per_level::BASELINE_FUSED;
 
@@ -64,26 +64,29 @@ impl Lanes for Four {
     }
 
     #[inline(always)]
-    fn exp(self) -> Self {
-        Four(self.0.map(math::exp::<BASELINE_FUSED>))
+    fn exp2(self) -> Self {
+        Four(self.0.map(math::exp2::<BASELINE_FUSED>))
     }
 
     #[inline(always)]
-    fn total(self) -> f32 {
-        let [a, b, c, d] = self.0;
-        (a + c) + (b + d)
+    fn one_nan(self) -> Self {
+        Four(self.0.map(|x| if x.is_nan() { f32::NAN } else { x }))
     }
 
     #[inline(always)]
-    fn largest(self) -> f32 {
-        let larger = |a: f32, b: f32| if b > a { b } else { a };
-        let [a, b, c, d] = self.0;
-        larger(larger(a, c), larger(b, d))
+    fn across(vectors: &[Self; SUMS], f: impl Fn(Self, Self) -> Self) -> [f32; SUMS] {
+        vectors.map(|x| {
+            let two = f(x, Four([x.0[2], x.0[3], 0.0, 0.0]));
+            f(two, Four([two.0[1], 0.0, 0.0, 0.0])).0[0]
+        })
     }
 
     #[inline(always)]
     unsafe fn add_up<const N: usize>(vectors: &[Self; N], to: *mut f32, add: bool) {
         // SAFETY: the caller's promise.
-        unsafe { put(&vectors.map(Self::total), to, add) };
+        unsafe {
+            let total = |Four([a, b, c, d]): Self| (a + c) + (b + d);
+            put(&vectors.map(total), to, add)
+        };
     }
 }

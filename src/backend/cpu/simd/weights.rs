@@ -187,6 +187,13 @@ impl<'a> Weights<'a> {
         &self.bytes[row * self.row_bytes..][..(self.k * self.code.bits()).div_ceil(8)]
     }
 
+    /// Where a row's bytes start.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(super) fn start_of(&self, row: usize) -> *const u8 {
+        self.bytes.as_ptr().wrapping_add(row * self.row_bytes)
+    }
+
     /// Has the processor fetch all rows to its second-level cache.
     pub fn prefetch(&self) {
         #[cfg(target_arch = "x86_64")]
@@ -273,12 +280,6 @@ impl Scales<'_> {
             }
             *dst = value;
         }
-    }
-
-    /// The scale of a block of a row.
-    #[cfg(target_arch = "x86_64")]
-    pub(super) fn of(&self, row: usize, block: usize) -> f32 {
-        self.value(row / self.block_rows * self.columns + block)
     }
 
     fn value(&self, at: usize) -> f32 {

@@ -46,6 +46,12 @@ macro_rules! common {
         }
 
         #[inline(always)]
+        fn prefetch_near(address: *const u8) {
+            // SAFETY: as above.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+        }
+
+        #[inline(always)]
         fn add_product(self, a: Self, b: Self) -> Self {
             // SAFETY: values of this type are made only at this level.
             Self(unsafe { $fma(a.0, b.0, self.0) })
@@ -84,15 +90,14 @@ impl Lanes for Avx2 {
         _mm256_sub_ps, _mm256_mul_ps, _mm256_max_ps
     );
 
-    /// The steps of [`math::exp`].
+    /// The steps of [`math::exp2`].
     #[inline(always)]
-    fn exp(self) -> Self {
+    fn exp2(self) -> Self {
         // SAFETY: values of this type are made only at this level.
         unsafe {
-            let x = self.max(Self::splat(math::EXP_IS_ZERO));
-            let n = x.mul(Self::splat(std::f32::consts::LOG2_E)).0;
-            let n = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(n);
-            let power = math::exp_power(x, Self(n));
+            let x = self.max(Self::splat(math::EXP2_IS_ZERO));
+            let n = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x.0);
+            let power = math::exp2_power(x.sub(Self(n)));
             let n = _mm256_cvtps_epi32(n);
             let half = _mm256_srai_epi32::<1>(n);
             let pow2 = |n| {
@@ -104,68 +109,88 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn total(self) -> f32 {
+    fn one_nan(self) -> Self {
         // SAFETY: values of this type are made only at this level.
         unsafe {
-            let four =
-                _mm_add_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
-            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+            let nan = _mm256_cmp_ps::<_CMP_UNORD_Q>(self.0, self.0);
+            Self(_mm256_blendv_ps(self.0, _mm256_set1_ps(f32::NAN), nan))
         }
     }
 
     #[inline(always)]
-    fn largest(self) -> f32 {
+    fn across(vectors: &[Self; SUMS], f: impl Fn(Self, Self) -> Self) -> [f32; SUMS] {
+        let mut values = [0.0; SUMS];
         // SAFETY: values of this type are made only at this level.
-        unsafe {
-            let four =
-                _mm_max_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
-            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
-            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
-        }
+        unsafe { _mm256_storeu_ps(values.as_mut_ptr(), Self::joined(vectors, f).0) };
+        values
     }
 
-    /// Each level of the tree adds halves of two vectors into one.
     #[inline(always)]
     unsafe fn add_up<const N: usize>(vectors: &[Self; N], to: *mut f32, add: bool) {
-        // SAFETY: values of this type are made only at this level; the caller's promise.
+        let mut all = [Self::splat(0.0); SUMS];
+        all.iter_mut().zip(vectors).for_each(|(to, vector)| *to = *vector);
+        // SAFETY: the caller's promise.
+        unsafe { put(&Self::across(&all, Self::add)[..N], to, add) };
+    }
+}
+
+impl Avx2 {
+    /// Each level of the tree joins halves of two vectors to one.
+    #[inline(always)]
+    fn joined(all: &[Self; SUMS], f: impl Fn(Self, Self) -> Self) -> Self {
+        // SAFETY: values of this type are made only at this level.
         unsafe {
-            let mut all = [_mm256_setzero_ps(); SUMS];
-            for (to, vector) in all.iter_mut().zip(vectors) {
-                *to = vector.0;
-            }
             macro_rules! four {
                 ($i:expr) => {{
-                    let (x, y) = (all[$i], all[$i + 4]);
-                    let low = _mm256_permute2f128_ps::<0x20>(x, y);
-                    _mm256_castps_pd(_mm256_add_ps(low, _mm256_permute2f128_ps::<0x31>(x, y)))
+                    let (x, y) = (all[$i].0, all[$i + 4].0);
+                    let low = Self(_mm256_permute2f128_ps::<0x20>(x, y));
+                    _mm256_castps_pd(f(low, Self(_mm256_permute2f128_ps::<0x31>(x, y))).0)
                 }};
             }
             macro_rules! two {
                 ($i:literal) => {{
                     let (x, y) = (four!($i), four!($i + 1));
-                    let (low, high) = (_mm256_unpacklo_pd(x, y), _mm256_unpackhi_pd(x, y));
-                    _mm256_add_ps(_mm256_castpd_ps(low), _mm256_castpd_ps(high))
+                    let low = Self(_mm256_castpd_ps(_mm256_unpacklo_pd(x, y)));
+                    f(low, Self(_mm256_castpd_ps(_mm256_unpackhi_pd(x, y)))).0
                 }};
             }
             let (x, y) = (two!(0), two!(2));
-            let even = _mm256_shuffle_ps::<0x88>(x, y);
-            let sums = _mm256_add_ps(even, _mm256_shuffle_ps::<0xDD>(x, y));
-            let mut values = [0.0; SUMS];
-            _mm256_storeu_ps(values.as_mut_ptr(), sums);
-            put(&values[..N], to, add);
+            let even = Self(_mm256_shuffle_ps::<0x88>(x, y));
+            f(even, Self(_mm256_shuffle_ps::<0xDD>(x, y)))
         }
     }
 }
 
 impl Avx512 {
-    /// The lower and the upper eight lanes.
+    /// Each level of the tree joins halves of two vectors to one.
     #[inline(always)]
-    fn halves(self) -> (Avx2, Avx2) {
+    fn joined(all: &[Self; SUMS], f: impl Fn(Self, Self) -> Self) -> Avx2 {
         // SAFETY: values of this type are made only at this level.
-        let high = unsafe { _mm512_extractf32x8_ps::<1>(self.0) };
-        // SAFETY: as above.
-        (Avx2(unsafe { _mm512_castps512_ps256(self.0) }), Avx2(high))
+        unsafe {
+            // Half of each vector stays where it is: one shuffle instead of two.
+            macro_rules! eight {
+                ($i:expr) => {{
+                    let (x, y) = (all[$i].0, all[$i + 1].0);
+                    let own = Self(_mm512_mask_mov_ps(x, 0xFF00, y));
+                    f(own, Self(_mm512_shuffle_f32x4::<0b01_00_11_10>(x, y)))
+                }};
+            }
+            macro_rules! four {
+                ($i:literal) => {{
+                    let (x, y) = (eight!($i).0, eight!($i + 2).0);
+                    let even = Self(_mm512_shuffle_f32x4::<0b10_00_10_00>(x, y));
+                    let odd = Self(_mm512_shuffle_f32x4::<0b11_01_11_01>(x, y));
+                    _mm512_castps_pd(f(even, odd).0)
+                }};
+            }
+            let (x, y) = (four!(0), four!(4));
+            let low = Self(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)));
+            let two = f(low, Self(_mm512_castpd_ps(_mm512_unpackhi_pd(x, y))));
+            // Results i and i + 4 are at the front of quarter i.
+            let one = f(two, Self(_mm512_movehdup_ps(two.0))).0;
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 0, 0, 0, 0, 0, 0, 0);
+            Avx2(_mm512_castps512_ps256(_mm512_permutexvar_ps(order, one)))
+        }
     }
 }
 
@@ -175,70 +200,48 @@ impl Lanes for Avx512 {
         _mm512_sub_ps, _mm512_mul_ps, _mm512_max_ps
     );
 
-    /// The steps of [`math::exp`], with instructions for two of them.
+    /// The steps of [`math::exp2`], with instructions for two of them.
     #[inline(always)]
-    fn exp(self) -> Self {
+    fn exp2(self) -> Self {
         // SAFETY: values of this type are made only at this level.
         unsafe {
-            let x = self.max(Self::splat(math::EXP_IS_ZERO));
-            let n = x.mul(Self::splat(std::f32::consts::LOG2_E)).0;
-            let n = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(n);
-            let power = math::exp_power(x, Self(n));
+            let x = self.max(Self::splat(math::EXP2_IS_ZERO));
+            let n = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x.0);
+            let power = math::exp2_power(x.sub(Self(n)));
             Self(_mm512_scalef_ps(power.0, n))
         }
     }
 
     #[inline(always)]
-    fn total(self) -> f32 {
-        let (low, high) = self.halves();
-        low.add(high).total()
+    fn one_nan(self) -> Self {
+        // SAFETY: values of this type are made only at this level.
+        unsafe {
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
+            Self(_mm512_mask_mov_ps(self.0, nan, _mm512_set1_ps(f32::NAN)))
+        }
     }
 
     #[inline(always)]
-    fn largest(self) -> f32 {
-        let (low, high) = self.halves();
-        low.max(high).largest()
+    fn across(vectors: &[Self; SUMS], f: impl Fn(Self, Self) -> Self) -> [f32; SUMS] {
+        let mut values = [0.0; SUMS];
+        // SAFETY: values of this type are made only at this level.
+        unsafe { _mm256_storeu_ps(values.as_mut_ptr(), Self::joined(vectors, f).0) };
+        values
     }
 
-    /// Each level of the tree adds halves of two vectors into one.
     #[inline(always)]
     unsafe fn add_up<const N: usize>(vectors: &[Self; N], to: *mut f32, add: bool) {
+        let mut all = [Self::splat(0.0); SUMS];
+        all.iter_mut().zip(vectors).for_each(|(to, vector)| *to = *vector);
         // SAFETY: values of this type are made only at this level; the caller's promise.
         unsafe {
-            let mut all = [_mm512_setzero_ps(); SUMS];
-            for (to, vector) in all.iter_mut().zip(vectors) {
-                *to = vector.0;
-            }
-            macro_rules! eight {
-                ($i:expr) => {{
-                    let (x, y) = (all[$i], all[$i + 1]);
-                    let low = _mm512_shuffle_f32x4::<0b01_00_01_00>(x, y);
-                    _mm512_add_ps(low, _mm512_shuffle_f32x4::<0b11_10_11_10>(x, y))
-                }};
-            }
-            macro_rules! four {
-                ($i:literal) => {{
-                    let (x, y) = (eight!($i), eight!($i + 2));
-                    let even = _mm512_shuffle_f32x4::<0b10_00_10_00>(x, y);
-                    let odd = _mm512_shuffle_f32x4::<0b11_01_11_01>(x, y);
-                    _mm512_castps_pd(_mm512_add_ps(even, odd))
-                }};
-            }
-            let (x, y) = (four!(0), four!(4));
-            let (low, high) = (_mm512_unpacklo_pd(x, y), _mm512_unpackhi_pd(x, y));
-            let two = _mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high));
-            // Sums i and i + 4 are at the front of quarter i.
-            let one = _mm512_add_ps(two, _mm512_movehdup_ps(two));
-            let order = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 0, 0, 0, 0, 0, 0, 0);
-            let mut sums = _mm512_castps512_ps256(_mm512_permutexvar_ps(order, one));
+            let mut sums = Self::joined(&all, Self::add).0;
             let there = ((1u32 << N) - 1) as u8;
             if add {
                 sums = _mm256_add_ps(_mm256_maskz_loadu_ps(there, to), sums);
             }
             // Which NaN comes out would depend on the order of commutative operands.
-            let nan = _mm256_cmp_ps_mask::<_CMP_UNORD_Q>(sums, sums);
-            let sums = _mm256_mask_mov_ps(sums, nan, _mm256_set1_ps(f32::NAN));
-            _mm256_mask_storeu_ps(to, there, sums);
+            _mm256_mask_storeu_ps(to, there, Avx2(sums).one_nan().0);
         }
     }
 }

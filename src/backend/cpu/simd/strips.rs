@@ -1,0 +1,305 @@
+//! Products of many rows with strips of columns, to the bits of the dot products by lanes.
+//!
+//! ```text
+//! a strip, up to STRIP columns of B:      [turn of the lane][step along k][column]
+//! a band, BAND rows of A:                 [turn of the lane][step along k][row]
+//! each tile, MR rows × NV vectors of columns:
+//!     each lane:   MR × NV chains of multiply-adds along its steps, in registers
+//!     add up the lanes by halves
+//! ```
+//!
+//! Element k is in lane k mod [`LANES`]; lanes take turns such that those to be added up come one
+//! after the other. Where a vector of a dot product holds the partial sums of
+//! one output by lane, a vector here holds the same lane's sums of many outputs: adding up lanes
+//! takes an addition of vectors for each, and no shuffles. What it takes instead is B in columns,
+//! which pays with enough rows of A.
+
+use std::mem::MaybeUninit;
+
+use super::lanes::{self, Lanes, Work};
+use super::outer::chains;
+use super::tile::Out;
+use super::{LANES, Level, Rows};
+
+/// Most columns of a strip: three vectors of the widest level.
+pub const STRIP: usize = 48;
+
+/// Rows of a band.
+pub const BAND: usize = 8;
+
+/// From how many rows of A on strips pay; `None` where adding up lanes is no more work than it
+/// saves: with narrower registers, which are fewer as well.
+pub fn strips_pay(level: Level) -> Option<usize> {
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => Some(24),
+        _ => None,
+    }
+}
+
+/// Rows in bands, each of them `stride · BAND` values from the one before.
+#[derive(Clone, Copy, Debug)]
+pub struct Bands<'a> {
+    /// The values.
+    pub data: &'a [f32],
+    /// Values of a row.
+    pub stride: usize,
+    /// How many rows; those that the last band lacks are of any values.
+    pub len: usize,
+}
+
+/// The turn of a lane: 0 and 8 come first, then 4 and 12, the halves that are added up.
+const fn turn(lane: usize) -> usize {
+    lane.reverse_bits() >> (usize::BITS - LANES.ilog2())
+}
+
+/// Steps that B is asked for ahead of its use: what a second-level cache takes to answer.
+const AHEAD: usize = 8;
+
+/// Puts rows side by side as columns, in the order of lanes: element `step · LANES + lane` of row i
+/// goes to `dst[(turn · steps + step) · width + i]`.
+///
+/// # Panics
+/// When there are not 8 or 16 rows, or an element is missing or has no place.
+pub fn by_lanes(level: Level, rows: Rows<'_>, steps: usize, dst: &mut [f32], width: usize) {
+    assert!(rows.holds(steps * LANES), "rows lie inside their slice");
+    assert!(matches!(rows.len, 8 | 16) && rows.len <= width, "whole blocks");
+    let reach = (steps * LANES).checked_sub(1).map_or(0, |last| last * width + rows.len);
+    assert!(reach <= dst.len(), "columns lie inside their slice");
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: both levels have AVX; the assertions above.
+        Level::Avx2 | Level::Avx512 => unsafe { x86::by_lanes(rows, steps, dst, width) },
+        Level::Portable => {
+            for (i, at) in (0..rows.len).flat_map(|i| (0..steps * LANES).map(move |at| (i, at))) {
+                let place = (turn(at % LANES) * steps + at / LANES) * width + i;
+                dst[place] = rows.data[i * rows.stride + at];
+            }
+        }
+    }
+}
+
+/// `out[i · out_stride + j] = a[i] · b[j]`, or added to it, over `steps` steps of each lane.
+///
+/// `b` are `columns` columns, `width` apart from step to step.
+///
+/// # Panics
+/// When `width` is no multiple of [`LANES`] up to [`STRIP`], or an operand or output reaches past
+/// its slice.
+pub fn strip(
+    level: Level,
+    a: Bands<'_>,
+    (b, width, columns): (&[f32], usize, usize),
+    steps: usize,
+    (out, out_stride): (&mut [f32], usize),
+    add: bool,
+) {
+    let k = steps * LANES;
+    assert!(width.is_multiple_of(LANES) && columns <= width && width <= STRIP, "whole vectors");
+    assert!(k <= a.stride && k * width <= b.len(), "steps lie inside the operands");
+    let bands = a.len.div_ceil(BAND);
+    assert!(bands == 0 || (bands - 1) * BAND * a.stride + BAND * k <= a.data.len(), "bands");
+    let reach = a.len.checked_sub(1).map_or(0, |last| last * out_stride + columns);
+    assert!(reach <= out.len(), "outputs lie inside their slice");
+    let out = Out { to: out.as_mut_ptr(), stride: out_stride, add };
+    let b = (b.as_ptr(), width);
+    // SAFETY: the assertions above.
+    unsafe { lanes::at(level, Strip { a, b, columns, steps, out }) }
+}
+
+/// The operands of [`strip`].
+struct Strip<'a> {
+    a: Bands<'a>,
+    b: (*const f32, usize),
+    columns: usize,
+    steps: usize,
+    out: Out,
+}
+
+impl Work for Strip<'_> {
+    /// Tiles take 24 sums of 32 registers, or 12 of 16.
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        // SAFETY: what `strip` asserts.
+        unsafe {
+            match V::WIDTH {
+                16 => self.tiles::<V, BAND>(),
+                _ => self.tiles::<V, 4>(),
+            }
+        }
+    }
+}
+
+impl Strip<'_> {
+    /// # Safety
+    /// What [`strip`] asserts; `MR` divides [`BAND`].
+    #[inline(always)]
+    unsafe fn tiles<V: Lanes, const MR: usize>(self) {
+        let Strip { a, b: (b, width), columns, steps, out } = self;
+        let mut j = 0;
+        while j < columns {
+            let vectors = (columns - j).div_ceil(V::WIDTH).min(3);
+            for i in (0..a.len).step_by(MR) {
+                // SAFETY: bands hold whole tiles, strips whole vectors; the tile is told how many
+                // outputs there are.
+                unsafe {
+                    let band = a.data.as_ptr().add(i / BAND * BAND * a.stride + i % BAND);
+                    let b = (b.add(j), width);
+                    let out = Out { to: out.to.add(i * out.stride + j), ..out };
+                    let there = (a.len - i, columns - j);
+                    match vectors {
+                        1 => tile::<V, MR, 1>(band, b, steps, out, there),
+                        2 => tile::<V, MR, 2>(band, b, steps, out, there),
+                        _ => tile::<V, MR, 3>(band, b, steps, out, there),
+                    }
+                }
+            }
+            j += vectors * V::WIDTH;
+        }
+    }
+}
+
+/// `MR × (NV · WIDTH)` outputs, of which only those `there` have a place.
+///
+/// # Safety
+/// `a` is valid for `MR` rows of a band, `b` for `NV` vectors of a strip, at `steps` steps of each
+/// lane; `out` for the outputs that are there.
+#[inline(always)]
+unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(
+    a: *const f32,
+    (b, width): (*const f32, usize),
+    steps: usize,
+    out: Out,
+    (rows, columns): (usize, usize),
+) {
+    // Sums of lanes that wait for others, each of twice as many lanes as the one after it.
+    let mut waiting = [MaybeUninit::<[[V; NV]; MR]>::uninit(); LANES.ilog2() as usize + 1];
+    let mut depth = 0;
+    for turn in 0..LANES {
+        let mut sums = [[V::splat(0.0); NV]; MR];
+        // SAFETY: the steps of a lane.
+        unsafe {
+            let a = (a.add(turn * steps * BAND), 1, BAND);
+            let b = (b.add(turn * steps * width), width);
+            chains::<V, MR, NV, AHEAD>(&mut sums, a, b, steps);
+        }
+        for _ in 0..turn.trailing_ones() {
+            depth -= 1;
+            // SAFETY: it was written when it came to wait.
+            let earlier = unsafe { waiting[depth].assume_init_ref() };
+            for (sums, earlier) in sums.iter_mut().zip(earlier) {
+                for (sum, earlier) in sums.iter_mut().zip(earlier) {
+                    *sum = earlier.add(*sum);
+                }
+            }
+        }
+        waiting[depth].write(sums);
+        depth += 1;
+    }
+    // SAFETY: the last turn left the sum of all lanes.
+    let sums = unsafe { waiting[0].assume_init_ref() };
+    for (i, sums) in sums.iter().enumerate().take(rows) {
+        for (j, sum) in sums.iter().enumerate() {
+            let n = columns.saturating_sub(j * V::WIDTH).min(V::WIDTH);
+            let mut few = [0.0; LANES];
+            // SAFETY: the outputs of vector j of row i that are there; a vector fits `few`.
+            unsafe {
+                let place = out.to.add(i * out.stride + columns.min(j * V::WIDTH));
+                let whole = n == V::WIDTH;
+                let to = if whole { place } else { few.as_mut_ptr() };
+                if out.add && !whole {
+                    to.copy_from_nonoverlapping(place, n);
+                }
+                let sum = if out.add { V::load(to).add(*sum) } else { *sum };
+                sum.one_nan().store(to);
+                if !whole {
+                    place.copy_from_nonoverlapping(to, n);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{LANES, Rows, turn};
+    use crate::backend::cpu::simd::outer::x86::transpose_block;
+
+    /// Blocks of 8 × 8.
+    ///
+    /// # Safety
+    /// AVX, and what [`super::by_lanes`] asserts.
+    #[target_feature(enable = "avx")]
+    pub(super) unsafe fn by_lanes(rows: Rows<'_>, steps: usize, dst: &mut [f32], width: usize) {
+        let (from, to) = (rows.data.as_ptr(), dst.as_mut_ptr());
+        for step in 0..steps {
+            for (i, lane) in [(0, 0), (0, 8), (8, 0), (8, 8)] {
+                if i < rows.len {
+                    let place = |c| to.wrapping_add((turn(lane + c) * steps + step) * width + i);
+                    let places = [0, 1, 2, 3, 4, 5, 6, 7].map(place);
+                    // SAFETY: eight elements of eight rows, and their places.
+                    unsafe {
+                        let from = from.add(i * rows.stride + step * LANES + lane);
+                        transpose_block(from, rows.stride, places);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::simd::{add_dots, dots, levels};
+
+    fn values(n: usize, salt: usize) -> Vec<f32> {
+        (0..n).map(|i| ((i * 37 + salt * 11) % 101) as f32 * 0.37 - 12.0).collect()
+    }
+
+    /// Rows of `k` values in bands, what is missing NaN.
+    fn banded(level: Level, rows: Rows<'_>, steps: usize) -> Vec<f32> {
+        let k = steps * LANES;
+        let mut data = vec![f32::NAN; rows.len.next_multiple_of(BAND) * k];
+        for (band, dst) in data.chunks_mut(BAND * k).enumerate() {
+            let mut plain = [f32::NAN; BAND].repeat(k);
+            for (i, row) in plain.chunks_mut(k).enumerate().take(rows.len - band * BAND) {
+                row.copy_from_slice(&rows.data[(band * BAND + i) * rows.stride..][..k]);
+            }
+            by_lanes(level, Rows { data: &plain, stride: k, len: BAND }, steps, dst, BAND);
+        }
+        data
+    }
+
+    #[test]
+    fn strips_give_the_bits_of_dots() {
+        for (m, n, steps) in [(1, 1, 1), (8, 48, 3), (13, 37, 40), (20, 16, 2), (4, 30, 5)] {
+            let k = steps * LANES;
+            let (a, mut b) = (values(m * (k + 3), 1), values(n * (k + 5), 2));
+            b[k / 2] = f32::INFINITY;
+            for (level, add) in levels().into_iter().flat_map(|l| [(l, false), (l, true)]) {
+                let a = Rows { data: &a, stride: k + 3, len: m };
+                let rows = Rows { data: &b, stride: k + 5, len: n };
+                let mut wanted = vec![0.5; m * (n + 2)];
+                let mut out = wanted.clone();
+                let dots = if add { add_dots } else { dots };
+                dots(level, a, rows, k, &mut wanted, n + 2);
+                let width = n.next_multiple_of(LANES);
+                let mut padded = vec![f32::NAN; width * k];
+                for (j, row) in padded.chunks_mut(k).enumerate().take(n) {
+                    row.copy_from_slice(&b[j * (k + 5)..][..k]);
+                }
+                let mut columns = vec![f32::NAN; width * k];
+                for first in (0..width).step_by(LANES) {
+                    let rows = Rows { data: &padded[first * k..], stride: k, len: LANES };
+                    by_lanes(level, rows, steps, &mut columns[first..], width);
+                }
+                let data = banded(level, a, steps);
+                let bands = Bands { data: &data, stride: k, len: m };
+                strip(level, bands, (&columns, width, n), steps, (&mut out, n + 2), add);
+                let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                assert_eq!(bits(&out), bits(&wanted), "{level:?} {m} × {n} × {k}, add {add}");
+            }
+        }
+    }
+}
