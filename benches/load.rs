@@ -6,8 +6,8 @@
 //! without a file a safetensors file of 1 GiB is written to the folder of temporary files.
 //!
 //! Pages that nobody uses may be with the host of a virtual machine, which gives them back more
-//! slowly than disks read: before each warm measurement as many as the file takes are used and freed,
-//! and what is measured goes in another order in each round.
+//! slowly than disks read. So there is also a load right after another, into memory that this one
+//! has just freed; and each round goes in another order.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -19,7 +19,13 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use ferrocerium::Device;
 use ferrocerium::format::{Format, Quantizer};
-use ferrocerium::io::{Loader, Target, Weight};
+use ferrocerium::io::{LoadedWeights, Loader, Target, Weight};
+
+/// What is measured, by its name. What it loads is freed afterwards.
+type Task<'a> = (&'a str, &'a dyn Fn() -> Result<Option<LoadedWeights>>);
+
+/// A load right after another.
+const AGAIN: &str = "load into memory, again";
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
@@ -68,13 +74,15 @@ fn compare(path: &Path, rounds: usize) -> Result<()> {
     let len = std::fs::metadata(path)?.len();
     let device = Device::cpu();
     let whole = format!("bs={len}");
+    let read = |args: &[&str]| dd(path, args).map(|()| None);
     let load = |in_place: bool| load(&device, path, in_place, Target::Keep);
     let nvfp4 = Target::Blocks(Format::Nvfp4, Quantizer::Amax);
-    let tasks: [(&str, &dyn Fn() -> Result<()>); 6] = [
-        ("dd bs=4M", &|| dd(path, &["bs=4M"])),
-        ("dd bs=4M iflag=direct", &|| dd(path, &["bs=4M", "iflag=direct"])),
-        ("dd, all in one block", &|| dd(path, &[&whole, "iflag=fullblock"])),
+    let tasks: [Task<'_>; 7] = [
+        ("dd bs=4M", &|| read(&["bs=4M"])),
+        ("dd bs=4M iflag=direct", &|| read(&["bs=4M", "iflag=direct"])),
+        ("dd, all in one block", &|| read(&[&whole, "iflag=fullblock"])),
         ("load into memory", &|| load(false)),
+        (AGAIN, &|| load(false)),
         ("load in place, and touch all", &|| load(true)),
         ("load as nvfp4", &|| self::load(&device, path, false, nvfp4)),
     ];
@@ -89,14 +97,15 @@ fn compare(path: &Path, rounds: usize) -> Result<()> {
             for i in order {
                 match cold {
                     true => dd(path, &["iflag=nocache", "count=0"])?,
-                    false => {
-                        dd(path, &["bs=4M"])?;
-                        std::hint::black_box(vec![1u8; usize::try_from(len)?]);
-                    }
+                    false => dd(path, &["bs=4M"])?,
+                }
+                if tasks[i].0 == AGAIN {
+                    drop(load(false)?);
                 }
                 let started = Instant::now();
-                (tasks[i].1)()?;
+                let loaded = (tasks[i].1)()?;
                 seconds[i].push(started.elapsed().as_secs_f64());
+                drop(loaded);
             }
         }
         println!(
@@ -125,7 +134,12 @@ fn dd(path: &Path, args: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn load(device: &Device, path: &Path, in_place: bool, linear: Target) -> Result<()> {
+fn load(
+    device: &Device,
+    path: &Path,
+    in_place: bool,
+    linear: Target,
+) -> Result<Option<LoadedWeights>> {
     let target = |weight: &Weight<'_>| if weight.is_linear() { linear } else { Target::Keep };
     let plan = Loader::open(device, path)?.in_place(in_place).plan(target)?;
     let loaded = plan.load(|_| ControlFlow::Continue(()))?;
@@ -150,5 +164,5 @@ fn load(device: &Device, path: &Path, in_place: bool, linear: Target) -> Result<
             }
         }
     }
-    Ok(())
+    Ok(Some(loaded))
 }
