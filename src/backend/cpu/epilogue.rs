@@ -2,13 +2,15 @@
 
 use super::product::{Finish, Row};
 use super::rows::{RowSource, row_source};
+use super::simd::{self, Level};
 use crate::error::Result;
 use crate::memory::resize;
-use crate::op::{Activation, Dense, Dims, Epilogue, Operand};
+use crate::op::{Activation, Dense, Dims, Epilogue, Function, Operand};
 use crate::registry::Launch;
 
 /// The operands of an epilogue.
 pub(super) struct Finisher<'a> {
+    level: Level,
     alpha: f32,
     beta: f32,
     c: Option<Box<dyn RowSource + 'a>>,
@@ -39,6 +41,7 @@ impl<'a> Finisher<'a> {
             Ok((row_source(launch, &bias, false, &[])?, each))
         });
         Ok(Finisher {
+            level: Level::of(&launch.caps.isa),
             alpha,
             beta,
             // With beta = 0, C is not read: it may hold anything.
@@ -70,12 +73,11 @@ impl Finish for Finisher<'_> {
                 values.iter_mut().zip(other.iter()).for_each(|(x, b)| *x += b);
             }
         }
-        let f = self.activation.pointwise();
         if self.activation.is_gated() {
             let (gate, up) = values.split_at_mut(width);
-            gate.iter_mut().zip(up.iter()).for_each(|(g, u)| *g = activate(f, *g) * u);
-        } else if f != Activation::Identity {
-            values.iter_mut().for_each(|x| *x = activate(f, *x));
+            simd::binary(self.level, Function::Gate(self.activation), gate, up);
+        } else if self.activation != Activation::Identity {
+            simd::unary(self.level, Function::Activation(self.activation), values);
         }
         if let Some(residual) = &self.residual {
             residual.part(block.a, row, columns.start, other)?;
@@ -104,19 +106,4 @@ fn as_matrix(operand: &Operand, rows: usize, cols: usize) -> Operand {
         }
     }
     dense.into()
-}
-
-/// A pointwise activation in f32.
-fn activate(f: Activation, x: f32) -> f32 {
-    match f {
-        Activation::Relu if x.is_nan() => x,
-        Activation::Relu => x.max(0.0),
-        Activation::Silu => x / (1.0 + (-x).exp()),
-        Activation::Gelu => 0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2)),
-        Activation::GeluTanh => {
-            const SQRT_2_OVER_PI: f32 = 0.797_884_6;
-            0.5 * x * (1.0 + (SQRT_2_OVER_PI * (x + 0.044715 * x * x * x)).tanh())
-        }
-        Activation::Identity | Activation::SwiGlu | Activation::GeGlu => x,
-    }
 }

@@ -7,7 +7,7 @@ use super::{BLOCK, CHUNK, FEW};
 use crate::backend::cpu::lines::{Lines, Piece};
 use crate::backend::cpu::simd::{self, COLUMNS, Gathered, Level, Line, Rows, Score};
 use crate::error::Result;
-use crate::memory::scratch;
+use crate::memory::{room, scratch};
 use crate::op::{Attention, Sequence};
 
 /// Rows whose products go through the softmax at once.
@@ -133,6 +133,7 @@ impl Inputs<'_> {
         let mut work = Work {
             queries,
             scores: scratch(rows * BLOCK, 0.0)?,
+            lines: room(BAND + self.group)?,
             block: Block::new(self.d, self.d_v)?,
             seen: task.queries.clone().map(|query| self.seen_by(sequence, query)).collect(),
         };
@@ -171,8 +172,9 @@ impl Inputs<'_> {
     ) -> Result<()> {
         let (level, d, group) = (self.level, self.d, self.group);
         let sequence = &self.sequences[task.sequence];
+        let Work { queries: all_queries, scores, lines, block, seen } = work;
         let within = |query: usize| {
-            let seen = &work.seen[query - task.queries.start];
+            let seen = &seen[query - task.queries.start];
             let start = seen.start.clamp(keys.start, keys.end) - keys.start;
             start..(seen.end.clamp(keys.start, keys.end) - keys.start).max(start)
         };
@@ -188,11 +190,11 @@ impl Inputs<'_> {
         let next = keys.end..(keys.end + BLOCK).min(sequence.kv_len);
         self.k.prefetch(sequence, &next, kv_head);
         self.v.prefetch(sequence, &next, kv_head);
-        let columns = work.block.keys(level, &self.k, sequence, &keys, kv_head)?;
+        let columns = block.keys(level, &self.k, sequence, &keys, kv_head)?;
         let stride = gathered.stride;
         let score = Score { scale: self.op.score_scale() as f32, softcap: self.op.softcap };
         let rows_of_head = task.queries.len() * group;
-        let queries_of_head = &work.queries[(kv_head - task.kv_heads.start) * rows_of_head * d..];
+        let queries_of_head = &all_queries[(kv_head - task.kv_heads.start) * rows_of_head * d..];
         // A few tiles of rows at a time: their products stay in the first-level cache.
         let band = (BAND / group).max(1);
         for first in queries.clone().step_by(band) {
@@ -201,17 +203,18 @@ impl Inputs<'_> {
             let width = width.next_multiple_of(COLUMNS);
             let (from, to) = (row(band.start), row(band.end));
             let data = &queries_of_head[from * d..to * d];
-            let scores = &mut work.scores[from * BLOCK..to * BLOCK];
+            let scores = &mut scores[from * BLOCK..to * BLOCK];
             let rows = Rows { data, stride: d, len: to - from };
             simd::products(level, rows, columns, width, scores, BLOCK, false);
-            let line = |i: usize| {
-                let (query, head) = (band.start + i / group, kv_head * group + i % group);
-                Line {
-                    seen: within(query),
-                    slope: self.slopes.get(head).copied().unwrap_or(0.0),
-                    distance: (keys.start as i64 - sequence.position(query)) as f32,
+            lines.clear();
+            for query in band {
+                let distance = (keys.start as i64 - sequence.position(query)) as f32;
+                for head in kv_head * group..(kv_head + 1) * group {
+                    let slope = self.slopes.get(head).copied().unwrap_or(0.0);
+                    lines.push(Line { seen: within(query), slope, distance });
                 }
-            };
+            }
+            let line = |i: usize| lines[i].clone();
             let values = (&mut gathered.values[from * stride..to * stride], stride);
             let gathered = &mut gathered.gathered[from..to];
             simd::online(level, (scores, BLOCK, width), score, line, gathered, values);
@@ -219,12 +222,12 @@ impl Inputs<'_> {
                 scores.chunks_mut(BLOCK).for_each(|row| row[width..keys.len()].fill(0.0));
             }
         }
-        let scores = &work.scores[start * BLOCK..end * BLOCK];
+        let scores = &scores[start * BLOCK..end * BLOCK];
 
         if self.d_v == 0 {
             return Ok(());
         }
-        let values = work.block.values(level, &self.v, sequence, &keys, kv_head, few)?;
+        let values = block.values(level, &self.v, sequence, &keys, kv_head, few)?;
         let out = &mut gathered.values[start * stride..end * stride];
         let whole = |query: &usize| within(*query).len() == keys.len();
         if queries.clone().all(|query| whole(&query)) || finite(level, values, self.d_v) {
@@ -251,6 +254,8 @@ impl Inputs<'_> {
 struct Work {
     queries: Vec<f32>,
     scores: Vec<f32>,
+    /// What the rows of a band see of a block.
+    lines: Vec<Line>,
     block: Block,
     /// The keys that each query sees.
     seen: Vec<Range<usize>>,

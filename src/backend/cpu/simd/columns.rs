@@ -124,6 +124,16 @@ mod x86 {
         }
     }
 
+    /// The f16 in the lower half of each word.
+    ///
+    /// # Safety
+    /// AVX-512 F.
+    #[inline(always)]
+    unsafe fn halves(words: __m512i) -> __m512 {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(words)) }
+    }
+
     impl Words for F16 {
         const ELEMENTS: usize = 2;
 
@@ -137,27 +147,10 @@ mod x86 {
         unsafe fn element<const E: usize>(words: __m512i) -> __m512 {
             // SAFETY: the level is present.
             unsafe {
-                _mm512_cvtph_ps(_mm512_cvtepi32_epi16(match E {
+                halves(match E {
                     0 => words,
                     _ => _mm512_srli_epi32::<16>(words),
-                }))
-            }
-        }
-    }
-
-    /// Byte `E` at the top of each word.
-    ///
-    /// # Safety
-    /// AVX-512 F.
-    #[inline(always)]
-    unsafe fn top<const E: usize>(words: __m512i) -> __m512i {
-        // SAFETY: the caller's promise.
-        unsafe {
-            match E {
-                0 => _mm512_slli_epi32::<24>(words),
-                1 => _mm512_slli_epi32::<16>(words),
-                2 => _mm512_slli_epi32::<8>(words),
-                _ => words,
+                })
             }
         }
     }
@@ -181,18 +174,26 @@ mod x86 {
             }
         }
 
-        /// Exponent and mantissa where f32 has the ends of its own; the biases are 7 and 127.
+        /// Exponent and mantissa where f16 has the ends of its own; the biases are 7 and 15. In f32
+        /// small values would be subnormal on the way, which takes some processors long.
         #[inline(always)]
         unsafe fn element<const E: usize>(words: __m512i) -> __m512 {
             // SAFETY: the level is present.
             unsafe {
-                let fields = _mm512_set1_epi32(0x87F0_0000u32 as i32);
-                let bits = _mm512_and_si512(_mm512_srai_epi32::<4>(top::<E>(words)), fields);
-                _mm512_mul_ps(_mm512_castsi512_ps(bits), _mm512_set1_ps(2f32.powi(120)))
+                let top = match E {
+                    0 => _mm512_slli_epi32::<24>(words),
+                    1 => _mm512_slli_epi32::<16>(words),
+                    2 => _mm512_slli_epi32::<8>(words),
+                    _ => words,
+                };
+                let fields = _mm512_set1_epi32(0xBF80);
+                let half = _mm512_and_si512(_mm512_srai_epi32::<17>(top), fields);
+                _mm512_mul_ps(halves(half), _mm512_set1_ps(256.0))
             }
         }
     }
 
+    /// The upper half of an f16.
     impl Words for E5m2 {
         const ELEMENTS: usize = 4;
 
@@ -202,24 +203,17 @@ mod x86 {
             unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast())) }
         }
 
-        /// Infinities and NaN.
-        #[inline(always)]
-        unsafe fn special(words: __m512i) -> bool {
-            // SAFETY: the level is present.
-            unsafe {
-                let exponent = _mm512_set1_epi8(0x7C);
-                _mm512_cmpeq_epi8_mask(_mm512_and_si512(words, exponent), exponent) != 0
-            }
-        }
-
-        /// As of E4M3; the biases are 15 and 127.
         #[inline(always)]
         unsafe fn element<const E: usize>(words: __m512i) -> __m512 {
             // SAFETY: the level is present.
             unsafe {
-                let fields = _mm512_set1_epi32(0x8FE0_0000u32 as i32);
-                let bits = _mm512_and_si512(_mm512_srai_epi32::<3>(top::<E>(words)), fields);
-                _mm512_mul_ps(_mm512_castsi512_ps(bits), _mm512_set1_ps(2f32.powi(112)))
+                let half = match E {
+                    0 => _mm512_slli_epi32::<8>(words),
+                    1 => words,
+                    2 => _mm512_srli_epi32::<8>(words),
+                    _ => _mm512_srli_epi32::<16>(words),
+                };
+                halves(_mm512_and_si512(half, _mm512_set1_epi32(0xFF00)))
             }
         }
     }
@@ -291,8 +285,9 @@ mod x86 {
         if !rows.k().is_multiple_of(W::ELEMENTS) {
             return 0;
         }
+        let mut scales = RowScales::new();
         for i in (0..whole).step_by(SIDE) {
-            let mut scales = RowScales::NONE;
+            scales.first = NONE;
             for first in (0..words).step_by(SIDE) {
                 let count = (words - first).min(SIDE);
                 let there = (1u32 << count).wrapping_sub(1) as u16;
@@ -333,8 +328,9 @@ mod x86 {
             return 0;
         }
         let bytes = SIDE * rows.code().bits() / 8;
+        let mut scales = RowScales::new();
         for i in 0..rows.len() {
-            let mut scales = RowScales::NONE;
+            scales.first = NONE;
             for part in 0..rows.k() / SIDE {
                 let l = part * SIDE;
                 // SAFETY: sixteen elements of row i, and their places; the level is present.
@@ -369,12 +365,19 @@ mod x86 {
 
     /// The scales of some blocks of a row, or of sixteen rows.
     struct RowScales {
+        /// Which sixteen blocks.
         first: usize,
         values: [[f32; SIDE]; SIDE],
     }
 
+    /// No blocks.
+    const NONE: usize = usize::MAX;
+
     impl RowScales {
-        const NONE: RowScales = RowScales { first: usize::MAX, values: [[1.0; SIDE]; SIDE] };
+        #[inline(always)]
+        fn new() -> Self {
+            RowScales { first: NONE, values: [[1.0; SIDE]; SIDE] }
+        }
 
         /// That of element `l` of a row in all lanes, with the tensor scale.
         ///

@@ -221,7 +221,10 @@ pub(super) mod x86 {
                 unsafe {
                     let from = src.data.as_ptr().add(i * src.stride + l);
                     let to = dst.as_mut_ptr().add(l * dst_stride + i);
-                    let places = [0, 1, 2, 3, 4, 5, 6, 7].map(|c| to.wrapping_add(c * dst_stride));
+                    let mut places = [to; 8];
+                    for (c, place) in places.iter_mut().enumerate() {
+                        *place = to.wrapping_add(c * dst_stride);
+                    }
                     transpose_block(from, src.stride, places);
                 }
             }

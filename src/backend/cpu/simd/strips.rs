@@ -235,8 +235,11 @@ mod x86 {
         for step in 0..steps {
             for (i, lane) in [(0, 0), (0, 8), (8, 0), (8, 8)] {
                 if i < rows.len {
-                    let place = |c| to.wrapping_add((turn(lane + c) * steps + step) * width + i);
-                    let places = [0, 1, 2, 3, 4, 5, 6, 7].map(place);
+                    let mut places = [to; 8];
+                    for (c, place) in places.iter_mut().enumerate() {
+                        let at = (turn(lane + c) * steps + step) * width + i;
+                        *place = to.wrapping_add(at);
+                    }
                     // SAFETY: eight elements of eight rows, and their places.
                     unsafe {
                         let from = from.add(i * rows.stride + step * LANES + lane);

@@ -268,17 +268,14 @@ impl Scales<'_> {
     /// The scales of the groups of 32 from element `first` of a row on.
     fn spread(&self, row: usize, first: usize, k: usize, dst: &mut [f32; CHUNK / 32]) {
         let row = row / self.block_rows * self.columns;
-        let (mut last, mut value) = (usize::MAX, 0.0);
-        for (group, dst) in dst.iter_mut().enumerate() {
-            let at = first + 32 * group;
-            if at >= k {
-                break;
-            }
-            let block = at / self.block_k;
-            if block != last {
-                (last, value) = (block, self.value(row + block));
-            }
-            *dst = value;
+        let (first, groups) = (first / 32, (k - first).div_ceil(32).min(dst.len()));
+        // Groups of a block: a multiple of 32 elements, or all of them.
+        let each = if self.block_k >= k { usize::MAX } else { self.block_k / 32 };
+        let (mut done, mut block) = (0, first / each);
+        while done < groups {
+            let end = (block + 1).saturating_mul(each) - first;
+            dst[done..end.min(groups)].fill(self.value(row + block));
+            (done, block) = (end, block + 1);
         }
     }
 

@@ -48,22 +48,21 @@ impl Unpack<Avx512> for F16 {
     }
 }
 
-/// Sixteen E4M3 codes, in units of 2⁻⁸: E4M3 has f16's layout with a shorter exponent field and
+/// 32 E4M3 codes as f16, in units of 2⁻⁸: E4M3 has f16's layout with a shorter exponent field and
 /// mantissa, and the biases are 7 and 15.
 ///
 /// # Safety
-/// AVX-512 F, BW and VL.
+/// AVX-512 F and BW; 32 readable bytes.
 #[inline(always)]
-unsafe fn e4m3(codes: __m128i) -> __m512 {
+unsafe fn e4m3(codes: *const u8) -> __m512i {
     // SAFETY: the caller's promise.
     unsafe {
-        let codes = _mm256_cvtepi8_epi16(codes);
-        let magnitude = _mm256_set1_epi16(0x7F);
-        let rest = _mm256_and_si256(codes, magnitude);
-        let nan = _mm256_cmpeq_epi16_mask(rest, magnitude);
-        let half =
-            _mm256_and_si256(_mm256_slli_epi16::<7>(codes), _mm256_set1_epi16(0xBF80u16 as i16));
-        _mm512_cvtph_ps(_mm256_mask_mov_epi16(half, nan, _mm256_set1_epi16(0x7E00)))
+        let codes = _mm512_cvtepi8_epi16(_mm256_loadu_si256(codes.cast()));
+        let magnitude = _mm512_set1_epi16(0x7F);
+        let nan = _mm512_cmpeq_epi16_mask(_mm512_and_si512(codes, magnitude), magnitude);
+        let fields = _mm512_set1_epi16(0xBF80u16 as i16);
+        let half = _mm512_and_si512(_mm512_slli_epi16::<7>(codes), fields);
+        _mm512_mask_mov_epi16(half, nan, _mm512_set1_epi16(0x7E00))
     }
 }
 
@@ -78,7 +77,7 @@ unsafe fn f32_scale(scale: *const u8) -> __m512 {
 }
 
 impl Unpack<Avx512> for E4m3 {
-    type Raw = (*const u8, __m512);
+    type Raw = (__m512i, __m512);
 
     #[inline(always)]
     unsafe fn load(
@@ -87,16 +86,20 @@ impl Unpack<Avx512> for E4m3 {
         _fp4: *const Fp4Row,
         _pass: usize,
     ) -> Self::Raw {
-        // SAFETY: four bytes of scale.
-        (codes, unsafe { f32_scale(scales) })
+        // SAFETY: 32 bytes of codes, four of scale.
+        unsafe { (e4m3(codes), f32_scale(scales)) }
     }
 
     #[inline(always)]
-    unsafe fn value<const STEP: usize>((codes, scale): Self::Raw) -> Avx512 {
-        // SAFETY: 16 bytes of a group of 32.
+    unsafe fn value<const STEP: usize>((halves, scale): Self::Raw) -> Avx512 {
+        // SAFETY: the level is present.
         unsafe {
-            let value = e4m3(_mm_loadu_si128(codes.add(16 * STEP).cast()));
-            Avx512(_mm512_mul_ps(_mm512_mul_ps(value, _mm512_set1_ps(256.0)), scale))
+            let half = match STEP {
+                0 => _mm512_castsi512_si256(halves),
+                _ => _mm512_extracti64x4_epi64::<1>(halves),
+            };
+            let value = _mm512_mul_ps(_mm512_cvtph_ps(half), _mm512_set1_ps(256.0));
+            Avx512(_mm512_mul_ps(value, scale))
         }
     }
 }
