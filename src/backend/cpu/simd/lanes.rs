@@ -31,8 +31,6 @@ pub(super) trait Lanes: Copy {
 
     fn add(self, other: Self) -> Self;
 
-    fn sub(self, other: Self) -> Self;
-
     fn mul(self, other: Self) -> Self;
 
     /// `other` where it is larger, else `self`: a NaN of `other` is passed over.

@@ -49,11 +49,6 @@ impl Lanes for Four {
     }
 
     #[inline(always)]
-    fn sub(self, other: Self) -> Self {
-        self.join(other, |a, b| a - b)
-    }
-
-    #[inline(always)]
     fn mul(self, other: Self) -> Self {
         self.join(other, |a, b| a * b)
     }

@@ -15,8 +15,8 @@ pub(super) struct Avx512(pub(super) __m512);
 
 /// What both levels have under names of their own.
 macro_rules! common {
-    ($width:literal: $splat:ident, $load:ident, $store:ident, $fma:ident, $add:ident, $sub:ident,
-     $mul:ident, $max:ident) => {
+    ($width:literal: $splat:ident, $load:ident, $store:ident, $fma:ident, $add:ident, $mul:ident,
+     $max:ident) => {
         const WIDTH: usize = $width;
 
         const FUSED: bool = true;
@@ -64,12 +64,6 @@ macro_rules! common {
         }
 
         #[inline(always)]
-        fn sub(self, other: Self) -> Self {
-            // SAFETY: values of this type are made only at this level.
-            Self(unsafe { $sub(self.0, other.0) })
-        }
-
-        #[inline(always)]
         fn mul(self, other: Self) -> Self {
             // SAFETY: values of this type are made only at this level.
             Self(unsafe { $mul(self.0, other.0) })
@@ -87,7 +81,7 @@ macro_rules! common {
 impl Lanes for Avx2 {
     common!(
         8: _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps, _mm256_add_ps,
-        _mm256_sub_ps, _mm256_mul_ps, _mm256_max_ps
+        _mm256_mul_ps, _mm256_max_ps
     );
 
     /// The steps of [`math::exp2`].
@@ -97,7 +91,7 @@ impl Lanes for Avx2 {
         unsafe {
             let x = self.max(Self::splat(math::EXP2_IS_ZERO));
             let n = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x.0);
-            let power = math::exp2_power(x.sub(Self(n)));
+            let power = math::exp2_power(Self(_mm256_sub_ps(x.0, n)));
             let n = _mm256_cvtps_epi32(n);
             let half = _mm256_srai_epi32::<1>(n);
             let pow2 = |n| {
@@ -197,7 +191,7 @@ impl Avx512 {
 impl Lanes for Avx512 {
     common!(
         16: _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps, _mm512_add_ps,
-        _mm512_sub_ps, _mm512_mul_ps, _mm512_max_ps
+        _mm512_mul_ps, _mm512_max_ps
     );
 
     /// The steps of [`math::exp2`], with instructions for two of them.
@@ -207,7 +201,7 @@ impl Lanes for Avx512 {
         unsafe {
             let x = self.max(Self::splat(math::EXP2_IS_ZERO));
             let n = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x.0);
-            let power = math::exp2_power(x.sub(Self(n)));
+            let power = math::exp2_power(Self(_mm512_sub_ps(x.0, n)));
             Self(_mm512_scalef_ps(power.0, n))
         }
     }
