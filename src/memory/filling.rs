@@ -109,8 +109,15 @@ impl<'a> Piece<'a> {
         }
     }
 
-    /// Fills the bytes with those of a file from `offset` on. Those that the page cache does not
-    /// hold are read past it if `direct` says so and the file system can.
+    /// Whether the bytes are best read past the page cache, from `offset` of a file on. To find out
+    /// changes the process's mappings, for which threads that touch new memory wait: asked before
+    /// they begin.
+    pub(crate) fn is_read_directly(&self, file: &SourceFile, offset: u64) -> bool {
+        let end = offset.saturating_add(self.len() as u64);
+        self.len() >= DIRECT_WORTH && file.reads_directly(offset..end)
+    }
+
+    /// Fills the bytes with those of a file from `offset` on, past the page cache if `direct`.
     ///
     /// # Errors
     /// Those of [`SourceFile::read_at`]; memory for the bounce buffer, or the copy, refused.
@@ -121,9 +128,7 @@ impl<'a> Piece<'a> {
         direct: bool,
         bounce: &mut Bounce,
     ) -> Result<()> {
-        let end = offset.saturating_add(self.len() as u64);
-        let direct = direct && self.len() >= DIRECT_WORTH;
-        if !direct || !file.reads_directly(offset..end) {
+        if !direct {
             return self.fill(bounce, |bytes| file.read_at(offset, bytes));
         }
         let before = (offset % DIRECT_ALIGNMENT as u64) as usize;

@@ -84,7 +84,7 @@ enum Command {
     /// Run the library's tests under AddressSanitizer, with nightly Rust
     ///
     /// All of them but those of programs and sources, of emulated GPUs, and of mutants, each with its
-    /// reason in what is printed first.
+    /// reason in what is printed first: a quarter of an hour on two cores, most of it compiling.
     Asan {
         /// Instead of these, arguments for `cargo test`, such as `--test loader`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

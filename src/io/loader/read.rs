@@ -41,6 +41,8 @@ struct Whole<'a> {
 struct Part<'a> {
     file: &'a SourceFile,
     offset: u64,
+    /// Past the page cache, which does not hold it.
+    direct: bool,
     piece: Piece<'a>,
 }
 
@@ -74,16 +76,17 @@ impl Run<'_> {
                 let len = piece.len() as u64;
                 sizes.push((whole.weight, len));
                 waiting[whole.weight] += 1;
-                parts.push(Part { file, offset, piece });
+                let direct = self.direct && piece.is_read_directly(file, offset);
+                parts.push(Part { file, offset, direct, piece });
                 offset += len;
             }
         }
-        let (device, direct) = (self.device, self.direct);
+        let device = self.device;
         spread(
             READERS,
             &mut parts,
             || device.bounce(),
-            |bounce, _, part| part.piece.read(part.file, part.offset, direct, bounce),
+            |bounce, _, part| part.piece.read(part.file, part.offset, part.direct, bounce),
             |i| {
                 let (weight, len) = sizes[i];
                 waiting[weight] -= 1;
