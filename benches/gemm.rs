@@ -4,12 +4,12 @@
 //! warm-up, on normal random values, with outputs poisoned before each run. The smallest product
 //! also runs held to each lower level of instructions. In a grouped product the rows are divided
 //! unevenly over eight matrices, which the peer multiplies one after the other. The limits are
-//! measured in the same run: multiply-adds of registers only, and reading memory larger than any
-//! cache.
+//! measured in the same run: multiply-adds of registers only, in f32 also where integers are
+//! multiplied, and reading memory larger than any cache.
 
 mod common;
 
-use common::{Limits, Report, assert_written, in_turn, poison, random, stored_as, timed};
+use common::{Limits, Report, assert_written, in_turn, kind_of, poison, random, stored_as, timed};
 use ferrocerium::caps::Isa;
 use ferrocerium::op::{Gemm, GroupedGemm, Op};
 use ferrocerium::{Device, Tensor};
@@ -23,7 +23,8 @@ const CASES: [Case; 5] = [
     Case { rows: &[37, 3, 0, 16, 1, 40, 8, 23], n: 1024, k: 1024 },
 ];
 
-const KINDS: [&str; 3] = ["f32", "bf16", "nvfp4"];
+/// Types of B; behind a `/` what A is rounded to.
+const KINDS: [&str; 4] = ["f32", "bf16", "nvfp4", "nvfp4/int8"];
 
 /// Levels of instructions; those that the machine lacks fall away, so that a level may be another
 /// one's by its name.
@@ -33,7 +34,7 @@ fn main() {
     let threads = Device::cpu().caps().units;
     let limits = [Limits::measure(1), Limits::measure(threads)];
     let header = format!(
-        "{:<30} {:<6} {:<9} {:>7} {:>9} {:>9} {:>7} {:>9} {:>9}",
+        "{:<30} {:<10} {:<9} {:>7} {:>9} {:>9} {:>7} {:>9} {:>9}",
         "m × n × k", "B", "level", "threads", "ms", "GFLOP/s", "GB/s", "of limit", "vs peer"
     );
     let mut report = Report::new(&Device::cpu(), &limits.each_ref(), &header);
@@ -90,15 +91,17 @@ impl Product {
     fn new(device: &Device, case: Case, kind: &'static str) -> Self {
         let Case { rows, n, k } = case;
         let m = case.m();
+        let (format, device) = kind_of(device, kind);
+        let device = &device;
         let a = random(device, [m, k]);
         let out = Tensor::<f32, 2>::zeros(device, [m, n]).expect("memory");
         let (op, weight_bytes) = if let [_] = rows {
-            let b = stored_as(&random(device, [n, k]).into(), kind);
+            let b = stored_as(&random(device, [n, k]).into(), format);
             let bytes = b.bytes();
             let b = b.t().expect("a matrix").operand().clone();
             (Op::from(Gemm::new(a.operand(), b, out.operand())), bytes)
         } else {
-            let b = stored_as(&random(device, [rows.len(), n, k]).into(), kind);
+            let b = stored_as(&random(device, [rows.len(), n, k]).into(), format);
             let read = rows.iter().filter(|&&rows| rows > 0).count();
             let bytes = b.bytes() / rows.len() * read;
             let ends = rows.iter().scan(0, |end, &rows| {
@@ -132,7 +135,7 @@ impl Product {
             name += &format!(", {groups} groups");
         }
         let line = format!(
-            "{name:<30} {:<6} {level:<9} {:>7} {:>9.3} {:>9.1} {:>7.2} {:>8.0}% {:>8.2}×",
+            "{name:<30} {:<10} {level:<9} {:>7} {:>9.3} {:>9.1} {:>7.2} {:>8.0}% {:>8.2}×",
             self.kind,
             limits.threads,
             seconds * 1e3,

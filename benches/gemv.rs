@@ -8,7 +8,9 @@
 
 mod common;
 
-use common::{Limits, Memory, Report, assert_written, in_turn, poison, random, stored_as, timed};
+use common::{
+    Limits, Memory, Report, assert_written, in_turn, kind_of, poison, random, stored_as, timed,
+};
 use ferrocerium::op::{Gemm, Op};
 use ferrocerium::{AnyTensor, Device, Tensor};
 use serde_json::json;
@@ -21,7 +23,8 @@ const WORKING_SET: usize = 256 << 20;
 
 const ROWS: [usize; 5] = [1, 2, 4, 8, 16];
 
-const KINDS: [&str; 11] = [
+/// Types of weights; behind a `/` what activations are rounded to.
+const KINDS: [&str; 13] = [
     "f32",
     "bf16",
     "f16",
@@ -33,6 +36,8 @@ const KINDS: [&str; 11] = [
     "mxfp8",
     "mxfp4",
     "nvfp4",
+    "mxfp4/int8",
+    "nvfp4/int8",
 ];
 
 fn main() {
@@ -46,26 +51,26 @@ fn main() {
     let memory = Memory::new(limits.threads);
     let weights = AnyTensor::from(random(&device, [N, K]));
     for kind in KINDS {
-        let one = stored_as(&weights, kind);
+        let (format, device) = kind_of(&device, kind);
+        let one = stored_as(&weights, format);
         let bytes = one.bytes();
-        let more = (1..WORKING_SET.div_ceil(bytes)).map(|_| stored_as(&weights, kind));
+        let more = (1..WORKING_SET.div_ceil(bytes)).map(|_| stored_as(&weights, format));
         let copies: Vec<_> = std::iter::once(one).chain(more).collect();
         for m in ROWS {
-            measure(&copies, kind, m, &memory, &limits, &mut report);
+            measure(&device, &copies, (kind, m), &memory, &limits, &mut report);
         }
     }
     report.finish();
 }
 
 fn measure(
+    device: &Device,
     copies: &[AnyTensor],
-    kind: &str,
-    m: usize,
+    (kind, m): (&str, usize),
     memory: &Memory,
     limits: &Limits,
     report: &mut Report,
 ) {
-    let device = copies[0].device();
     let x = random(device, [m, K]);
     let out = Tensor::<f32, 2>::zeros(device, [m, N]).expect("memory");
     let products: Vec<Op> = {

@@ -30,9 +30,11 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use clap::Parser;
 use common::checkpoint::Checkpoint;
+use common::cli::NumericsArgs;
 use common::llama::{Llama, Logits};
 use common::weight_format::WeightFormat;
 use ferrocerium::Device;
+use ferrocerium::registry::Numerics;
 use measure::{Limits, Report, middle};
 use serde_json::json;
 
@@ -53,6 +55,8 @@ struct Cli {
     /// Threads (default: one per core)
     #[arg(long)]
     threads: Option<usize>,
+    #[command(flatten)]
+    numerics: NumericsArgs,
     /// Runs that a median is taken of
     #[arg(long, default_value_t = 5)]
     runs: usize,
@@ -71,10 +75,11 @@ fn main() -> Result<()> {
         println!("no model: cargo bench --bench model -- MODEL");
         return Ok(());
     };
-    let device = match cli.threads {
-        Some(threads) => Device::builder().threads(threads).cpu()?,
-        None => Device::cpu(),
-    };
+    let mut builder = Device::builder().numerics(cli.numerics.numerics());
+    if let Some(threads) = cli.threads {
+        builder = builder.threads(threads);
+    }
+    let device = builder.cpu()?;
     let limits = Limits::measure(device.caps().units);
     let header = format!(
         "{:<8} {:>8} {:>14} {:>9} {:>14} {:>9}",
@@ -86,7 +91,7 @@ fn main() -> Result<()> {
     for format in &cli.formats {
         let row = Row::measure(&checkpoint, (format, head.as_ref()), cli.runs, &limits)
             .with_context(|| format!("measuring {format}"))?;
-        report.row(&row.line(), row.json());
+        report.row(&row.line(), row.json(device.request().numerics));
     }
     report.finish();
     Ok(())
@@ -153,9 +158,9 @@ impl<'a> Row<'a> {
         )
     }
 
-    fn json(&self) -> serde_json::Value {
+    fn json(&self, numerics: Numerics) -> serde_json::Value {
         json!({
-            "weights": self.format, "head": self.head.map(ToString::to_string),
+            "weights": self.format, "numerics": numerics.to_string(), "head": self.head.map(ToString::to_string),
             "weight_bytes": self.weight_bytes,
             "prefill_tok_s": self.prefill, "prefill_tokens": PREFILL,
             "prefill_share_of_limit": self.prefill / self.prefill_limit,

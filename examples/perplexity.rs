@@ -17,7 +17,7 @@ use clap::Parser;
 use serde_json::json;
 
 use common::checkpoint::Checkpoint;
-use common::cli::{DeviceArgs, exit, progress_bar, show};
+use common::cli::{DeviceArgs, NumericsArgs, exit, progress_bar, show};
 use common::llama::{KvCache, Llama, Logits};
 use common::weight_format::WeightFormat;
 use common::windows::{calibration, windows};
@@ -49,6 +49,8 @@ struct Cli {
     head: Option<String>,
     #[command(flatten)]
     device: DeviceArgs,
+    #[command(flatten)]
+    numerics: NumericsArgs,
     /// Print a JSON array instead of a table
     #[arg(long)]
     json: bool,
@@ -80,7 +82,7 @@ fn run(cli: &Cli) -> Result<()> {
     if let Some(file) = cli.calibrate.iter().find(|&file| *file == cli.text) {
         bail!("--calibrate {}: that is the text to predict", file.display());
     }
-    let device = cli.device.builder().cpu()?;
+    let device = cli.device.builder().numerics(cli.numerics.numerics()).cpu()?;
     let checkpoint = Checkpoint::open(&device, &cli.model)?;
     let (mut text, bos) = windows(&checkpoint, &cli.text, cli.context)?;
     if cli.windows > 0 {

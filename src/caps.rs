@@ -47,8 +47,12 @@ pub enum Isa {
     Avx2Fma,
     /// x86-64 AVX-512 F, BW, DQ and VL, with AVX2, FMA and F16C.
     Avx512,
+    /// x86-64 AVX-512 VNNI and VBMI: products of bytes, and look-up in tables of them.
+    Avx512Vnni,
     /// aarch64 Advanced SIMD.
     Neon,
+    /// aarch64 dot products of bytes (`FEAT_DotProd`).
+    NeonDot,
     /// `mma.sync` on BF16 and F16, `ldmatrix`, `cp.async`.
     Mma,
     /// `mma.sync` on E4M3 and E5M2.

@@ -64,6 +64,20 @@ fn the_json_says_what_was_made_and_how_fast() {
 }
 
 #[test]
+fn activations_are_rounded_to_int8_only_where_the_command_line_says_so() {
+    let (_folder, path) = model("w4a8");
+    for (more, numerics, rounds) in [
+        (&["--format", "nvfp4"][..], "as given", false),
+        (&["--format", "nvfp4", "--w4a8"], "narrowed operands", true),
+        (&["--w4a8"], "narrowed operands", false),
+    ] {
+        let report = greedy(&path, more);
+        assert_eq!(report["numerics"], numerics);
+        assert_eq!(report["kernels"]["cpu.gemm.int8"].is_u64(), rounds, "{more:?}: {report}");
+    }
+}
+
+#[test]
 fn the_text_streams_to_stdout_and_the_summary_to_stderr() {
     let (_folder, path) = model("text");
     let args = ["--raw", "--temperature", "0", "--max-tokens", "6"];

@@ -7,7 +7,8 @@ use ferrocerium::registry::KernelInfo;
 use ferrocerium::testing::{Config, Report, conformance};
 
 /// The instruction sets that a device may be held to; those that the machine lacks fall away.
-const LEVELS: [&[Isa]; 3] = [&[], &[Isa::Avx2Fma], &[Isa::Avx2Fma, Isa::Avx512]];
+const LEVELS: [&[Isa]; 3] =
+    [&[], &[Isa::Avx2Fma], &[Isa::Avx2Fma, Isa::Avx512, Isa::Avx512Vnni, Isa::Neon, Isa::NeonDot]];
 
 fn is_cpu(kernel: &KernelInfo) -> bool {
     kernel.name.starts_with("cpu.")

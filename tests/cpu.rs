@@ -3,9 +3,9 @@
 #![cfg(feature = "cpu")]
 
 use ferrocerium::caps::Isa;
-use ferrocerium::format::{Format, Quantizer};
+use ferrocerium::format::{Format, Nvfp4, Quantizer};
 use ferrocerium::op::{Activation, Gemm, Op};
-use ferrocerium::registry::Request;
+use ferrocerium::registry::{Numerics, Request};
 use ferrocerium::{AnyTensor, DType, Device, Tensor, bf16};
 use proptest::prelude::*;
 
@@ -80,33 +80,68 @@ impl Case {
         (a, if self.b_transposed { b.t().unwrap() } else { b })
     }
 
-    fn product(&self, device: &Device, first: usize, rows: usize) -> Vec<f32> {
+    /// The kernels that multiply such weights.
+    fn kernels(&self) -> &'static [&'static str] {
+        match self.weight {
+            Weight::Blocks(Format::Nvfp4 | Format::Mxfp4) => {
+                &["cpu.gemm", "cpu.gemm.int8", "cpu.gemm.fp4"]
+            }
+            _ => &["cpu.gemm"],
+        }
+    }
+
+    /// A as a kernel takes it: in a format whose rows do not depend on each other where it is FP4.
+    fn activations(kernel: &str, a: Tensor<f32, 2>) -> AnyTensor {
+        match kernel {
+            "cpu.gemm.fp4" => AnyTensor::from(a).quantize(Format::Mxfp4, Quantizer::Ocp).unwrap(),
+            _ => a.into(),
+        }
+    }
+
+    fn product(&self, device: &Device, kernel: &str, first: usize, rows: usize) -> Vec<f32> {
         let (a, b) = self.operands(device, first, rows);
+        let a = Self::activations(kernel, a);
         let out = Tensor::<f32, 2>::zeros(device, [rows, self.n]).unwrap();
-        let op = Gemm::new(a.operand(), b.operand().clone(), out.operand());
-        let forced = device.with_request(Request::kernel("cpu.gemm"));
+        let op = Gemm::new(a.operand().clone(), b.operand().clone(), out.operand());
+        let numerics = Numerics::NarrowedOperands;
+        let forced = device.with_request(Request { numerics, ..Request::kernel(kernel) });
         forced.run(&Op::Gemm(op)).unwrap();
         out.to_vec().unwrap()
     }
 
-    /// The exact product, and the product of magnitudes.
-    fn exact(&self) -> (Vec<f64>, Vec<f64>) {
+    /// The exact product, the product of magnitudes, and what rounding to int8 may move it by.
+    fn exact(&self, kernel: &str) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
         let device = Device::reference();
         let (a, b) = self.operands(&device, 0, self.m);
-        let a = a.to_vec().unwrap();
+        let a = Self::activations(kernel, a).cast(DType::F32).unwrap();
+        let a = a.tensor::<f32, 2>().unwrap().to_vec().unwrap();
         let b = b.cast(DType::F64).unwrap().tensor::<f64, 2>().unwrap().to_vec().unwrap();
         let (k, n) = (self.k, self.n);
-        let sum = |p: usize, f: &dyn Fn(f64) -> f64| -> f64 {
-            (0..k).map(|l| f(f64::from(a[p / n * k + l]) * b[l * n + p % n])).sum()
+        // Half a step of each block of 16, and a little for the rounding of the quotient.
+        let mut step = vec![0.0; a.len()];
+        if kernel == "cpu.gemm.int8" {
+            for (a, step) in a.chunks(k.max(1)).zip(step.chunks_mut(k.max(1))) {
+                for (a, step) in a.chunks(16).zip(step.chunks_mut(16)) {
+                    let most = a.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+                    step.fill(f64::from(most / 127.0).max(2f64.powi(-100)) * 0.5001);
+                }
+            }
+        }
+        let sum = |f: &dyn Fn(usize, usize) -> f64| -> Vec<f64> {
+            (0..self.m * n).map(|p| (0..k).map(|l| f(p / n * k + l, l * n + p % n)).sum()).collect()
         };
-        let all = 0..self.m * n;
-        (all.clone().map(|p| sum(p, &|x| x)).collect(), all.map(|p| sum(p, &f64::abs)).collect())
+        (
+            sum(&|i, j| f64::from(a[i]) * b[j]),
+            sum(&|i, j| (f64::from(a[i].abs()) + step[i]) * b[j].abs()),
+            sum(&|i, j| step[i] * b[j].abs()),
+        )
     }
 }
 
 /// Every level that this machine has, by what is allowed.
 fn levels() -> [&'static [Isa]; 3] {
-    [&[], &[Isa::Avx2Fma], &[Isa::Avx2Fma, Isa::Avx512]]
+    const ALL: &[Isa] = &[Isa::Avx2Fma, Isa::Avx512, Isa::Avx512Vnni, Isa::Neon, Isa::NeonDot];
+    [&[], &[Isa::Avx2Fma], ALL]
 }
 
 fn device(isa: &[Isa], threads: usize) -> Device {
@@ -117,30 +152,34 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_product_is_within_the_bound_of_f32_accumulation_at_every_level(case in cases()) {
-        let (exact, magnitude) = case.exact();
+    fn a_product_is_within_the_bound_of_its_arithmetic_at_every_level(case in cases()) {
         // Decoding a block format rounds code · scale · g to f32 once, each product and each
         // addition round at most once more: k + 1 roundings on the way of any term, and the
         // sixteen partial sums are added in 4.
         let u = f64::from(f32::EPSILON) / 2.0;
         let roundings = (case.k + 6) as f64;
         let gamma = roundings * u / (1.0 - roundings * u);
-        for isa in levels() {
-            let product = case.product(&device(isa, 2), 0, case.m);
-            for ((y, exact), magnitude) in product.iter().zip(&exact).zip(&magnitude) {
-                // Below the smallest normal number a rounding is absolute.
-                let bound = gamma * magnitude + roundings * f64::from(f32::from_bits(1));
-                let error = (f64::from(*y) - exact).abs();
-                prop_assert!(error <= bound, "{isa:?}: {y} is not {exact} ± {bound}");
+        for kernel in case.kernels() {
+            let (exact, magnitude, narrowing) = case.exact(kernel);
+            for isa in levels() {
+                let product = case.product(&device(isa, 2), kernel, 0, case.m);
+                for (p, y) in product.iter().enumerate() {
+                    // Below the smallest normal number a rounding is absolute.
+                    let tiny = roundings * f64::from(f32::from_bits(1));
+                    let bound = gamma * magnitude[p] + narrowing[p] + tiny;
+                    let error = (f64::from(*y) - exact[p]).abs();
+                    let exact = exact[p];
+                    prop_assert!(error <= bound, "{kernel} {isa:?}: {y} is not {exact} ± {bound}");
+                }
             }
         }
     }
 
     #[test]
     fn a_product_does_not_depend_on_the_number_of_threads(case in cases()) {
-        for isa in levels() {
+        for (isa, kernel) in levels().iter().flat_map(|isa| case.kernels().iter().map(move |k| (isa, k))) {
             let bits = |threads| -> Vec<u32> {
-                let product = case.product(&device(isa, threads), 0, case.m);
+                let product = case.product(&device(isa, threads), kernel, 0, case.m);
                 product.into_iter().map(f32::to_bits).collect()
             };
             let one = bits(1);
@@ -151,13 +190,13 @@ proptest! {
 
     #[test]
     fn a_row_of_a_product_does_not_depend_on_the_batch(case in cases()) {
-        for isa in levels() {
+        for (isa, kernel) in levels().iter().flat_map(|isa| case.kernels().iter().map(move |k| (isa, k))) {
             let device = device(isa, 2);
-            let whole = case.product(&device, 0, case.m);
+            let whole = case.product(&device, kernel, 0, case.m);
             for i in 0..case.m {
-                let row = case.product(&device, i, 1);
+                let row = case.product(&device, kernel, i, 1);
                 let same = row.iter().zip(&whole[i * case.n..]).all(|(a, b)| a.to_bits() == b.to_bits());
-                prop_assert!(same, "row {i} of {} at {isa:?}", case.m);
+                prop_assert!(same, "row {i} of {} by {kernel} at {isa:?}", case.m);
             }
         }
     }
@@ -177,6 +216,49 @@ fn levels_with_fused_multiply_add_give_the_same_bits() {
         a.matmul(&b).unwrap().to_vec().unwrap()
     };
     assert_eq!(run(&[Isa::Avx2Fma]), run(&[Isa::Avx2Fma, Isa::Avx512]));
+}
+
+/// The product of `m` rows of 200, of which `change` may change some, with FP4, by a kernel.
+fn narrowed(kernel: &str, isa: &[Isa], m: usize, change: impl Fn(usize, f32) -> f32) -> Vec<u32> {
+    let device = device(isa, 1);
+    let f = |[i, j]: [usize; 2]| ((i * 37 + j * 11) % 101) as f32 * 0.013 - 0.6;
+    let a = Tensor::from_fn(&device, [m, 200], |[i, j]| change(i, f([i, j]))).unwrap();
+    let b = Tensor::from_fn(&device, [31, 200], f).unwrap().quantize::<Nvfp4>().unwrap();
+    let request = Request { numerics: Numerics::NarrowedOperands, ..Request::kernel(kernel) };
+    let device = device.with_request(request);
+    let y: Tensor<f32, 2> = a.on(&device).matmul(&b.on(&device).t()).unwrap();
+    y.to_vec().unwrap().into_iter().map(f32::to_bits).collect()
+}
+
+#[test]
+fn integer_products_have_the_same_bits_at_levels_with_fused_multiply_add() {
+    let best = Device::cpu();
+    if !(best.caps().has(Isa::Avx2Fma) && best.caps().has(Isa::Avx512Vnni)) {
+        return;
+    }
+    for m in [1, 3, 7] {
+        let run = |isa: &[Isa]| narrowed("cpu.gemm.int8", isa, m, |_, x| x);
+        assert_eq!(run(levels()[1]), run(levels()[2]));
+    }
+}
+
+#[test]
+fn rows_that_int8_does_not_stand_for_are_multiplied_in_f32() {
+    for isa in levels() {
+        let plain = narrowed("cpu.gemm.int8", isa, 6, |_, x| x);
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 2f32.powi(100)] {
+            for m in [1, 6] {
+                let strange =
+                    |i: usize, x: f32| if i.is_multiple_of(2) && x > 0.5 { value } else { x };
+                let found = narrowed("cpu.gemm.int8", isa, m, strange);
+                let in_f32 = narrowed("cpu.gemm", isa, m, strange);
+                for (i, row) in found.chunks(31).enumerate() {
+                    let due = if i.is_multiple_of(2) { &in_f32 } else { &plain };
+                    assert_eq!(row, &due[31 * i..][..31], "row {i} of {m} with {value} at {isa:?}");
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod report;
 use std::time::Instant;
 
 use ferrocerium::format::{Format, Quantizer};
+use ferrocerium::registry::{Numerics, Request};
 use ferrocerium::{AnyTensor, DType, Device, Tensor};
 
 pub use limits::{Limits, Memory};
@@ -29,6 +30,17 @@ pub fn random<const R: usize>(device: &Device, shape: [usize; R]) -> Tensor<f32,
         ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
     };
     Tensor::from_fn(device, shape, normal).expect("memory")
+}
+
+/// A kind of weights `FORMAT`, or `FORMAT/int8` where products may round activations to int8: the
+/// name of the format, and a handle to the device for such products.
+pub fn kind_of<'k>(device: &Device, kind: &'k str) -> (&'k str, Device) {
+    let (format, numerics) = match kind.strip_suffix("/int8") {
+        Some(format) => (format, Numerics::NarrowedOperands),
+        None => (kind, Numerics::AsGiven),
+    };
+    let request = Request { numerics, ..device.request().clone() };
+    (format, device.with_request(request))
 }
 
 /// Values in the type, or block format, of that name.

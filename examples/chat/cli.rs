@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
-use crate::common::cli::{DeviceArgs, DeviceName};
+use crate::common::cli::{DeviceArgs, DeviceName, NumericsArgs};
 use crate::common::sampling::Sampling;
 
 /// Talk with a Llama-family model (GGUF file or safetensors folder).
@@ -63,6 +63,8 @@ pub struct Cli {
     pub no_graph: bool,
     #[command(flatten)]
     pub flags: DeviceArgs,
+    #[command(flatten)]
+    pub numerics: NumericsArgs,
     /// Print one JSON object at the end instead of text as it comes
     #[arg(long)]
     pub json: bool,

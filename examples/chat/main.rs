@@ -46,7 +46,8 @@ fn run(cli: &Cli) -> Result<()> {
     let format = WeightFormat::parse(&cli.format, cli.quantizer.as_deref())?;
     let head = cli.head.as_deref().map(|name| WeightFormat::parse(name, None)).transpose()?;
     let sampler = Sampler::new(cli.sampling())?;
-    let device = cli.device.open(cli.flags.builder())?;
+    let device = cli.device.open(cli.flags.builder().numerics(cli.numerics.numerics()))?;
+    ensure!(!(cli.numerics.w4a8 && is_gpu(&device)), "--w4a8: kernels of GPUs do not do that");
     // The host reads files, and converts them with all its threads.
     let loading_device = if is_gpu(&device) { cli.flags.builder().cpu()? } else { device.clone() };
     let mut checkpoint = Checkpoint::open(&loading_device, &cli.model)?;

@@ -78,6 +78,7 @@ impl Report {
             "weight_bytes": self.weight_bytes,
             "memory_peak_bytes": self.device.memory().peak,
             "device": self.device.name(),
+            "numerics": self.device.request().numerics.to_string(),
             "kernels": self.device.launches(),
         })
     }

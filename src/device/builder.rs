@@ -4,10 +4,11 @@ use crate::caps::{Isa, MemoryKind};
 #[cfg(any(feature = "cpu", feature = "cuda", feature = "emulator"))]
 use crate::error::{Error, Result};
 use crate::memory::{Pool, SystemMemory};
-use crate::registry::{KERNEL_VARIABLE, Request};
+use crate::registry::{KERNEL_VARIABLE, Numerics, Request};
 
 /// The environment variable that holds CPU devices to some instruction-set levels: `portable` for
-/// none, or a comma-separated list of `avx2` (with FMA and F16C), `avx512` and `neon`.
+/// none, or a comma-separated list of `avx2` (with FMA and F16C), `avx512`, `avx512vnni` (with VBMI),
+/// `neon` and `dotprod`.
 /// [`DeviceBuilder::isa`] goes before it.
 pub const ISA_VARIABLE: &str = "FERROCERIUM_ISA";
 
@@ -18,11 +19,13 @@ fn parse_isa(text: &str) -> Result<Vec<Isa>> {
     let level = |name| match name {
         "avx2" => Ok(Isa::Avx2Fma),
         "avx512" => Ok(Isa::Avx512),
+        "avx512vnni" => Ok(Isa::Avx512Vnni),
         "neon" => Ok(Isa::Neon),
+        "dotprod" => Ok(Isa::NeonDot),
         other => Err(Error::value(
             "device",
             ISA_VARIABLE,
-            format!("`{other}`; portable, avx2, avx512 and neon are known"),
+            format!("`{other}`; portable, avx2, avx512, avx512vnni, neon and dotprod are known"),
         )),
     };
     names.map(level).collect()
@@ -37,6 +40,7 @@ pub struct DeviceBuilder {
     memory_reserve: Option<u64>,
     threads: Option<usize>,
     strict: bool,
+    numerics: Numerics,
     isa: Option<Vec<Isa>>,
     memory: Option<MemoryKind>,
 }
@@ -127,6 +131,25 @@ impl DeviceBuilder {
         self
     }
 
+    /// The freest treatment of numbers that operations accept; without it, operands as they are
+    /// given. The handle that [`Device::with_request`](crate::Device::with_request) makes has its own.
+    ///
+    /// ```
+    /// # use ferrocerium::registry::Numerics;
+    /// # use ferrocerium::{Device, Tensor, format::Nvfp4};
+    /// let device = Device::builder().numerics(Numerics::NarrowedOperands).cpu()?;
+    /// let x = Tensor::<f32, 2>::zeros(&device, [1, 64])?;
+    /// let w = Tensor::<f32, 2>::zeros(&device, [8, 64])?.quantize::<Nvfp4>()?;
+    /// let product = x.gemm(&w.t()).spec::<f32>()?;
+    /// let explanation = device.explain(&product)?;
+    /// assert_eq!(explanation.chosen().map(|c| c.info.name.as_str()), Some("cpu.gemm.int8"));
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
+    pub fn numerics(mut self, freest: Numerics) -> Self {
+        self.numerics = freest;
+        self
+    }
+
     /// The memory pool for a device of that name.
     pub(crate) fn pool(&self, name: &str) -> Pool {
         let system = SystemMemory::default().with_reserve(self.memory_reserve);
@@ -154,7 +177,7 @@ impl DeviceBuilder {
         let text = std::env::var(KERNEL_VARIABLE).unwrap_or_default();
         let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
         let forced = names.map(str::to_owned).collect();
-        Request { strict: self.strict, forced, ..Request::default() }
+        Request { strict: self.strict, numerics: self.numerics, forced, ..Request::default() }
     }
 }
 
@@ -165,7 +188,8 @@ mod tests {
     #[test]
     fn instruction_sets_are_named_in_a_list() {
         assert_eq!(parse_isa("avx2, avx512").unwrap(), [Isa::Avx2Fma, Isa::Avx512]);
-        assert_eq!(parse_isa("neon").unwrap(), [Isa::Neon]);
+        assert_eq!(parse_isa("avx512vnni").unwrap(), [Isa::Avx512Vnni]);
+        assert_eq!(parse_isa("neon,dotprod").unwrap(), [Isa::Neon, Isa::NeonDot]);
         assert_eq!(parse_isa("portable").unwrap(), []);
         let error = parse_isa("avx2,sse9").unwrap_err().to_string();
         assert!(error.contains("FERROCERIUM_ISA") && error.contains("`sse9`"), "{error}");

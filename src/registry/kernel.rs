@@ -143,6 +143,12 @@ pub enum Numerics {
     /// Sums are kept in less than f32 in places.
     ReducedAccumulation,
     /// Operands are rounded to a narrower format inside the kernel.
+    ///
+    /// Of matrix products: A's rows of f32, bf16 or f16, before they meet FP4, to int8 in blocks of
+    /// 16 along k. The scale s of a block is 1/127 of its largest magnitude, at least 2⁻¹⁰⁰; codes
+    /// are the integers nearest to x / s, ties to even. So an element moves by at most half of s,
+    /// and a product by at most `Σ s/2 · |b|`. Rows with a value of 2¹⁰⁰ or more, an infinity or NaN
+    /// are multiplied as they are.
     NarrowedOperands,
 }
 

@@ -60,11 +60,12 @@ pub fn expected(op: &Op) -> Result<Vec<Expected>> {
     expected_of(op, Numerics::AsGiven)
 }
 
-/// The same of a kernel of this class: what attention's weights may be off by depends on it.
+/// The same of a kernel of this class: what attention's weights, and the activations of a matrix
+/// product, may be off by depends on it.
 pub(super) fn expected_of(op: &Op, numerics: Numerics) -> Result<Vec<Expected>> {
     match op {
-        Op::Gemm(op) => ops::gemm::expected(op),
-        Op::GroupedGemm(op) => ops::grouped_gemm::expected(op),
+        Op::Gemm(op) => ops::gemm::expected(op, numerics),
+        Op::GroupedGemm(op) => ops::grouped_gemm::expected(op, numerics),
         Op::Convert(op) => ops::convert::expected(op),
         Op::Norm(op) => ops::norm::expected(op),
         Op::Elementwise(op) => ops::elementwise::expected(op),
@@ -148,10 +149,15 @@ pub(super) fn decoded(operand: &Operand, p: Precision) -> Result<Vec<Approx>> {
 
 /// An operand's magnitudes as an f64 operand.
 pub(super) fn magnitudes(operand: &Operand) -> Result<Operand> {
-    let values: Vec<f64> = values(operand)?.into_iter().map(f64::abs).collect();
-    let operand = zeros(DType::F64, &operand.dims())?;
+    let magnitudes: Vec<f64> = values(operand)?.into_iter().map(f64::abs).collect();
+    of_values(&operand.dims(), &magnitudes)
+}
+
+/// Row-major values as an f64 operand.
+pub(super) fn of_values(dims: &[usize], values: &[f64]) -> Result<Operand> {
+    let operand = zeros(DType::F64, dims)?;
     if let Some(region) = operand.regions().next() {
-        region.buffer().write()?.copy_from_slice(bytemuck::cast_slice(&values));
+        region.buffer().write()?.copy_from_slice(bytemuck::cast_slice(values));
     }
     Ok(operand)
 }

@@ -64,10 +64,12 @@ pub(super) fn function_error(f: Function, x: Approx, y: Approx, p: Precision) ->
     if !exact.is_finite() {
         return 0.0;
     }
-    // Between the ends the functions are monotone, or as good as flat.
+    // Between its ends, and where it turns, a function is monotone.
     let mut inherited = 0.0f64;
     if x.error > 0.0 || y.error > 0.0 {
-        for x in x.ends() {
+        let [low, high] = x.ends();
+        let turn = turning_point(f).filter(|turn| low < *turn && *turn < high);
+        for x in [low, high].into_iter().chain(turn) {
             for y in y.ends() {
                 let moved = (evaluate(f, x, y) - exact).abs();
                 inherited = inherited.max(if moved.is_nan() { f64::INFINITY } else { moved });
@@ -77,6 +79,20 @@ pub(super) fn function_error(f: Function, x: Approx, y: Approx, p: Precision) ->
     // For terms of second order in u.
     const SECOND_ORDER: f64 = 1.0 + 1.0 / 256.0;
     SECOND_ORDER * (inherited + evaluation_error(f, x.value, y.value, exact, p))
+}
+
+/// Where a function has its minimum, if it has one.
+fn turning_point(f: Function) -> Option<f64> {
+    match f {
+        Function::Activation(f) | Function::Gate(f) => match f.pointwise() {
+            Activation::Silu => Some(-1.278_464_542_8),
+            Activation::Gelu => Some(-0.751_791_524_7),
+            Activation::GeluTanh => Some(-0.752_461_422_1),
+            _ => None,
+        },
+        Function::Abs => Some(0.0),
+        _ => None,
+    }
 }
 
 fn evaluation_error(f: Function, x: f64, y: f64, exact: f64, p: Precision) -> f64 {

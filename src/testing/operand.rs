@@ -62,6 +62,12 @@ impl Kind {
         )
     }
 
+    /// FP4, its scales row by row.
+    pub(super) fn fp4() -> impl Strategy<Value = Kind> {
+        let formats = prop::sample::select(vec![Format::Nvfp4, Format::Mxfp4]);
+        formats.prop_map(|format| Kind::Blocks(format, ScaleLayout::RowMajor))
+    }
+
     /// Whether it is a block format.
     pub fn is_blocks(self) -> bool {
         matches!(self, Kind::Blocks(..))

@@ -1,25 +1,48 @@
 //! Matrix products.
 
 use super::epilogue::Finisher;
+use super::factors::Arithmetic;
 use super::outputs::OutputRows;
 use super::product::{Block, Product};
 use super::rows::{row_source, with_small_float};
-use super::simd::Level;
 use crate::caps::{Caps, Target};
 use crate::error::{Error, Result};
 use crate::memory::room;
 use crate::num::{DType, F8E4M3, F8E5M2, Scalar, bf16, f16};
 use crate::op::{Epilogue, Gemm, Op, OpKind, Operand};
-use crate::registry::{Cost, Kernel, KernelInfo, Launch, Unsupported};
+use crate::registry::{Cost, Kernel, KernelInfo, Launch, Numerics, Unsupported};
 
-/// `cpu.gemm`
-pub(super) struct GemmKernel(KernelInfo);
+/// `cpu.gemm`, `cpu.gemm.fp4` and `cpu.gemm.int8`
+pub(super) struct GemmKernel(KernelInfo, Arithmetic);
 
 impl GemmKernel {
-    pub(super) fn new() -> Self {
-        let summary =
-            "register tiles of dot products, weights unpacked in registers, f32 accumulation";
-        GemmKernel(KernelInfo::new("cpu.gemm", OpKind::Gemm, summary))
+    pub(super) fn new(arithmetic: Arithmetic) -> Self {
+        GemmKernel(kernel_info("cpu.gemm", OpKind::Gemm, arithmetic), arithmetic)
+    }
+}
+
+/// What a kernel of matrix products says of itself.
+pub(super) fn kernel_info(name: &str, op: OpKind, arithmetic: Arithmetic) -> KernelInfo {
+    match arithmetic {
+        Arithmetic::Floats => KernelInfo::new(
+            name,
+            op,
+            "register tiles of dot products, weights unpacked in registers, f32 accumulation",
+        ),
+        Arithmetic::Fp4 => KernelInfo::new(
+            format!("{name}.fp4"),
+            op,
+            "FP4 with FP4: blocks of 16 summed exactly in integers, their sums scaled and added in f32",
+        ),
+        Arithmetic::Int8 => KernelInfo {
+            numerics: Numerics::NarrowedOperands,
+            ..KernelInfo::new(
+                format!("{name}.int8"),
+                op,
+                "A rounded to int8 in blocks of 16, times FP4 in integers; block sums scaled and added \
+                 in f32",
+            )
+        },
     }
 }
 
@@ -30,18 +53,19 @@ impl Kernel for GemmKernel {
 
     fn supports(&self, op: &Op, caps: &Caps) -> Result<(), Unsupported> {
         let Op::Gemm(op) = op else { return Err(Unsupported::because("not a gemm")) };
-        supports_operands([&op.a, &op.b], op.c.as_ref(), &op.epilogue, &op.d, caps)
+        supports_operands([&op.a, &op.b], op.c.as_ref(), &op.epilogue, &op.d, caps)?;
+        self.1.supports(&op.a, &op.b)
     }
 
     fn cost(&self, op: &Op, caps: &Caps) -> Cost {
         let Op::Gemm(op) = op else { return Cost { seconds: f64::INFINITY } };
         let products = op.sizes().map_or(0.0, |s| s.products());
-        cost(products, stored_bytes(&op.a) + stored_bytes(&op.b), caps)
+        cost(self.1, products, stored_bytes(&op.a) + stored_bytes(&op.b), caps)
     }
 
     fn launch(&self, launch: &Launch<'_>) -> Result<()> {
         match launch.op {
-            Op::Gemm(op) => gemm(op, launch),
+            Op::Gemm(op) => gemm(self.1, op, launch),
             _ => Err(Error::kernel(&self.0.name, "not a gemm")),
         }
     }
@@ -75,11 +99,11 @@ pub(super) fn supports_operands(
 }
 
 /// The time for so many products and bytes of operands.
-pub(super) fn cost(products: f64, bytes: f64, caps: &Caps) -> Cost {
-    // A core multiplies and adds, and a machine reads memory, about as fast.
-    const PRODUCTS_PER_SECOND: f64 = 40e9;
+pub(super) fn cost(arithmetic: Arithmetic, products: f64, bytes: f64, caps: &Caps) -> Cost {
+    // A machine reads memory about as fast.
     const BYTES_PER_SECOND: f64 = 20e9;
-    Cost::roofline(products, PRODUCTS_PER_SECOND * caps.units as f64, bytes, BYTES_PER_SECOND)
+    let rate = arithmetic.products_per_second() * caps.units as f64;
+    Cost::roofline(products, rate, bytes, BYTES_PER_SECOND)
 }
 
 /// Bytes of an operand's elements, or codes and scales.
@@ -94,17 +118,17 @@ pub(super) fn stored_bytes(operand: &Operand) -> f64 {
     }
 }
 
-fn gemm(op: &Gemm, launch: &Launch<'_>) -> Result<()> {
+fn gemm(arithmetic: Arithmetic, op: &Gemm, launch: &Launch<'_>) -> Result<()> {
     let Operand::Dense(d) = &op.d else {
         return Err(Error::kernel("cpu.gemm", "does not quantise"));
     };
     match d.dtype {
-        DType::F64 => gemm_as::<f64>(op, launch),
-        dtype => with_small_float!(dtype, E => gemm_as::<E>(op, launch)),
+        DType::F64 => gemm_as::<f64>(arithmetic, op, launch),
+        dtype => with_small_float!(dtype, E => gemm_as::<E>(arithmetic, op, launch)),
     }
 }
 
-fn gemm_as<E: Scalar>(op: &Gemm, launch: &Launch<'_>) -> Result<()> {
+fn gemm_as<E: Scalar>(arithmetic: Arithmetic, op: &Gemm, launch: &Launch<'_>) -> Result<()> {
     let sizes = op.sizes()?;
     let d_dims = op.d.dims();
     if d_dims.contains(&0) {
@@ -117,15 +141,9 @@ fn gemm_as<E: Scalar>(op: &Gemm, launch: &Launch<'_>) -> Result<()> {
     let n = sizes.n / parts;
     let scaled = (op.alpha, op.beta, op.c.as_ref());
     let finish = Finisher::new(&op.epilogue, launch, scaled, (sizes.m, n), batch_dims)?;
-    let product = Product {
-        level: Level::of(&launch.caps.isa),
-        workers: launch.workers,
-        a: a.as_ref(),
-        b: b.as_ref(),
-        k: sizes.k,
-        n,
-        parts,
-    };
+    let factors = arithmetic.factors(launch.caps, a.as_ref(), b.as_ref(), sizes.k);
+    let factors = factors.as_ref();
+    let product = Product { workers: launch.workers, factors, k: sizes.k, n, parts };
     let each = product.block_rows(sizes.m);
     let mut blocks = room(sizes.batch * sizes.m.div_ceil(each))?;
     for batch in 0..sizes.batch {

@@ -1,13 +1,13 @@
 //! Matrix products of row groups with a matrix each.
 
 use super::epilogue::Finisher;
-use super::gemm::{cost, stored_bytes, supports_operands};
+use super::factors::Arithmetic;
+use super::gemm::{cost, kernel_info, stored_bytes, supports_operands};
 use super::outputs::OutputRows;
 use super::product::{Block, Product};
 use std::ops::Range;
 
 use super::rows::{row_source, with_small_float};
-use super::simd::Level;
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::memory::room;
@@ -15,13 +15,16 @@ use crate::num::{DType, F8E4M3, F8E5M2, Scalar, bf16, f16};
 use crate::op::{GroupedGemm, Op, OpKind};
 use crate::registry::{Cost, Kernel, KernelInfo, Launch, Unsupported};
 
-/// `cpu.grouped_gemm`
-pub(super) struct GroupedGemmKernel(KernelInfo);
+/// `cpu.grouped_gemm`, `cpu.grouped_gemm.fp4` and `cpu.grouped_gemm.int8`
+pub(super) struct GroupedGemmKernel(KernelInfo, Arithmetic);
 
 impl GroupedGemmKernel {
-    pub(super) fn new() -> Self {
-        let summary = "as cpu.gemm for the rows of each group; matrices without rows are not read";
-        GroupedGemmKernel(KernelInfo::new("cpu.grouped_gemm", OpKind::GroupedGemm, summary))
+    pub(super) fn new(arithmetic: Arithmetic) -> Self {
+        let info = kernel_info("cpu.grouped_gemm", OpKind::GroupedGemm, arithmetic);
+        let like = info.name.replace("grouped_", "");
+        let summary =
+            format!("as {like} for the rows of each group; matrices without rows are not read");
+        GroupedGemmKernel(KernelInfo { summary, ..info }, arithmetic)
     }
 }
 
@@ -34,7 +37,8 @@ impl Kernel for GroupedGemmKernel {
         let Op::GroupedGemm(op) = op else {
             return Err(Unsupported::because("not a grouped gemm"));
         };
-        supports_operands([&op.a, &op.b], None, &op.epilogue, &op.d, caps)
+        supports_operands([&op.a, &op.b], None, &op.epilogue, &op.d, caps)?;
+        self.1.supports(&op.a, &op.b)
     }
 
     fn cost(&self, op: &Op, caps: &Caps) -> Cost {
@@ -42,7 +46,7 @@ impl Kernel for GroupedGemmKernel {
         let products = op.sizes().map_or(0.0, |s| s.total_m as f64 * s.n as f64 * s.k as f64);
         // At most one matrix for each row is read.
         let [rows, groups] = [op.a.dims()[0], op.b.dims()[0]].map(|d| d.max(1) as f64);
-        cost(products, stored_bytes(&op.b) * (rows / groups).min(1.0), caps)
+        cost(self.1, products, stored_bytes(&op.b) * (rows / groups).min(1.0), caps)
     }
 
     fn launch(&self, launch: &Launch<'_>) -> Result<()> {
@@ -50,14 +54,18 @@ impl Kernel for GroupedGemmKernel {
             return Err(Error::kernel(&self.0.name, "not a grouped gemm"));
         };
         match op.d.dtype() {
-            Some(DType::F64) => grouped_as::<f64>(op, launch),
-            Some(dtype) => with_small_float!(dtype, E => grouped_as::<E>(op, launch)),
+            Some(DType::F64) => grouped_as::<f64>(self.1, op, launch),
+            Some(dtype) => with_small_float!(dtype, E => grouped_as::<E>(self.1, op, launch)),
             None => Err(Error::kernel(&self.0.name, "does not quantise")),
         }
     }
 }
 
-fn grouped_as<E: Scalar>(op: &GroupedGemm, launch: &Launch<'_>) -> Result<()> {
+fn grouped_as<E: Scalar>(
+    arithmetic: Arithmetic,
+    op: &GroupedGemm,
+    launch: &Launch<'_>,
+) -> Result<()> {
     let sizes = op.sizes()?;
     let groups = op.groups(|operand| launch.read_indices(operand))?;
     if op.d.dims().contains(&0) {
@@ -69,15 +77,9 @@ fn grouped_as<E: Scalar>(op: &GroupedGemm, launch: &Launch<'_>) -> Result<()> {
     let n = sizes.n / parts;
     let plain = (op.alpha, 0.0, None);
     let finish = Finisher::new(&op.epilogue, launch, plain, (sizes.total_m, n), &[])?;
-    let product = Product {
-        level: Level::of(&launch.caps.isa),
-        workers: launch.workers,
-        a: a.as_ref(),
-        b: b.as_ref(),
-        k: sizes.k,
-        n,
-        parts,
-    };
+    let factors = arithmetic.factors(launch.caps, a.as_ref(), b.as_ref(), sizes.k);
+    let factors = factors.as_ref();
+    let product = Product { workers: launch.workers, factors, k: sizes.k, n, parts };
     let count = |rows: &Range<usize>| rows.len().div_ceil(product.block_rows(rows.len()).max(1));
     let mut blocks = room(groups.iter().map(count).sum())?;
     for (group, rows) in groups.into_iter().enumerate() {

@@ -5,9 +5,12 @@ mod attention;
 mod convert;
 mod elementwise;
 mod epilogue;
+mod factors;
+mod floats;
 mod gather;
 mod gemm;
 mod grouped_gemm;
+mod int8;
 mod line_kernel;
 mod lines;
 mod norm;
@@ -23,6 +26,7 @@ mod top_k;
 
 use std::sync::Arc;
 
+use self::factors::Arithmetic;
 use super::reference;
 use crate::caps::Caps;
 use crate::device::{Device, DeviceBuilder};
@@ -31,9 +35,14 @@ use crate::registry::{Kernel, KernelRegistry, Workers};
 
 /// Every fast CPU kernel.
 pub fn kernels() -> impl Iterator<Item = Arc<dyn Kernel>> {
-    let kernels: [Arc<dyn Kernel>; 5] = [
-        Arc::new(gemm::GemmKernel::new()),
-        Arc::new(grouped_gemm::GroupedGemmKernel::new()),
+    // Of kernels that are limited by memory alike the first is chosen.
+    let kernels: [Arc<dyn Kernel>; 9] = [
+        Arc::new(gemm::GemmKernel::new(Arithmetic::Fp4)),
+        Arc::new(gemm::GemmKernel::new(Arithmetic::Int8)),
+        Arc::new(gemm::GemmKernel::new(Arithmetic::Floats)),
+        Arc::new(grouped_gemm::GroupedGemmKernel::new(Arithmetic::Fp4)),
+        Arc::new(grouped_gemm::GroupedGemmKernel::new(Arithmetic::Int8)),
+        Arc::new(grouped_gemm::GroupedGemmKernel::new(Arithmetic::Floats)),
         Arc::new(gather::GatherKernel::new()),
         Arc::new(scatter::ScatterKernel::new()),
         Arc::new(attention::AttentionKernel::new()),

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::OnceLock;
 
+use super::simd::int8::{self, Packed};
 use super::simd::{self, Code, Fp4Table, Level, Scales, Weights};
 use crate::error::{Error, Result};
 use crate::format::{Dequantizer, ScaleLayout};
@@ -37,6 +38,16 @@ pub(super) trait RowSource: Sync {
     /// The rows of matrix `batch` as they are stored, where kernels can read them so.
     fn weights(&self, _batch: usize) -> Option<Weights<'_>> {
         None
+    }
+
+    /// Whether rows are FP4 with scales such as [`RowSource::pack_fp4`] takes.
+    fn is_fp4(&self) -> bool {
+        false
+    }
+
+    /// The codes of a row of FP4 as integers, with half of their scales.
+    fn pack_fp4(&self, _batch: usize, _row: usize, _dst: &mut [Packed]) -> Result<()> {
+        Err(Error::kernel("cpu", "rows that are not FP4"))
     }
 
     /// The rows of all matrices, one after the other, as they are stored.
@@ -222,6 +233,27 @@ impl RowSource for ScaledRows<'_> {
 
     fn weights(&self, batch: usize) -> Option<Weights<'_>> {
         self.weights_from(*self.matrices.get(batch)?, 1)
+    }
+
+    /// Products of a block's integers with half a scale, and that again with the other one's, stay
+    /// in the range of f32.
+    fn is_fp4(&self) -> bool {
+        let room = 2f32.powi(-90)..2f32.powi(90);
+        self.values.layout().spec().code == DType::E2M1x2 && room.contains(&self.bytes.tensor_scale)
+    }
+
+    fn pack_fp4(&self, batch: usize, row: usize, dst: &mut [Packed]) -> Result<()> {
+        let layout = self.values.layout();
+        let matrix = self.matrices[batch];
+        let codes = &self.bytes.codes[layout.row_offset(matrix, row)..][..layout.row_bytes()];
+        let mut scales = scratch(layout.scale_cols(), 0.0)?;
+        self.scales(matrix, row, &mut scales)?;
+        let factor = 0.5 * self.bytes.tensor_scale;
+        let blocks = layout.spec().block_k / int8::BLOCK;
+        let mut each = room(scales.len() * blocks)?;
+        each.extend(scales.iter().flat_map(|s| std::iter::repeat_n(s * factor, blocks)));
+        int8::pack_fp4(self.level, codes, layout.k(), &each, dst);
+        Ok(())
     }
 
     fn all_weights(&self) -> Option<Weights<'_>> {

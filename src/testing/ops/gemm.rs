@@ -6,9 +6,10 @@ use super::{BuildOp, Target};
 use crate::Device;
 use crate::error::Result;
 use crate::num::DType;
-use crate::op::{Activation, Dense, Epilogue, Function, Gemm, Op};
+use crate::op::{Activation, Dense, Epilogue, Function, Gemm, Op, Operand};
+use crate::registry::Numerics;
 use crate::testing::bounds::{TINY_F32, U_F32, gamma};
-use crate::testing::expected::{Expected, in_f64, magnitudes};
+use crate::testing::expected::{Expected, in_f64, magnitudes, of_values, values};
 use crate::testing::functions::{Approx, Precision, function_error};
 use crate::testing::operand::{Kind, Layout, Source, sizes, transposed};
 
@@ -81,12 +82,14 @@ pub fn gemm_cases() -> impl Strategy<Value = GemmCase> {
     )
 }
 
-/// Factors of the same kind, activations beside weights of any kind, and any two.
+/// Factors of the same kind, activations beside weights of any kind, FP4 with itself and with
+/// activations, and any two.
 pub(super) fn factors() -> impl Strategy<Value = (Kind, Kind)> {
     let activations = prop::sample::select(vec![DType::F32, DType::BF16, DType::F16]);
     prop_oneof![
         1 => Kind::any().prop_map(|kind| (kind, kind)),
-        1 => (activations.prop_map(Kind::Plain), Kind::any()),
+        1 => (activations.clone().prop_map(Kind::Plain), Kind::any()),
+        1 => (prop_oneof![activations.prop_map(Kind::Plain), Kind::fp4()], Kind::fp4()),
         1 => (Kind::any(), Kind::any()),
     ]
 }
@@ -140,8 +143,44 @@ impl BuildOp for GemmCase {
     }
 }
 
-/// `γ·(|alpha|·|A|·|B| + |beta|·|C| + |bias|)` carried through activation, gate and residual.
-pub(in crate::testing) fn expected(op: &Gemm) -> Result<Vec<Expected>> {
+/// What [`Numerics::NarrowedOperands`] may move the elements of A by, and A's magnitudes with that,
+/// where the class narrows them: see there. The rounding to an integer is not a half to the last
+/// bit, for the element is multiplied by the scale's inverse: 127 · 3 roundings are below 2⁻¹⁴.
+pub(super) struct Narrowed {
+    pub by: Operand,
+    pub sizes: Operand,
+}
+
+impl Narrowed {
+    pub(super) fn of(numerics: Numerics, a: &Operand, b: &Operand) -> Result<Option<Self>> {
+        const BLOCK: usize = 16;
+        const LEAST_SCALE: f64 = f32::from_bits((127 - 100) << 23) as f64;
+        let half = 0.5 + 2f64.powi(-14);
+        let float = matches!(a.dtype(), Some(DType::F32 | DType::BF16 | DType::F16));
+        let fp4 = b.as_scaled().is_some_and(|b| b.format.spec().code == DType::E2M1x2);
+        if numerics != Numerics::NarrowedOperands || !(float && fp4) {
+            return Ok(None);
+        }
+        let dims = a.dims();
+        let values = values(a)?;
+        let mut by = Vec::with_capacity(values.len());
+        for row in values.chunks(dims.last().copied().unwrap_or(1).max(1)) {
+            // Rows of others are multiplied as they are.
+            let narrowed = row.iter().all(|x| x.abs() < 1.0 / LEAST_SCALE);
+            for block in row.chunks(BLOCK) {
+                let most = block.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
+                let error = if narrowed { half * (most / 127.0).max(LEAST_SCALE) } else { 0.0 };
+                by.extend(block.iter().map(|_| error));
+            }
+        }
+        let sizes: Vec<f64> = values.iter().zip(&by).map(|(x, by)| x.abs() + by).collect();
+        Ok(Some(Narrowed { by: of_values(&dims, &by)?, sizes: of_values(&dims, &sizes)? }))
+    }
+}
+
+/// `γ·(|alpha|·|A|·|B| + |beta|·|C| + |bias|)` carried through activation, gate and residual; of
+/// narrowed operands `|alpha|·|A − Â|·|B|` more.
+pub(in crate::testing) fn expected(op: &Gemm, numerics: Numerics) -> Result<Vec<Expected>> {
     let values = in_f64(op.clone())?;
     // What stands before the activation, and its magnitudes.
     let mut plain = op.clone();
@@ -151,13 +190,21 @@ pub(in crate::testing) fn expected(op: &Gemm) -> Result<Vec<Expected>> {
     plain.d = Dense::spec(DType::F64, &dims)?.into();
     let before = in_f64(plain.clone())?;
     let mut sizes = plain;
-    sizes.a = magnitudes(&op.a)?;
+    let narrowed = Narrowed::of(numerics, &op.a, &op.b)?;
     sizes.b = magnitudes(&op.b)?;
     (sizes.alpha, sizes.beta) = (op.alpha.abs(), op.beta.abs());
+    let narrowing = narrowed.as_ref().map(|narrowed| {
+        let mut by = Gemm::new(narrowed.by.clone(), sizes.b.clone(), sizes.d.clone());
+        by.alpha = sizes.alpha;
+        in_f64(by)
+    });
+    sizes.a = narrowed.map_or_else(|| magnitudes(&op.a), |narrowed| Ok(narrowed.sizes))?;
     sizes.c = op.c.as_ref().map(magnitudes).transpose()?;
     sizes.epilogue.bias = op.epilogue.bias.as_ref().map(magnitudes).transpose()?;
     let sizes = in_f64(sizes)?;
-    let products = Products { before, sizes, n: op.sizes()?.n, k: op.sizes()?.k, alpha: op.alpha };
+    let (n, k) = (op.sizes()?.n, op.sizes()?.k);
+    let narrowing = narrowing.transpose()?.unwrap_or_default();
+    let products = Products { before, sizes, narrowing, n, k, alpha: op.alpha };
     let errors = products.errors(&op.epilogue, &values);
     Ok(vec![Expected::Values { values, errors }])
 }
@@ -168,6 +215,8 @@ pub(super) struct Products {
     pub before: Vec<f64>,
     /// The sums of the magnitudes of their terms.
     pub sizes: Vec<f64>,
+    /// What narrowed operands add to their errors; nothing where none are.
+    pub narrowing: Vec<f64>,
     pub n: usize,
     pub k: usize,
     pub alpha: f32,
@@ -182,10 +231,10 @@ impl Products {
         let tiny = roundings as f64 * TINY_F32 * (1.0 + f64::from(self.alpha.abs()));
         let before = |i: usize| {
             let value = self.before[i];
+            let narrowing = self.narrowing.get(i).copied().unwrap_or(0.0);
+            let error = gamma(roundings) * self.sizes[i] + narrowing + tiny;
             // Infinities and NaN come out as such in any order.
-            let error =
-                if value.is_finite() { gamma(roundings) * self.sizes[i] + tiny } else { 0.0 };
-            Approx { value, error }
+            Approx { value, error: if value.is_finite() { error } else { 0.0 } }
         };
         let (f, half) = (epilogue.activation, (self.n / 2).max(1));
         let activated = |p: usize| {

@@ -2,12 +2,13 @@
 
 use proptest::prelude::*;
 
-use super::gemm::{Products, factors, results};
+use super::gemm::{Narrowed, Products, factors, results};
 use super::{BuildOp, Target};
 use crate::Device;
 use crate::error::Result;
 use crate::num::DType;
 use crate::op::{Activation, Dense, GroupedGemm, Op};
+use crate::registry::Numerics;
 use crate::testing::expected::{Expected, in_f64, magnitudes};
 use crate::testing::operand::{INDICES, Kind, Layout, Source, integers, sizes, transposed};
 
@@ -99,7 +100,7 @@ impl BuildOp for GroupedGemmCase {
 }
 
 /// As for [`Gemm`](super::gemm::expected), row by row.
-pub(in crate::testing) fn expected(op: &GroupedGemm) -> Result<Vec<Expected>> {
+pub(in crate::testing) fn expected(op: &GroupedGemm, numerics: Numerics) -> Result<Vec<Expected>> {
     let mut own = op.clone();
     own.epilogue.quantizer = None;
     let values = in_f64(own.clone())?;
@@ -110,12 +111,20 @@ pub(in crate::testing) fn expected(op: &GroupedGemm) -> Result<Vec<Expected>> {
     plain.d = Dense::spec(DType::F64, &[shape.total_m, shape.n])?.into();
     let before = in_f64(plain.clone())?;
     let mut sizes = plain;
-    sizes.a = magnitudes(&op.a)?;
+    let narrowed = Narrowed::of(numerics, &op.a, &op.b)?;
     sizes.b = magnitudes(&op.b)?;
     sizes.alpha = op.alpha.abs();
+    let narrowing = narrowed.as_ref().map(|narrowed| {
+        let mut by = sizes.clone();
+        by.a = narrowed.by.clone();
+        by.epilogue.bias = None;
+        in_f64(by)
+    });
+    sizes.a = narrowed.map_or_else(|| magnitudes(&op.a), |narrowed| Ok(narrowed.sizes))?;
     sizes.epilogue.bias = op.epilogue.bias.as_ref().map(magnitudes).transpose()?;
     let sizes = in_f64(sizes)?;
-    let products = Products { before, sizes, n: shape.n, k: shape.k, alpha: op.alpha };
+    let narrowing = narrowing.transpose()?.unwrap_or_default();
+    let products = Products { before, sizes, narrowing, n: shape.n, k: shape.k, alpha: op.alpha };
     let errors = products.errors(&op.epilogue, &values);
     Ok(vec![Expected::Values { values, errors }])
 }

@@ -86,20 +86,33 @@ pub fn measure(options: &Options) -> Result<Report> {
                     .with_context(|| format!("measuring llama.cpp's {kind}"))?;
                 report.theirs(kind, format, measured);
             }
-            let (measured, limits) = measure_ours(&ours, format, options)
-                .with_context(|| format!("measuring {format}"))?;
-            report.ours(format, measured);
-            report.limits(limits);
+            // Products of 4-bit weights in both classes: llama.cpp's round activations to int8.
+            let classes: &[bool] = if format.ends_with("fp4") { &[false, true] } else { &[false] };
+            for &narrowed in classes {
+                let (measured, limits) = measure_ours(&ours, format, narrowed, options)
+                    .with_context(|| format!("measuring {format}"))?;
+                report.ours(format, narrowed, measured);
+                report.limits(limits);
+            }
         }
     }
     Ok(report)
 }
 
 /// One run of our bench, and what it says of the machine.
-fn measure_ours(bench: &Path, format: &str, options: &Options) -> Result<(Measured, Value)> {
+fn measure_ours(
+    bench: &Path,
+    format: &str,
+    narrowed: bool,
+    options: &Options,
+) -> Result<(Measured, Value)> {
     let mut command = options.runner.command(bench)?;
-    command.arg(model::fetch()?).args([format, "--json", "--runs", "1", "--threads"]);
-    let json = program::json(command.arg(options.threads.to_string()))?;
+    command.arg(model::fetch()?).args([format, "--json", "--runs", "1"]);
+    command.args(["--threads", &options.threads.to_string()]);
+    if narrowed {
+        command.arg("--w4a8");
+    }
+    let json = program::json(&mut command)?;
     let row = &json["rows"][0];
     let measured = Measured {
         weight_bytes: number(row, "weight_bytes")?,

@@ -19,6 +19,8 @@ struct Row {
     ours: bool,
     /// Type of the weights.
     weights: String,
+    /// Whether our products round activations to int8.
+    narrowed: bool,
     /// Our weights that are compared with these.
     group: String,
     runs: Vec<Measured>,
@@ -45,12 +47,12 @@ impl Report {
 
     /// A run of llama.cpp that is compared with our weights of the group.
     pub fn theirs(&mut self, weights: &str, group: &str, run: Measured) {
-        self.add(false, weights, group, run);
+        self.add((false, false), weights, group, run);
     }
 
-    /// A run of this library.
-    pub fn ours(&mut self, weights: &str, run: Measured) {
-        self.add(true, weights, weights, run);
+    /// A run of this library, with activations rounded to int8 or not.
+    pub fn ours(&mut self, weights: &str, narrowed: bool, run: Measured) {
+        self.add((true, narrowed), weights, weights, run);
     }
 
     /// What our bench says of the machine.
@@ -61,12 +63,14 @@ impl Report {
         }
     }
 
-    fn add(&mut self, ours: bool, weights: &str, group: &str, run: Measured) {
-        let is_it = |row: &&mut Row| row.ours == ours && row.weights == weights;
+    fn add(&mut self, (ours, narrowed): (bool, bool), weights: &str, group: &str, run: Measured) {
+        let is_it =
+            |row: &&mut Row| (row.ours, row.narrowed) == (ours, narrowed) && row.weights == weights;
         match self.rows.iter_mut().find(is_it) {
             Some(row) => row.runs.push(run),
             None => self.rows.push(Row {
                 ours,
+                narrowed,
                 weights: weights.to_owned(),
                 group: group.to_owned(),
                 runs: vec![run],
@@ -132,10 +136,11 @@ impl Row {
 
     /// Bits of weights and of the activations they are multiplied with.
     ///
-    /// Ours are f32, as the bench runs the model. llama.cpp rounds each row of activations to
+    /// Ours are f32, as the bench runs the model, or int8 with a scale for 16. llama.cpp rounds each row of activations to
     /// what the kernel of the weights' type takes: 8 bits with a scale for 32 of them, or bf16.
     fn class(&self) -> &'static str {
         match (self.ours, self.weights.as_str()) {
+            (true, "nvfp4" | "mxfp4") if self.narrowed => "W4A8",
             (true, "nvfp4" | "mxfp4") => "W4A32",
             (true, "fp8") => "W8A32",
             (true, "bf16") => "W16A32",
@@ -220,11 +225,15 @@ mod tests {
         for (a, b, ours) in [(1.0, 2.0, 4.0), (10.0, 5.0, 30.0), (1.0, 1.0, 9.0)] {
             report.theirs("Q4_0", "nvfp4", run(a));
             report.theirs("Q4_1", "nvfp4", run(b));
-            report.ours("nvfp4", run(ours));
+            report.ours("nvfp4", false, run(ours));
+            report.ours("nvfp4", true, run(2.0 * ours));
         }
         report.limits(json!({"flops": 1e9, "bytes_per_s": 1e8}));
         let json = report.to_json();
-        assert_eq!(json["rows"].as_array().map(Vec::len), Some(3));
+        assert_eq!(json["rows"].as_array().map(Vec::len), Some(4));
+        let classes = [2, 3].map(|row: usize| json["rows"][row]["class"].clone());
+        assert_eq!(classes, ["W4A32", "W4A8"]);
+        assert_eq!(json["rows"][3]["prefill_vs_llama"], 6.0);
         assert_eq!(json["rows"][2]["prefill_vs_llama"], 3.0);
         assert_eq!(json["rows"][2]["decode_tok_s"], 18.0);
         assert_eq!(json["rows"][2]["decode_share_of_bandwidth"], 0.18);

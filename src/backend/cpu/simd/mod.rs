@@ -9,6 +9,7 @@
 
 mod columns;
 mod fold;
+pub mod int8;
 mod lanes;
 mod map;
 mod math;
@@ -110,15 +111,23 @@ fn present(isa: Isa) -> bool {
                 // What is compiled for this level uses the other's instructions too.
                 return wide && present(Isa::Avx2Fma);
             }
+            Isa::Avx512Vnni => {
+                return has!("avx512vnni") && has!("avx512vbmi") && present(Isa::Avx512);
+            }
             _ => {}
         }
+    }
+    #[cfg(target_arch = "aarch64")]
+    if isa == Isa::NeonDot {
+        return std::arch::is_aarch64_feature_detected!("dotprod");
     }
     cfg!(target_arch = "aarch64") && isa == Isa::Neon
 }
 
 /// The levels that this machine has.
 pub fn detect() -> Vec<Isa> {
-    [Isa::Avx2Fma, Isa::Avx512, Isa::Neon].into_iter().filter(|&isa| present(isa)).collect()
+    let all = [Isa::Avx2Fma, Isa::Avx512, Isa::Avx512Vnni, Isa::Neon, Isa::NeonDot];
+    all.into_iter().filter(|&isa| present(isa)).collect()
 }
 
 /// Every level that this machine can run.

@@ -25,10 +25,10 @@ pub fn chunk(k: usize) -> usize {
 
 /// Bytes that are asked for ahead of those in use: what memory sends while it takes to answer.
 /// Of rows that are multiplied at once, all bytes of the next ones, for they are read in stretches.
-const AHEAD: usize = 8 << 10;
+pub(super) const AHEAD: usize = 8 << 10;
 
 /// Most bytes that, asked for ahead, stay in a second-level cache until they are used.
-const NEAR: usize = 128 << 10;
+pub(super) const NEAR: usize = 128 << 10;
 
 /// The most rows that [`stream`] multiplies at once.
 pub const STREAM_ROWS: usize = 4;
@@ -171,12 +171,14 @@ impl<'a> Weights<'a> {
         self.k
     }
 
-    #[cfg(target_arch = "x86_64")]
     pub(super) fn code(&self) -> Code {
         self.code
     }
 
-    #[cfg(target_arch = "x86_64")]
+    pub(super) fn row_bytes(&self) -> usize {
+        self.row_bytes
+    }
+
     pub(super) fn scales(&self) -> Option<&Scales<'a>> {
         self.scales.as_ref()
     }
@@ -210,11 +212,30 @@ impl<'a> Weights<'a> {
     /// Whether each block of 16 elements is in the order that [`interleave`] makes where [`unpack`]
     /// gives it and [`stream`] multiplies with it.
     pub fn interleaved(&self) -> bool {
+        self.is_fp4()
+    }
+
+    /// Whether they are NVFP4 or MXFP4.
+    pub fn is_fp4(&self) -> bool {
         matches!(self.code, Code::Nvfp4 | Code::Mxfp4)
     }
 
+    /// Where a row of FP4 begins.
+    ///
+    /// # Safety
+    /// The row is one of these, and they are FP4.
+    #[inline(always)]
+    pub(super) unsafe fn fp4_row(&self, row: usize) -> Stored {
+        let none = self.bytes.as_ptr();
+        let scales = self
+            .scales
+            .map_or(none, |scales| scales.bytes.as_ptr().wrapping_add(row * scales.columns));
+        // SAFETY: inside, by the caller's promise and `new`.
+        Stored { codes: unsafe { self.bytes.as_ptr().add(row * self.row_bytes) }, scales }
+    }
+
     /// The table of FP4's products; null for others.
-    fn fp4(&self) -> *const Fp4Row {
+    pub(super) fn fp4(&self) -> *const Fp4Row {
         let table = self.scales.and_then(|scales| scales.fp4);
         table.map_or(std::ptr::null(), |table| table.rows().as_ptr())
     }

@@ -19,6 +19,13 @@ use crate::num::{DType, E2M1, E8M0, UE4M3};
 #[repr(C, align(64))]
 pub struct Fp4Row([f32; 16]);
 
+impl Fp4Row {
+    /// Half of the scale: its product with code 1.
+    pub(super) fn half(&self) -> f32 {
+        self.0[1]
+    }
+}
+
 /// The products of every scale of FP4 codes, times a tensor scale, with every code.
 #[derive(Debug)]
 pub struct Fp4Table(Vec<Fp4Row>);

@@ -1,0 +1,251 @@
+//! Products in f32, of any types that it holds.
+//!
+//! ```text
+//! few rows:   stream B's rows as stored, unpacked in registers
+//! some rows:  chunk by chunk along k, unpack B's rows to a panel, all rows × the panel
+//! many rows:  as well, but B's rows become strips of columns
+//! ```
+//!
+//! All ways add up in the same order, so a row's result does not depend on the others.
+
+use std::ops::Range;
+
+use super::factors::Factors;
+use super::product::{Block, PANEL, odd_lines, with_scratch};
+use super::rows::RowSource;
+use super::simd::{self, BAND, Bands, CHUNK, GROUP, LANES, Level, Rows, STREAM_ROWS, STRIP};
+use crate::error::Result;
+use crate::memory::scratch;
+
+/// Bytes of B's panel, beside a block of A's rows in a second-level cache.
+pub(super) const PANEL_BYTES: usize = 192 << 10;
+
+/// Most columns of many rows that are computed before they are finished.
+const STRIPS: usize = 2 * STRIP;
+
+/// A multiple of every register tile's width.
+const TILE: usize = 24;
+
+/// How a block's rows are multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Stream,
+    Panel,
+    Strips,
+}
+
+/// Rows that are multiplied in f32, in chunks along k whose sums are added up in order.
+pub(super) struct FloatFactors<'a> {
+    pub(super) level: Level,
+    pub(super) a: &'a dyn RowSource,
+    /// Rows of B: the columns of the product.
+    pub(super) b: &'a dyn RowSource,
+    pub(super) k: usize,
+}
+
+impl Factors for FloatFactors<'_> {
+    fn packed_words(&self) -> usize {
+        self.k.next_multiple_of(GROUP)
+    }
+
+    fn pass_words(&self) -> usize {
+        simd::chunk(self.k)
+    }
+
+    fn packed_rows(&self, block: Block) -> usize {
+        match self.way(block) {
+            Way::Strips => block.len.next_multiple_of(BAND),
+            _ => block.len,
+        }
+    }
+
+    fn columns(&self, blocks: &[Block], wanted: usize, parts: usize) -> usize {
+        let any = |way| blocks.iter().any(|&block| self.way(block) == way);
+        if any(Way::Strips) {
+            return wanted.min(STRIPS / parts).next_multiple_of(LANES);
+        }
+        if !any(Way::Panel) {
+            return wanted.next_multiple_of(TILE);
+        }
+        let panel = PANEL_BYTES / size_of::<f32>() / simd::chunk(self.k) / parts;
+        wanted.min(panel / TILE * TILE).next_multiple_of(TILE)
+    }
+
+    fn panel_len(&self, block: Block, columns: usize) -> usize {
+        let panel_stride = self.panel_stride();
+        match self.way(block) {
+            Way::Stream if self.b.weights(block.b).is_some() => 0,
+            Way::Stream | Way::Panel => columns * panel_stride,
+            Way::Strips => LANES * panel_stride + STRIP * simd::chunk(self.k),
+        }
+    }
+
+    /// In f32, in the order of B's storage, padded with zeros; in bands for strips.
+    fn pack(&self, block: Block, first: usize, to: &mut [f32], stride: usize) -> Result<()> {
+        let interleaved = self.b.weights(0).is_some_and(|weights| weights.interleaved());
+        let mut plain = scratch(if interleaved { self.k } else { 0 }, 0.0)?;
+        let mut read = |i: usize, dst: &mut [f32]| -> Result<()> {
+            let row = block.first + first + i;
+            if interleaved {
+                self.a.decode(block.a, row, &mut plain)?;
+                simd::interleave(&plain, dst);
+            } else {
+                dst[self.k..].fill(0.0);
+                self.a.decode(block.a, row, dst)?;
+            }
+            Ok(())
+        };
+        let rows = BAND.min(block.len - first);
+        if self.way(block) != Way::Strips {
+            return to.chunks_mut(stride).enumerate().try_for_each(|(i, dst)| read(i, dst));
+        }
+        with_scratch(&PANEL, BAND * stride, |plain| {
+            let mut chunks = plain.chunks_mut(stride);
+            chunks.by_ref().take(rows).enumerate().try_for_each(|(i, dst)| read(i, dst))?;
+            chunks.for_each(|row| row.fill(0.0));
+            let chunk = simd::chunk(self.k);
+            for first in (0..self.k).step_by(chunk) {
+                let steps = chunk.min(self.k - first).div_ceil(LANES);
+                let rows = Rows { data: &plain[first..], stride, len: BAND };
+                simd::by_lanes(self.level, rows, steps, &mut to[BAND * first..], BAND);
+            }
+            Ok(())
+        })
+    }
+
+    fn sums(
+        &self,
+        block: Block,
+        (data, stride): (&[f32], usize),
+        rows: Range<usize>,
+        (sums, width): (&mut [f32], usize),
+        panel: &mut [f32],
+    ) -> Result<()> {
+        let panel = (panel, self.panel_stride());
+        if self.way(block) == Way::Strips {
+            let a = Bands { data, stride, len: block.len };
+            return self.strip_sums(block.b, a, rows, sums, width, panel);
+        }
+        let a = Rows { data, stride, len: block.len };
+        self.row_sums(block.b, a, rows, sums, width, panel)
+    }
+}
+
+impl FloatFactors<'_> {
+    fn way(&self, block: Block) -> Way {
+        match block.len {
+            ..=STREAM_ROWS => Way::Stream,
+            len if simd::strips_pay(self.level).is_some_and(|rows| len >= rows) => Way::Strips,
+            _ => Way::Panel,
+        }
+    }
+
+    fn panel_stride(&self) -> usize {
+        odd_lines(simd::chunk(self.k))
+    }
+
+    /// `sums[i · width + j]` becomes the product of row i of `a` and row j of `rows` of B.
+    fn row_sums(
+        &self,
+        matrix: usize,
+        a: Rows<'_>,
+        rows: Range<usize>,
+        sums: &mut [f32],
+        width: usize,
+        (panel, panel_stride): (&mut [f32], usize),
+    ) -> Result<()> {
+        if self.k == 0 {
+            sums.chunks_mut(width).for_each(|row| row[..rows.len().min(width)].fill(0.0));
+            return Ok(());
+        }
+        let weights = self.b.weights(matrix);
+        if let Some(weights) = &weights
+            && a.len <= STREAM_ROWS
+        {
+            simd::stream(self.level, a, weights, rows, sums, width);
+            return Ok(());
+        }
+        let chunk = simd::chunk(self.k);
+        for first in (0..self.k).step_by(chunk) {
+            let len = chunk.min(self.k - first);
+            self.unpack(matrix, rows.clone(), (first, len), panel, panel_stride)?;
+            let multiple = len.next_multiple_of(LANES);
+            let a = Rows { data: &a.data[first..], ..a };
+            let b = Rows { data: panel, stride: panel_stride, len: rows.len() };
+            if first == 0 {
+                simd::dots(self.level, a, b, multiple, sums, width);
+            } else {
+                simd::add_dots(self.level, a, b, multiple, sums, width);
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`FloatFactors::row_sums`], a strip of columns at a time.
+    fn strip_sums(
+        &self,
+        matrix: usize,
+        a: Bands<'_>,
+        rows: Range<usize>,
+        sums: &mut [f32],
+        width: usize,
+        (panel, panel_stride): (&mut [f32], usize),
+    ) -> Result<()> {
+        let chunk = simd::chunk(self.k);
+        let (unpacked, strip) = panel.split_at_mut(LANES * panel_stride);
+        for begin in rows.clone().step_by(STRIP) {
+            let rows_of_strip = begin..rows.end.min(begin + STRIP);
+            let columns = rows_of_strip.len();
+            let strip_width = columns.next_multiple_of(LANES);
+            let sums = &mut sums[begin - rows.start..];
+            if self.k == 0 {
+                let rows = sums.chunks_mut(width);
+                rows.for_each(|row| row.iter_mut().take(columns).for_each(|x| *x = 0.0));
+            }
+            for first in (0..self.k).step_by(chunk) {
+                let len = chunk.min(self.k - first);
+                let steps = len.div_ceil(LANES);
+                for at in (0..columns).step_by(LANES) {
+                    let now = begin + at..rows_of_strip.end.min(begin + at + LANES);
+                    unpacked[now.len() * panel_stride..].fill(0.0);
+                    self.unpack(matrix, now, (first, len), unpacked, panel_stride)?;
+                    let rows = Rows { data: unpacked, stride: panel_stride, len: LANES };
+                    simd::by_lanes(self.level, rows, steps, &mut strip[at..], strip_width);
+                }
+                let a = Bands { data: &a.data[BAND * first..], ..a };
+                let (b, out) = ((&*strip, strip_width, columns), (&mut *sums, width));
+                simd::strip(self.level, a, b, steps, out, first > 0);
+            }
+        }
+        Ok(())
+    }
+
+    /// Elements `first .. first + len` of B's rows, padded with zeros to whole groups, to rows of
+    /// `panel`.
+    fn unpack(
+        &self,
+        matrix: usize,
+        rows: Range<usize>,
+        (first, len): (usize, usize),
+        panel: &mut [f32],
+        stride: usize,
+    ) -> Result<()> {
+        let padded = len.next_multiple_of(GROUP);
+        let count = rows.len();
+        match self.b.weights(matrix) {
+            Some(weights) => {
+                for (row, dst) in rows.zip(panel.chunks_mut(stride)) {
+                    simd::unpack(self.level, &weights, row, (first, len), &mut dst[..padded]);
+                }
+            }
+            None => {
+                self.b.panel(matrix, rows, first..first + len, panel, stride)?;
+                let rows = panel.chunks_mut(stride).take(count);
+                rows.for_each(|row| row[len..padded].fill(0.0));
+            }
+        }
+        Ok(())
+    }
+}
+
+const _: () = assert!(CHUNK.is_multiple_of(GROUP) && TILE.is_multiple_of(BAND));

@@ -1,0 +1,428 @@
+//! The loops over rows of A and of weights.
+
+use std::ops::Range;
+
+use super::super::Rows;
+use super::super::tile::{Out, Stored};
+use super::super::unpack::{Mxfp4, Nvfp4, Storage};
+use super::super::weights::{AHEAD, Code, NEAR, STREAM_ROWS, Weights};
+use super::{Factor, GROUP, Int8Level, Packed, Places, Quad, ROWS};
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// f32 that a group of a row of weights takes in a panel: its codes as bytes and four scales.
+pub const PANEL_WORDS: usize = GROUP / size_of::<f32>() + 4;
+
+/// f32 of a group of a row of A.
+const PACKED_WORDS: usize = size_of::<Packed>() / size_of::<f32>();
+
+/// Unpacked codes and scales of a group.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Unpacked<Q: Quad> {
+    codes: Q::Codes,
+    scales: Q::Floats,
+}
+
+/// Calls `$f` with the vectors of the level and the storage of the weights.
+macro_rules! each_level {
+    ($level:expr, $code:expr, $f:ident($($argument:expr),*)) => {
+        match $level {
+            Int8Level::Portable => each_level!($code, portable::$f($($argument),*)),
+            #[cfg(target_arch = "x86_64")]
+            Int8Level::Avx2 => each_level!($code, avx2::$f($($argument),*)),
+            #[cfg(target_arch = "x86_64")]
+            Int8Level::Avx512Vnni => each_level!($code, avx512::$f($($argument),*)),
+            #[cfg(target_arch = "aarch64")]
+            Int8Level::NeonDot => each_level!($code, neon::$f($($argument),*)),
+        }
+    };
+    ($code:expr, $module:ident::$f:ident($($argument:expr),*)) => {
+        match $code {
+            Code::Mxfp4 => $module::$f::<Mxfp4>($($argument),*),
+            _ => $module::$f::<Nvfp4>($($argument),*),
+        }
+    };
+}
+
+/// Whether rows of A are groups of `k` elements.
+fn holds(a: Rows<'_>, k: usize) -> bool {
+    let words = k.div_ceil(GROUP) * PACKED_WORDS;
+    a.len == 0 || (a.len - 1) * a.stride + words <= a.data.len()
+}
+
+/// `out[i · out_stride + j] = a[i] · w[rows.start + j]`, the weights as they are stored. Rows of `a`
+/// are [`Packed`] groups.
+///
+/// # Panics
+/// With more than [`STREAM_ROWS`] rows of `a`, where a row or output is missing, and for weights
+/// that are not FP4.
+pub fn stream(
+    level: Int8Level,
+    a: Rows<'_>,
+    weights: &Weights<'_>,
+    rows: Range<usize>,
+    out: &mut [f32],
+    out_stride: usize,
+) {
+    assert!(a.len <= STREAM_ROWS && holds(a, weights.k()), "rows of a");
+    assert!(rows.start <= rows.end && rows.end <= weights.len(), "rows of weights");
+    assert!(weights.is_fp4(), "weights in FP4");
+    let columns = rows.end - rows.start;
+    if a.len == 0 || columns == 0 {
+        return;
+    }
+    assert!((a.len - 1) * out_stride + columns <= out.len(), "outputs lie inside their slice");
+    let out = Out { to: out.as_mut_ptr(), stride: out_stride, add: false };
+    // SAFETY: `Int8Level::of` gives no level that is not there; rows and outputs were checked.
+    unsafe { each_level!(level, weights.code(), stream_at(a, weights, rows, out)) }
+}
+
+/// Rows of weights unpacked for [`products`]: for each [`ROWS`] of them, begun or whole,
+/// [`PANEL_WORDS`] for each group and row. The panel starts a cache line.
+///
+/// # Panics
+/// Where a row is missing, the panel is too small, and for weights that are not FP4.
+pub fn panel(level: Int8Level, weights: &Weights<'_>, rows: Range<usize>, panel: &mut [f32]) {
+    assert!(rows.start <= rows.end && rows.end <= weights.len(), "rows of weights");
+    assert!(weights.is_fp4(), "weights in FP4");
+    check_panel(panel, rows.end - rows.start, weights.k());
+    // SAFETY: as in `stream`.
+    unsafe { each_level!(level, weights.code(), panel_at(weights, rows, panel.as_mut_ptr())) }
+}
+
+fn check_panel(panel: &[f32], columns: usize, k: usize) {
+    let words = columns.next_multiple_of(ROWS) * k.div_ceil(GROUP) * PANEL_WORDS;
+    assert!(words <= panel.len(), "room for all rows");
+    assert!(panel.as_ptr().addr().is_multiple_of(LINE), "the panel starts a cache line");
+}
+
+/// `out[i · out_stride + j] = a[i] · w[j]` for `columns` rows that [`panel`] unpacked at this level.
+///
+/// # Panics
+/// Where a row or output is missing.
+pub fn products(
+    level: Int8Level,
+    a: Rows<'_>,
+    panel: &[f32],
+    (columns, k): (usize, usize),
+    out: &mut [f32],
+    out_stride: usize,
+) {
+    assert!(holds(a, k), "rows of a");
+    check_panel(panel, columns, k);
+    if a.len == 0 || columns == 0 {
+        return;
+    }
+    assert!((a.len - 1) * out_stride + columns <= out.len(), "outputs lie inside their slice");
+    let out = Out { to: out.as_mut_ptr(), stride: out_stride, add: false };
+    // SAFETY: as in `stream`.
+    unsafe {
+        let panel = panel.as_ptr();
+        match level {
+            Int8Level::Portable => portable::products_at(a, panel, (columns, k), out),
+            #[cfg(target_arch = "x86_64")]
+            Int8Level::Avx2 => avx2::products_at(a, panel, (columns, k), out),
+            #[cfg(target_arch = "x86_64")]
+            Int8Level::Avx512Vnni => avx512::products_at(a, panel, (columns, k), out),
+            #[cfg(target_arch = "aarch64")]
+            Int8Level::NeonDot => neon::products_at(a, panel, (columns, k), out),
+        }
+    }
+}
+
+/// The functions of one level: generic code, compiled with its instructions. A tile of `MR` rows of
+/// A and `NR` registers of weights keeps its sums, and what it takes of either, in registers.
+macro_rules! level {
+    ($module:ident, $Q:ty, $MR:literal by $NR:literal $(, #[$feature:meta])?) => {
+        mod $module {
+            use super::*;
+
+            /// # Safety
+            /// As [`super::stream_rows`], and the level is present.
+            $(#[$feature])?
+            pub(super) unsafe fn stream_at<S: Storage>(
+                a: Rows<'_>,
+                weights: &Weights<'_>,
+                rows: Range<usize>,
+                out: Out,
+            ) {
+                // SAFETY: the caller's promises.
+                unsafe {
+                    match a.len {
+                        1 => stream_rows::<$Q, S, 1>(a, weights, rows, out),
+                        2 => stream_rows::<$Q, S, 2>(a, weights, rows, out),
+                        3 => stream_rows::<$Q, S, 3>(a, weights, rows, out),
+                        _ => stream_rows::<$Q, S, 4>(a, weights, rows, out),
+                    }
+                }
+            }
+
+            /// # Safety
+            /// As [`super::unpack_rows`], and the level is present.
+            $(#[$feature])?
+            pub(super) unsafe fn panel_at<S: Storage>(
+                weights: &Weights<'_>,
+                rows: Range<usize>,
+                panel: *mut f32,
+            ) {
+                // SAFETY: the caller's promises.
+                unsafe { unpack_rows::<$Q, S>(weights, rows, panel.cast()) }
+            }
+
+            /// # Safety
+            /// As [`super::multiply`], and the level is present.
+            $(#[$feature])?
+            pub(super) unsafe fn products_at(
+                a: Rows<'_>,
+                panel: *const f32,
+                sizes: (usize, usize),
+                out: Out,
+            ) {
+                // SAFETY: the caller's promises.
+                unsafe { multiply::<$Q, $MR, $NR>(a, panel.cast(), sizes, out) }
+            }
+        }
+    };
+}
+
+level!(portable, super::super::portable::One, 2 by 1);
+#[cfg(target_arch = "x86_64")]
+level!(avx2, super::super::avx2::Two, 4 by 1, #[target_feature(enable = "avx2,fma,f16c")]);
+#[cfg(target_arch = "x86_64")]
+level!(
+    avx512,
+    super::super::avx512::Four,
+    2 by 4,
+    #[target_feature(
+        enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx2,fma,f16c"
+    )]
+);
+#[cfg(target_arch = "aarch64")]
+level!(neon, super::super::neon::One, 4 by 2, #[target_feature(enable = "neon,dotprod")]);
+
+/// What is left of rows behind their whole groups, padded with zeros to one.
+struct Tail {
+    codes: [[u8; GROUP / 2]; ROWS],
+    scales: [[u8; 4]; ROWS],
+}
+
+impl Tail {
+    /// # Safety
+    /// The rows have `rest` elements, fewer than a group, behind `whole` groups.
+    #[inline(always)]
+    unsafe fn of<S: Storage>(rows: &Places, whole: usize, rest: usize) -> Self {
+        let mut tail = Tail { codes: [[0; GROUP / 2]; ROWS], scales: [[0; 4]; ROWS] };
+        let (codes, scales) = (rows.codes::<S>(whole), rows.scales::<S>(whole));
+        for r in 0..ROWS {
+            // SAFETY: the bytes of the elements that are there.
+            unsafe {
+                codes[r].copy_to_nonoverlapping(tail.codes[r].as_mut_ptr(), S::code_bytes(rest));
+                scales[r].copy_to_nonoverlapping(tail.scales[r].as_mut_ptr(), S::scale_bytes(rest));
+            }
+        }
+        tail
+    }
+
+    #[inline(always)]
+    fn places(&self) -> Places {
+        Places(std::array::from_fn(|r| Stored {
+            codes: self.codes[r].as_ptr(),
+            scales: self.scales[r].as_ptr(),
+        }))
+    }
+}
+
+/// Where [`Quad::ROWS`] rows of weights begin; the last row again for those from `end` on.
+///
+/// # Safety
+/// The rows `j .. end` are there, at least one.
+#[inline(always)]
+unsafe fn places(weights: &Weights<'_>, j: usize, end: usize) -> Places {
+    // SAFETY: a row of the range, by the caller's promise.
+    Places(std::array::from_fn(|r| unsafe { weights.fp4_row((j + r).min(end - 1)) }))
+}
+
+/// # Safety
+/// The pointers are those of a group of rows, and the factor that of their weights.
+#[inline(always)]
+unsafe fn unpack<Q: Quad, S: Storage>(rows: &Places, g: usize, factor: Factor) -> Unpacked<Q> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        Unpacked {
+            codes: Q::codes(rows.codes::<S>(g)),
+            scales: Q::scales::<S>(rows.scales::<S>(g), factor),
+        }
+    }
+}
+
+fn factor(weights: &Weights<'_>) -> Factor {
+    let half = weights.scales().map_or(0.0, |scales| 0.5 * scales.factor);
+    Factor { half, table: weights.fp4() }
+}
+
+/// Puts totals in their places: those of as many rows as there are.
+///
+/// # Safety
+/// There is room for them.
+#[inline(always)]
+unsafe fn put(totals: &[f32], to: *mut f32) {
+    for (j, &total) in totals.iter().enumerate() {
+        // Which NaN comes out would depend on the order of commutative operands.
+        let total = if total.is_nan() { f32::NAN } else { total };
+        // SAFETY: the caller's promise.
+        unsafe { *to.add(j) = total };
+    }
+}
+
+/// # Safety
+/// `a` has `MR` rows of groups, `weights` the rows in FP4 of storage `S`, `out` room for the
+/// products.
+#[allow(clippy::needless_range_loop)]
+#[inline(always)]
+unsafe fn stream_rows<Q: Quad, S: Storage, const MR: usize>(
+    a: Rows<'_>,
+    weights: &Weights<'_>,
+    rows: Range<usize>,
+    out: Out,
+) {
+    let (whole, rest) = (weights.k() / GROUP, weights.k() % GROUP);
+    let (factor, tile) = (factor(weights), Q::ROWS * weights.row_bytes());
+    let row = |i: usize| a.data.as_ptr().wrapping_add(i * a.stride).cast::<Packed>();
+    let mut j = rows.start;
+    while j < rows.end {
+        // SAFETY: rows from j to the end, their groups, and their outputs, by the caller's promise.
+        unsafe {
+            let there = Q::ROWS.min(rows.end - j);
+            let places = places(weights, j, rows.end);
+            // Of long rows the processor itself fetches ahead.
+            let ahead = (tile <= NEAR).then(|| places.0[0].codes.wrapping_add(tile.max(AHEAD)));
+            let mut sums = [Q::zero(); MR];
+            for g in 0..whole {
+                if let Some(ahead) = ahead {
+                    let group = Q::ROWS * S::CODE_BYTES;
+                    for line in (0..group).step_by(LINE) {
+                        Q::prefetch(ahead.wrapping_add(g * group + line));
+                    }
+                }
+                let w = unpack::<Q, S>(&places, g, factor);
+                for i in 0..MR {
+                    sums[i] = Q::add_product(sums[i], &w.codes, w.scales, row(i).add(g));
+                }
+            }
+            if rest > 0 {
+                let tail = Tail::of::<S>(&places, whole, rest);
+                let w = unpack::<Q, S>(&tail.places(), 0, factor);
+                for i in 0..MR {
+                    sums[i] = Q::add_product(sums[i], &w.codes, w.scales, row(i).add(whole));
+                }
+            }
+            for i in 0..MR {
+                let to = out.to.add(i * out.stride + j - rows.start);
+                put(&Q::totals(sums[i])[..there], to);
+            }
+        }
+        j += Q::ROWS;
+    }
+}
+
+/// # Safety
+/// `weights` has the rows in FP4 of storage `S`, `panel` room for their groups, aligned.
+#[inline(always)]
+unsafe fn unpack_rows<Q: Quad, S: Storage>(
+    weights: &Weights<'_>,
+    rows: Range<usize>,
+    mut panel: *mut Unpacked<Q>,
+) {
+    const { assert!(size_of::<Unpacked<Q>>() == Q::ROWS * PANEL_WORDS * size_of::<f32>()) };
+    const { assert!(align_of::<Unpacked<Q>>() <= LINE) };
+    let (whole, rest, factor) = (weights.k() / GROUP, weights.k() % GROUP, factor(weights));
+    for j in rows.clone().step_by(Q::ROWS) {
+        // SAFETY: rows from j to the end, and room for their groups, by the caller's promise.
+        unsafe {
+            let places = places(weights, j, rows.end);
+            for g in 0..whole {
+                panel.write(unpack::<Q, S>(&places, g, factor));
+                panel = panel.add(1);
+            }
+            if rest > 0 {
+                let tail = Tail::of::<S>(&places, whole, rest);
+                panel.write(unpack::<Q, S>(&tail.places(), 0, factor));
+                panel = panel.add(1);
+            }
+        }
+    }
+}
+
+/// # Safety
+/// `a` has rows of groups of `k` elements, `panel` as many of `columns` rows of weights, `out` room
+/// for the products.
+#[inline(always)]
+unsafe fn multiply<Q: Quad, const MR: usize, const NR: usize>(
+    a: Rows<'_>,
+    panel: *const Unpacked<Q>,
+    (columns, k): (usize, usize),
+    out: Out,
+) {
+    let groups = k.div_ceil(GROUP);
+    let mut j = 0;
+    while j < columns {
+        let registers = if j + (NR - 1) * Q::ROWS < columns { NR } else { 1 };
+        let mut i = 0;
+        while i < a.len {
+            let rows = if i + MR <= a.len { MR } else { 1 };
+            // SAFETY: rows i .. of `a`, columns j .. and their outputs, by the caller's promise.
+            unsafe {
+                let a = (a.data.as_ptr().add(i * a.stride), a.stride);
+                let panel = panel.add(j / Q::ROWS * groups);
+                let out = Out { to: out.to.add(i * out.stride + j), ..out };
+                let sizes = (columns - j, groups);
+                match (rows == MR, registers == NR) {
+                    (true, true) => tile::<Q, MR, NR>(a, panel, sizes, out),
+                    (true, false) => tile::<Q, MR, 1>(a, panel, sizes, out),
+                    (false, true) => tile::<Q, 1, NR>(a, panel, sizes, out),
+                    (false, false) => tile::<Q, 1, 1>(a, panel, sizes, out),
+                }
+            }
+            i += rows;
+        }
+        j += registers * Q::ROWS;
+    }
+}
+
+/// # Safety
+/// As [`multiply`], for `MR` rows and `NR` registers of which the last may be in part beyond the
+/// columns.
+#[allow(clippy::needless_range_loop)]
+#[inline(always)]
+unsafe fn tile<Q: Quad, const MR: usize, const NR: usize>(
+    (a, a_stride): (*const f32, usize),
+    panel: *const Unpacked<Q>,
+    (columns, groups): (usize, usize),
+    out: Out,
+) {
+    let mut sums = [[Q::zero(); NR]; MR];
+    for g in 0..groups {
+        for i in 0..MR {
+            for c in 0..NR {
+                // SAFETY: group g of row i and of register c.
+                unsafe {
+                    let a = a.add(i * a_stride).cast::<Packed>().add(g);
+                    let w = &*panel.add(c * groups + g);
+                    sums[i][c] = Q::add_product(sums[i][c], &w.codes, w.scales, a);
+                }
+            }
+        }
+    }
+    for i in 0..MR {
+        for c in 0..NR {
+            let there = Q::ROWS.min(columns - c * Q::ROWS);
+            // SAFETY: the columns that are there.
+            unsafe {
+                let to = out.to.add(i * out.stride + c * Q::ROWS);
+                put(&Q::totals(sums[i][c])[..there], to);
+            }
+        }
+    }
+}
