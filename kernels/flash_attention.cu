@@ -9,96 +9,56 @@
 // that blocks of their own take, by a second kernel. Tiles begin at multiples of KEYS, so that a
 // row's result depends on nothing but its sequence.
 // Limited by matrix instructions where rows fill the tile, else by reading keys and values once.
-#include "index.cuh"
-#include "keys.cuh"
-#include "weights.cuh"
+#include "values.cuh"
 
-// Rows that a block takes, of some keys.
-struct Tile {
-    int query, queries;  // the first row of q of the sequence, and how many there are
-    int kv_len, runs;    // of the sequence; where its runs begin
-    int row;             // the first of (query, head) pairs
-    int begin, end;      // keys: from a multiple of KEYS
-    int piece;           // where its part of the result goes; -1 where it is the whole
-};
+// Where a query of a head begins.
+__device__ inline const u8* query_of(const Args& args, const Tile& tile, const Row& row) {
+    const int at = tile.query + row.query;
+    return args.q.data + at / args.q_rows * args.q.batch[2] +
+           at % args.q_rows * args.q.batch[3] + row.head * args.q.row;
+}
 
-// Pieces that make the result of a tile's rows.
-struct Joint {
-    int query, queries;
-    int row;
-    int piece, pieces;
-    int reserved[3];
-};
+#if MMA == MMA_FP8
 
-struct Args {
-    Matrix q, k, v, sinks, alibi, lse, out;  // rows are heads
-    Scales k_scales, v_scales;
-    const Tile* tiles;
-    const Joint* joints;
-    const Run* runs;
-    float* parts;  // of pieces: for each key head and row the values, largest score and sum
-    Lengths lengths;
-    int ahead, window;
-    int kv_heads, group, d, d_v;
-    int q_rows;  // rows of q of one outermost index
-    int run, run_shift;
-    int q_chunks;  // whether rows of q are contiguous, chunks aligned
-    float scale, softcap;
-};
-
-constexpr int KEYS = TILE_KEYS;
-constexpr int THREADS = 32 * WARPS_M * WARPS_N;
-constexpr int ROWS = 16 * FRAGS_M * WARPS_M;
-constexpr int WARP_KEYS = KEYS / WARPS_N;
-constexpr int FRAGS_S = WARP_KEYS / 8, FRAGS_V = D_V / 8;
-constexpr int STAGES = 2;
-constexpr int K_TILE = KEYS * pitch(D), V_TILE = KEYS * pitch(D_V);
-constexpr int STAGE = K_TILE + V_TILE + (K_SCALED ? KEYS * 4 : 0);
-// Queries stay in registers, where what is decoded leaves room; else they are read for each tile.
-constexpr bool KEEP_Q = FRAGS_M * D <= 128 && K_LOAD == COPY && V_LOAD == COPY;
-static_assert(WARP_KEYS % 16 == 0, "weights of 16 keys are a fragment");
-
-// Which query and head a row of a tile is.
-struct Row {
-    int query, head;
-    bool there;
-
-    __device__ Row(const Args& args, int queries, int row, int kv_head) {
-        there = row < queries * args.group;
-        row = min(row, queries * args.group - 1);
-        query = row / args.group;
-        head = kv_head * args.group + row % args.group;
+// Queries in units of a scale each, with which their largest element is the largest code; the
+// scales follow. A warp a row.
+__device__ inline void load_queries(u8* to, const Args& args, const Tile& tile, int kv_head) {
+    constexpr int OWN = (D + 127) / 128 * 4;
+    for (int local = threadIdx.x / 32; local < ROWS; local += THREADS / 32) {
+        const Row row(args, tile.queries, tile.row + local, kv_head);
+        const u8* from = query_of(args, tile, row);
+        float x[OWN], largest = 0.0f;
+#pragma unroll
+        for (int i = 0; i < OWN; i++) {
+            const int col = i / 4 * 128 + threadIdx.x % 32 * 4 + i % 4;
+            x[i] = row.there && col < args.d ? load(args.q.dtype, from + col * args.q.col) : 0.0f;
+            largest = fmaxf(largest, fabsf(x[i]));
+        }
+        for (int lanes = 16; lanes; lanes /= 2)
+            largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, lanes));
+        const float scale = fmaxf(__fdiv_rn(largest, 448.0f), 1.17549435e-38f);
+#pragma unroll
+        for (int i = 0; i < OWN; i += 4) {
+            const int col = i / 4 * 128 + threadIdx.x % 32 * 4;
+            u32 codes = 0;
+#pragma unroll
+            for (int j = 0; j < 4; j += 2)
+                codes |= e4m3_pair_of(__fdiv_rn(x[i + j], scale), __fdiv_rn(x[i + j + 1], scale))
+                         << 8 * j;
+            if (col < D) *(u32*)(to + local * pitch(D) + col) = codes;
+        }
+        if (threadIdx.x % 32 == 0) ((float*)(to + ROWS * pitch(D)))[local] = scale;
     }
-};
-
-// A row's position among the keys.
-__device__ inline int position_of(const Tile& tile, int query) {
-    return query + tile.kv_len - tile.queries;
 }
 
-// The tile of a block. Where only the GPU knows how many keys there are, tiles are those of as many
-// as there is room for: this one is cut to those that its rows see.
-__device__ inline Tile tile_of_block(const Args& args) {
-    Tile tile = args.tiles[blockIdx.x / args.kv_heads];
-#if LENGTHS
-    tile.kv_len = args.lengths.of(tile.query / args.q_rows, tile.kv_len);
-    const Mask mask = {args.ahead, args.window, tile.kv_len};
-    const int last = min(tile.row + ROWS, tile.queries * args.group) - 1;
-    const int begin = mask.first(position_of(tile, tile.row / args.group));
-    tile.begin = max(tile.begin, max(begin, 0) / KEYS * KEYS);
-    tile.end = min(tile.end, max(mask.last(position_of(tile, last / args.group)), 0));
-#endif
-    return tile;
-}
+#else
 
 __device__ inline void load_queries(u8* to, const Args& args, const Tile& tile, int kv_head) {
     constexpr int ROW = D / 8;
     for (int i = threadIdx.x; i < ROWS * ROW; i += THREADS) {
         const Row row(args, tile.queries, tile.row + i / ROW, kv_head);
-        const int at = tile.query + row.query, col = i % ROW * 8;
-        const u8* from = args.q.data + at / args.q_rows * args.q.batch[2] +
-                         at % args.q_rows * args.q.batch[3] + row.head * args.q.row +
-                         col * args.q.col;
+        const int col = i % ROW * 8;
+        const u8* from = query_of(args, tile, row) + col * args.q.col;
         Fetched chunk = {};
         if (row.there) {
             if (args.q_chunks && col + 8 <= args.d) {
@@ -111,42 +71,14 @@ __device__ inline void load_queries(u8* to, const Args& args, const Tile& tile, 
     }
 }
 
-// What a warp has of its rows: 0 and 1 of a pair are rows g and g + 8 of a fragment.
-struct State {
-    float values[FRAGS_M][FRAGS_V][4];
-    float largest[FRAGS_M][2], sum[FRAGS_M][2];
-};
-
-// A warp's rows of the tile.
-struct WarpRows {
-    const Args& args;
-    const Tile& tile;
-    int local;  // the first that the lane has something of
-    int first, last;  // positions of its outermost rows
-
-    __device__ WarpRows(const Args& args, const Tile& tile, int row)
-        : args(args), tile(tile), local(row + threadIdx.x % 32 / 4), first(position(0)),
-          last(position(FRAGS_M * 2 - 1)) {}
-
-    __device__ Row row(int i) const {
-        return Row(args, tile.queries, tile.row + local + i * 8, blockIdx.x % args.kv_heads);
-    }
-
-    // Its position and the slope of its bias; not kept, since registers are short.
-    __device__ int position(int i) const { return position_of(tile, row(i).query); }
-
-    __device__ float slope(int i) const {
-        if (!args.alibi.data) return 0.0f;
-        return SCORE * load(args.alibi.dtype, args.alibi.data + row(i).head * args.alibi.col);
-    }
-};
+#endif
 
 // The scores of a warp's rows and the keys of its part of a tile, before scale and mask.
 __device__ inline void multiply(float (&s)[FRAGS_M][FRAGS_S][4], u32 queries, u32 keys,
-                                const u32 (&kept)[KEEP_Q ? D / 16 : 1][FRAGS_M][4]) {
+                                const u32 (&kept)[KEEP_Q ? D / STEP : 1][FRAGS_M][4]) {
     const int lane = threadIdx.x % 32;
 #pragma unroll
-    for (int step = 0; step < D / 16; step++) {
+    for (int step = 0; step < D / STEP; step++) {
         u32 a[FRAGS_M][4];
 #pragma unroll
         for (int i = 0; i < FRAGS_M; i++) {
@@ -175,12 +107,14 @@ __device__ inline void multiply(float (&s)[FRAGS_M][FRAGS_S][4], u32 queries, u3
 // Scale, bound, bias and mask; `first` is the warp's first key.
 __device__ inline void finish_scores(float (&s)[FRAGS_M][FRAGS_S][4], const Args& args,
                                      const WarpRows& rows, const Mask& mask, bool masked, int first,
-                                     const float* factors, float scale) {
+                                     const float* factors, float scale,
+                                     const float* of_queries) {
     const int col = threadIdx.x % 4 * 2;
-    // Scores are in units of 1 / SCORE.
-    const float unit = SOFTCAP ? scale : scale * SCORE;
 #pragma unroll
     for (int i = 0; i < FRAGS_M * 2; i++) {
+        // Scores are in units of 1 / SCORE.
+        float unit = SOFTCAP ? scale : scale * SCORE;
+        if (MMA == MMA_FP8) unit *= of_queries[8 * i];
         const int position = masked || args.alibi.data ? rows.position(i) : 0;
         const float slope = rows.slope(i);
 #pragma unroll
@@ -229,67 +163,6 @@ __device__ inline void weigh(float (&s)[FRAGS_M][FRAGS_S][4], State& state) {
                 state.values[i][j][2 * half + 1] *= kept;
             }
         }
-}
-
-// Adds infinities and NaN among 16 keys' values, which `b` is freed of, where rows see them.
-__device__ inline void add_non_finite(State& state, u32 (&b)[4], int frag, const WarpRows& rows,
-                                      const Mask& mask, int first) {
-    u32 above[4], below[4];
-    split_non_finite(b, above, below);
-#pragma unroll
-    for (int i = 0; i < FRAGS_M; i++) {
-        u32 seen[4];
-#pragma unroll
-        for (int r = 0; r < 4; r++) {
-            const int position = rows.position(2 * i + r % 2);
-            const int key = first + r / 2 * 8 + threadIdx.x % 4 * 2;
-            seen[r] = pair_of(mask.sees(position, key), mask.sees(position, key + 1));
-        }
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            float up[4] = {}, down[4] = {};
-            mma(up, seen, above[2 * half], above[2 * half + 1]);
-            mma(down, seen, below[2 * half], below[2 * half + 1]);
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-                float& x = state.values[i][frag + half][e];
-                if (up[e] > 0.0f) x += INFINITY;
-                if (down[e] > 0.0f) x -= INFINITY;
-            }
-        }
-    }
-}
-
-// Adds the weighted values of the warp's part of a tile. `odd` becomes NaN where there are
-// infinities or NaN: those must not meet the weights of rows that do not see them, so all is
-// done again, with care.
-__device__ inline void add_values(State& state, const float (&p)[FRAGS_M][FRAGS_S][4], u32 values,
-                                  const WarpRows& rows, const Mask& mask, bool careful, int first,
-                                  u32& odd) {
-    const int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int step = 0; step < WARP_KEYS / 16; step++) {
-        Weights weights[FRAGS_M];
-#pragma unroll
-        for (int i = 0; i < FRAGS_M; i++) weights[i].set(p[i][2 * step], p[i][2 * step + 1]);
-#pragma unroll
-        for (int j = 0; j < FRAGS_V; j += 2) {
-            u32 b[4];
-            load_transposed(b, values + (16 * step + lane % 16) * pitch(D_V) +
-                                   (j + lane / 16) * CHUNK);
-            if (careful) {
-                add_non_finite(state, b, j, rows, mask, first + 16 * step);
-            } else {
-#pragma unroll
-                for (int r = 0; r < 4; r++) odd = times_zero(b[r], odd);
-            }
-#pragma unroll
-            for (int i = 0; i < FRAGS_M; i++) {
-                weights[i].add(state.values[i][j], b[0], b[1]);
-                weights[i].add(state.values[i][j + 1], b[2], b[3]);
-            }
-        }
-    }
 }
 
 // Joins pieces of a row in order: scores above, and the sink.
@@ -360,10 +233,9 @@ __device__ inline void finish(const Args& args, const State& state, u8* shared, 
             sums[row] = sum;
         }
 #pragma unroll
-        for (int j = 0; j < FRAGS_V; j++) {
-            const float* pair = state.values[i / 2][j] + i % 2 * 2;
-            *(float2*)(parts + row * PITCH + 8 * j + lane % 4 * 2) = make_float2(pair[0], pair[1]);
-        }
+        for (int j = 0; j < FRAGS_V * 2; j++)
+            parts[row * PITCH + column_of(j / 2, j)] =
+                state.values[i / 2][j / 2][i % 2 * 2 + j % 2] / WEIGHT_UNIT;
     }
     __syncthreads();
     if (threadIdx.x < ROWS) {
@@ -420,22 +292,24 @@ extern "C" __global__ __launch_bounds__(THREADS, 1) void attention(
                                              tile.end);
     KeyLoader<D_V, V_LOAD, KEYS, THREADS> values(args.v, args.v_scales, runs, kv_head, args.d_v,
                                                  tile.end);
-    u8* stages = shared + ROWS * pitch(D);
+    u8* stages = shared + Q_TILE;
     auto stage = [&](int first) { return stages + first / KEYS % STAGES * STAGE; };
 
     load_queries(shared, args, tile, kv_head);
     __syncthreads();
     const u32 queries = shared_address(shared) + warp_row * pitch(D);
-    u32 kept[KEEP_Q ? D / 16 : 1][FRAGS_M][4];
+    u32 kept[KEEP_Q ? D / STEP : 1][FRAGS_M][4];
     if (KEEP_Q) {
 #pragma unroll
-        for (int step = 0; step < (KEEP_Q ? D / 16 : 1); step++)
+        for (int step = 0; step < (KEEP_Q ? D / STEP : 1); step++)
 #pragma unroll
             for (int i = 0; i < FRAGS_M; i++)
                 load_matrices(kept[step][i], queries + (16 * i + lane % 16) * pitch(D) +
                                                  (2 * step + lane / 16) * CHUNK);
     }
     const WarpRows rows(args, tile, warp_row);
+    // Their scales, where they have some.
+    const float* of_queries = (const float*)(shared + ROWS * pitch(D)) + warp_row + lane / 4;
 
     auto factors = [&](u8* of) { return (float*)(of + K_TILE + V_TILE); };
     auto load_factors = [&](u8* to, int first) {
@@ -488,7 +362,7 @@ extern "C" __global__ __launch_bounds__(THREADS, 1) void attention(
             if (live) {
                 multiply(s, queries, shared_address(now) + warp_key * pitch(D), kept);
                 finish_scores(s, args, rows, mask, masked, own, factors(now) + warp_key,
-                              args.scale);
+                              args.scale, of_queries);
                 weigh(s, state);
             }
             keys.complete(to, next);

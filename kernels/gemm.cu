@@ -266,6 +266,6 @@ extern "C" __global__ __launch_bounds__(TILE_THREADS, 1) void gemm(const __grid_
     leave(args, work, columns, sum);
 }
 
-extern "C" __global__ __launch_bounds__(TILE_THREADS) void add_parts(const __grid_constant__ Args args) {
+extern "C" __global__ __launch_bounds__(TILE_THREADS, 1) void add_parts(const __grid_constant__ Args args) {
     add_all_parts<TILE_M, TILE_N>(args);
 }

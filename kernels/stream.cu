@@ -187,8 +187,11 @@ struct Part {
 };
 
 constexpr int THREADS = 256;  // at most: eight parts
+// Of a multiprocessor: more rows take too much shared memory for two.
+constexpr int BLOCKS_AT_ONCE = MOST_ROWS == 1 ? 2 : 1;
 
-extern "C" __global__ __launch_bounds__(THREADS) void stream(const __grid_constant__ Args args) {
+extern "C" __global__ __launch_bounds__(THREADS, BLOCKS_AT_ONCE) void stream(
+    const __grid_constant__ Args args) {
     extern __shared__ __align__(128) u8 shared[];
     const Work<MOST_ROWS> work(args, (args.n + COLS - 1) / COLS);
     if (work.is_none()) return;
@@ -245,6 +248,6 @@ extern "C" __global__ __launch_bounds__(THREADS) void stream(const __grid_consta
     leave(args, work, columns, sum);
 }
 
-extern "C" __global__ __launch_bounds__(THREADS) void add_parts(const __grid_constant__ Args args) {
+extern "C" __global__ __launch_bounds__(THREADS, 1) void add_parts(const __grid_constant__ Args args) {
     add_all_parts<MOST_ROWS, COLS>(args);
 }

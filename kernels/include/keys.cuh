@@ -1,8 +1,8 @@
 // Tiles of keys and values of one head on their way to shared memory, and which of them a query
 // sees.
 //
-// A tile has KEYS rows of 16-bit elements, each 16 bytes longer than what it holds: eight rows of
-// one chunk are in different banks, whatever the head size.
+// A tile has KEYS rows of elements that are multiplied, each 16 bytes longer than what it holds:
+// eight rows of one chunk are in different banks, whatever the head size.
 #pragma once
 
 #include "load.cuh"
@@ -38,13 +38,14 @@ struct Mask {
 };
 
 // Bytes from one row of a tile to the next.
-__device__ constexpr int pitch(int width) { return width * 2 + CHUNK; }
+__device__ constexpr int pitch(int width) { return width * UNIT + CHUNK; }
 
 // Loads the tiles of keys, or of values, of one head: WIDTH elements a row, zeros beyond
 // those that there are.
 template <int WIDTH, int LOAD, int KEYS, int THREADS>
 struct KeyLoader {
-    static constexpr int ROW = WIDTH / 8, ALL = KEYS * ROW;  // chunks
+    static constexpr int IN_CHUNK = CHUNK / UNIT;  // elements
+    static constexpr int ROW = WIDTH / IN_CHUNK, ALL = KEYS * ROW;  // chunks
     static constexpr int OWN = (ALL + THREADS - 1) / THREADS;
     static constexpr int PITCH = pitch(WIDTH);
     // Chunks that registers hold: all of a tile, if they can, while another is multiplied.
@@ -81,7 +82,7 @@ struct KeyLoader {
             int key = first + row;
             fetched[i] = {};
             if (key < end)
-                fetched[i] = source(key).template fetch<LOAD>(head, chunk * 8, width);
+                fetched[i] = source(key).template fetch<LOAD>(head, chunk * IN_CHUNK, width);
         });
     }
 
@@ -95,7 +96,7 @@ struct KeyLoader {
         chunks<OWN>(0, [&](int i, int row, int chunk) {
             int key = first + row;
             const u8* from = matrix.data;
-            int valid = key < end ? max(0, min(CHUNK, width * 2 - chunk * CHUNK)) : 0;
+            int valid = key < end ? max(0, min(CHUNK, width * UNIT - chunk * CHUNK)) : 0;
             if (valid) {
                 Run run = runs[key];
                 from += run.outer * matrix.batch[2] + run.inner * matrix.batch[3] +

@@ -52,6 +52,12 @@ __device__ inline u8 e4m3_of(float x) {
     return (u8)bits;
 }
 
+__device__ inline u32 e4m3_pair_of(float low, float high) {
+    u16 bits;
+    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(bits) : "f"(high), "f"(low));
+    return bits;
+}
+
 __device__ inline u8 e5m2_of(float x) {
     u16 bits;
     asm("cvt.rn.satfinite.e5m2x2.f32 %0, %1, %2;" : "=h"(bits) : "f"(0.0f), "f"(x));

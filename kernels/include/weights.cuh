@@ -1,7 +1,7 @@
 // Attention's weights, as f32 and as what matrix instructions take.
 //
 // SPLIT_WEIGHTS: whether they meet values as sums of terms that keep them as exact as f32 is, or
-// rounded to the type of values. With the latter, scores are in units of ln 2: powers of two
+// rounded to the type of values, which FP8 ones are always. With the latter, scores are in units of ln 2: powers of two
 // are one instruction.
 #pragma once
 
@@ -23,6 +23,17 @@ __device__ inline float weight(float x, float largest) {
 __device__ inline float log_sum(float top, float total) {
     return (top == -INFINITY ? 0.0f : top / SCORE) + logf(total);
 }
+
+#if MMA == MMA_FP8
+
+__device__ inline bool is_odd(u32 sum) { return sum != 0; }
+
+// sum, and other bits once one of four codes was NaN.
+__device__ inline u32 noted_nan(u32 codes, u32 sum) {
+    return sum | ((codes & 0x7F7F7F7Fu) + 0x01010101u & 0x80808080u);
+}
+
+#else
 
 // Two numbers, rounded, as a pair of the elements that are multiplied.
 __device__ inline u32 pair_of(float low, float high) {
@@ -72,14 +83,41 @@ __device__ inline void split_non_finite(u32 (&pairs)[4], u32 (&above)[4], u32 (&
     }
 }
 
-// The weights of 16 rows and 16 keys as they are multiplied with values.
-#if !SPLIT_WEIGHTS
+#endif
+
+// The weights of 16 rows and STEP keys as they are multiplied with values.
+#if MMA == MMA_FP8
+
+// What weights are multiplied with before they are rounded, so that small ones keep their places.
+constexpr float WEIGHT_UNIT = 256.0f;
+
+// A lane's k = 4t to 4t + 3 are keys 2t and 2t + 1 of eight, and of the eight after them.
+struct Weights {
+    u32 a[4];
+
+    // Of eight keys four times.
+    __device__ void set(const float (*p)[4]) {
+#pragma unroll
+        for (int r = 0; r < 4; r++) {
+            const float *x = p[r / 2 * 2] + r % 2 * 2, *next = p[r / 2 * 2 + 1] + r % 2 * 2;
+            a[r] = e4m3_pair_of(x[0] * WEIGHT_UNIT, x[1] * WEIGHT_UNIT) |
+                   e4m3_pair_of(next[0] * WEIGHT_UNIT, next[1] * WEIGHT_UNIT) << 16;
+        }
+    }
+
+    __device__ void add(float (&sum)[4], u32 b0, u32 b1) const { mma(sum, a, b0, b1); }
+};
+
+#elif !SPLIT_WEIGHTS
+
+constexpr float WEIGHT_UNIT = 1.0f;
 
 struct Weights {
     u32 a[4];
 
-    // Of eight keys, and the eight after them.
-    __device__ void set(const float (&p)[4], const float (&next)[4]) {
+    // Of eight keys twice.
+    __device__ void set(const float (*keys)[4]) {
+        const float(&p)[4] = keys[0], (&next)[4] = keys[1];
         a[0] = pair_of(p[0], p[1]);
         a[1] = pair_of(p[2], p[3]);
         a[2] = pair_of(next[0], next[1]);
@@ -91,12 +129,15 @@ struct Weights {
 
 #elif MMA == MMA_BF16
 
+constexpr float WEIGHT_UNIT = 1.0f;
+
 // Three terms: each leaves at most 2^-8 of what it rounds.
 struct Weights {
     static constexpr int TERMS = 3;
     u32 a[TERMS][4];
 
-    __device__ void set(const float (&p)[4], const float (&next)[4]) {
+    __device__ void set(const float (*keys)[4]) {
+        const float(&p)[4] = keys[0], (&next)[4] = keys[1];
 #pragma unroll
         for (int r = 0; r < 4; r++) {
             float low = (r < 2 ? p : next)[r % 2 * 2], high = (r < 2 ? p : next)[r % 2 * 2 + 1];
@@ -118,13 +159,16 @@ struct Weights {
 
 #else
 
+constexpr float WEIGHT_UNIT = 1.0f;
+
 // Two terms of TF32, which f16 is exact in; f16 itself lacks the range. Each leaves at most 2^-11
 // of what it rounds. Keys go in another order, so that lanes have what they multiply: key 2t is
 // k = t of an instruction, 2t + 1 is k = t + 4.
 struct Weights {
     u32 high[2][4], low[2][4];
 
-    __device__ void set(const float (&p)[4], const float (&next)[4]) {
+    __device__ void set(const float (*keys)[4]) {
+        const float(&p)[4] = keys[0], (&next)[4] = keys[1];
 #pragma unroll
         for (int eight = 0; eight < 2; eight++)
 #pragma unroll

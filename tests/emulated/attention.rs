@@ -6,13 +6,14 @@ use ferrocerium::op::{Attention, Dense, KvLayout, Mask, Op, Operand};
 use ferrocerium::registry::{Numerics, Request};
 use ferrocerium::testing::bounds::{Verdict, compare};
 use ferrocerium::testing::{Expected, expected};
-use ferrocerium::{AnyTensor, DType, Device, Tensor, bf16, f16};
+use ferrocerium::{AnyTensor, DType, Device, F8E4M3, Tensor, bf16, f16};
 
 use super::emulated;
 
 const DECODE: &str = "cuda.attention.decode";
 const PREFILL: &str = "cuda.attention.prefill";
 const ROUNDED: &str = "cuda.attention.prefill.rounded";
+const NARROWED: &str = "cuda.attention.prefill.fp8";
 
 /// Numbers around 0, different for each `salt`.
 fn wave(at: &[usize], salt: usize) -> f32 {
@@ -44,7 +45,7 @@ fn run(device: &Device, kernel: &str, op: &Attention) -> Vec<f32> {
     let sizes = op.sizes().unwrap();
     let shape = [op.q.dims()[0], op.q.dims()[1], sizes.heads, sizes.d_v];
     let out = Tensor::<f32, 4>::zeros(device, shape).unwrap();
-    let numerics = Numerics::RoundedIntermediates;
+    let numerics = Numerics::NarrowedOperands;
     let request = Request { numerics, ..Request::kernel(kernel) };
     let op = Attention { out: out.operand(), ..op.clone() };
     device.with_request(request).run(&Op::Attention(op)).unwrap();
@@ -60,8 +61,13 @@ fn check(device: &Device, kernel: &str, op: &Attention) {
     let due = expected(&Op::Attention(Attention { out, ..op.clone() })).unwrap();
     let Expected::Values { values, errors } = &due[0] else { panic!("values are due") };
     for (i, &found) in found.iter().enumerate() {
-        // Rounded weights: 2^-8 of values that are up to 1.
-        let error = errors[i] + if kernel == ROUNDED { 2f64.powi(-8) } else { 0.0 };
+        // Rounded weights, of values that are up to 1; small ones of FP8 to a multiple of 2^-17.
+        let rounded = match kernel {
+            ROUNDED => 2f64.powi(-8),
+            NARROWED => 2f64.powi(-4) + sizes.kv_rows as f64 * 2f64.powi(-18),
+            _ => 0.0,
+        };
+        let error = errors[i] + rounded;
         let verdict = compare(DType::F32, found.into(), values[i], error);
         assert!(verdict != Verdict::Wrong, "{kernel}: {i} is {found}, not {}", values[i]);
     }
@@ -107,6 +113,34 @@ fn tiles_at_the_edges_of_masks_give_what_the_formula_says() {
         op.mask = mask;
         for kernel in [DECODE, PREFILL, ROUNDED] {
             check(&device, kernel, &op);
+        }
+    }
+}
+
+#[test]
+fn fp8_queries_keys_and_weights_meet_those_that_they_belong_to() {
+    let Some(device) = emulated(Arch::SM121A) else { return };
+    for (q_len, kv_len, d, d_v) in [(75, 131, 64, 80), (5, 40, 20, 128)] {
+        // Each query is exact in E4M3 with a scale of 2^-8.
+        let q = Tensor::from_fn(&device, [1, q_len, 4, d], |[b, i, h, c]| {
+            let x = F8E4M3::from_f32(448.0 * wave(&[b, i, h, c], 1)).to_f32() / 256.0;
+            bf16::from_f32(if c == 0 { 1.75 } else { x })
+        });
+        let fp8 = |d: usize, salt: usize, nan: usize| {
+            let x = Tensor::from_fn(&device, [1, kv_len, 2, d], |at| {
+                if at[1] == nan && at[3] % 3 == 1 { f32::NAN } else { wave(&at, salt) }
+            });
+            AnyTensor::from(x.unwrap()).cast(DType::F8E4M3).unwrap()
+        };
+        for nan in [usize::MAX, 33] {
+            let (k, v) = (fp8(d, 2, usize::MAX), fp8(d_v, 3, nan));
+            let q = q.as_ref().unwrap().operand();
+            let mut op = attention(q, k.operand().clone(), v.operand().clone());
+            op.scale = Some(0.5);
+            for mask in [Mask::CAUSAL, Mask { window: Some(33), ahead: Some(1) }] {
+                op.mask = mask;
+                check(&device, NARROWED, &op);
+            }
         }
     }
 }
@@ -239,4 +273,12 @@ fn many_queries_few_queries_and_those_who_accept_rounded_weights_get_a_kernel_ea
     let rounding = device.with_request(Request { numerics, ..Request::default() });
     assert_eq!(chosen(&rounding, 300, 1).0, ROUNDED);
     assert_eq!(chosen(&rounding, 1, 1).0, DECODE);
+    // FP8 keys and values, where queries may be as well.
+    let q = Tensor::<bf16, 4>::zeros(&device, [1, 300, 8, 128]).unwrap();
+    let kv = Tensor::<F8E4M3, 4>::zeros(&device, [1, 300, 2, 128]).unwrap();
+    let op = q.attention(&kv, &kv).causal().spec::<bf16>().unwrap();
+    let name = |device: &Device| device.explain(&op).unwrap().chosen().unwrap().name.clone();
+    assert_eq!(name(&device), PREFILL);
+    let numerics = Numerics::NarrowedOperands;
+    assert_eq!(name(&device.with_request(Request { numerics, ..Request::default() })), NARROWED);
 }

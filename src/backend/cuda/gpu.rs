@@ -16,7 +16,7 @@ use crate::memory::{Access, Region};
 use crate::registry::{Accelerator, Launch, Stream};
 
 /// What kernel sources can include.
-const HEADERS: [(&str, &str); 15] = [
+const HEADERS: [(&str, &str); 17] = [
     ("blocks.cuh", include_str!("../../../kernels/include/blocks.cuh")),
     ("epilogue.cuh", include_str!("../../../kernels/include/epilogue.cuh")),
     ("index.cuh", include_str!("../../../kernels/include/index.cuh")),
@@ -30,6 +30,8 @@ const HEADERS: [(&str, &str); 15] = [
     ("rows.cuh", include_str!("../../../kernels/include/rows.cuh")),
     ("scales.cuh", include_str!("../../../kernels/include/scales.cuh")),
     ("tile.cuh", include_str!("../../../kernels/include/tile.cuh")),
+    ("tiles.cuh", include_str!("../../../kernels/include/tiles.cuh")),
+    ("values.cuh", include_str!("../../../kernels/include/values.cuh")),
     ("views.cuh", include_str!("../../../kernels/include/views.cuh")),
     ("weights.cuh", include_str!("../../../kernels/include/weights.cuh")),
 ];

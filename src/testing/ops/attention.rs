@@ -75,7 +75,13 @@ pub fn attention_cases() -> impl Strategy<Value = AttentionCase> {
         let of = |in_blocks: bool| if in_blocks { blocks } else { Kind::Plain(half) };
         (Kind::Plain(half), (of(k), of(v)))
     });
-    let kinds = (prop_oneof![2 => (q, kv), 1 => halves], out, prop::option::of(narrow()));
+    // Those that FP8 instructions multiply.
+    let fp8 = prop::sample::select(vec![DType::BF16, DType::F16]).prop_map(|half| {
+        let e4m3 = Kind::Plain(DType::F8E4M3);
+        (Kind::Plain(half), (e4m3, e4m3))
+    });
+    let operands = prop_oneof![8 => (q, kv), 4 => halves, 1 => fp8];
+    let kinds = (operands, out, prop::option::of(narrow()));
     let option = prop::option::of(1usize..20);
     let mask = (option, prop::sample::select(vec![None, Some(0usize), Some(2)]));
     let scale = prop_oneof![3 => Just(None), 1 => Just(Some(0.25f32)), 1 => Just(Some(-0.1))];
@@ -198,10 +204,17 @@ pub(in crate::testing) fn expected(op: &Attention, numerics: Numerics) -> Result
     let (mut k, mut v) = (decoded(&op.k, Precision::F32)?, decoded(&op.v, Precision::F32)?);
     hold_in_bf16(&mut k, &op.k);
     hold_in_bf16(&mut v, &op.v);
+    let (rounding, q) = (Rounding::of(op, numerics), decoded(&op.q, Precision::F32)?);
+    let d = op.q.dims().last().copied().unwrap_or(0).max(1);
+    let narrowed = match rounding.of_queries {
+        true => q.chunks(d).flat_map(narrowing).collect(),
+        false => vec![0.0; q.len()],
+    };
     let rows = Rows {
         op,
-        rounding: Rounding::of(op, numerics),
-        q: decoded(&op.q, Precision::F32)?,
+        rounding,
+        q,
+        narrowed,
         k,
         v,
         sinks: values_opt(op.sinks.as_ref())?,
@@ -251,6 +264,16 @@ fn hold_in_bf16(values: &mut [Approx], operand: &Operand) {
     }
 }
 
+/// How far a query's elements move when they are rounded to E4M3, in units of a scale that makes the
+/// largest one 448. Nothing is known where one is infinite: E4M3 has no infinities.
+fn narrowing(query: &[Approx]) -> Vec<f64> {
+    let largest = query.iter().fold(0.0f64, |most, x| most.max(x.value.abs()));
+    let scale = (largest / DType::F8E4M3.max_finite()).max(f64::from(f32::MIN_POSITIVE));
+    let relative = DType::F8E4M3.unit_roundoff().unwrap_or(0.0) + 4.0 * U_F32;
+    let step = DType::F8E4M3.min_positive() / 2.0 * scale;
+    query.iter().map(|x| relative * x.value.abs() + step).collect()
+}
+
 /// What weights lose before they meet values.
 #[derive(Clone, Copy)]
 struct Rounding {
@@ -260,6 +283,8 @@ struct Rounding {
     floor: f64,
     /// Roundings of scores, which are in units of ln 2.
     of_scores: f64,
+    /// Whether queries are rounded to E4M3 before.
+    of_queries: bool,
 }
 
 impl Rounding {
@@ -271,8 +296,17 @@ impl Rounding {
                 floor: half.min_positive() / 2.0,
                 // That of log2(e), of a product with it, and of their difference.
                 of_scores: 4.0 * U_F32,
+                of_queries: false,
             },
-            _ => Rounding { relative: 0.0, floor: 0.0, of_scores: 0.0 },
+            Some(_) if numerics == Numerics::NarrowedOperands => Rounding {
+                relative: DType::F8E4M3.unit_roundoff().unwrap_or(0.0),
+                // In units of 1/256.
+                floor: DType::F8E4M3.min_positive() / 512.0,
+                // As above, and that of the query's scale and of a product with it.
+                of_scores: 6.0 * U_F32,
+                of_queries: true,
+            },
+            _ => Rounding { relative: 0.0, floor: 0.0, of_scores: 0.0, of_queries: false },
         }
     }
 
@@ -286,6 +320,8 @@ struct Rows<'a> {
     op: &'a Attention,
     rounding: Rounding,
     q: Vec<Approx>,
+    /// What queries lose when they are rounded.
+    narrowed: Vec<f64>,
     k: Vec<Approx>,
     v: Vec<Approx>,
     sinks: Option<Vec<f64>>,
@@ -304,6 +340,12 @@ impl Rows<'_> {
         values: &[f64],
         errors: &mut [f64],
     ) -> (f64, f64) {
+        let d = self.op.q.dims().last().copied().unwrap_or(0);
+        let infinite = |x: &Approx| x.value.is_infinite();
+        if self.rounding.of_queries && self.q[query * d..][..d].iter().any(infinite) {
+            errors.fill(f64::INFINITY);
+            return (0.0, f64::INFINITY);
+        }
         let slope = self.slopes.as_ref().map(|slopes| slopes[head]);
         let scores: Vec<Approx> = keys
             .iter()
@@ -349,6 +391,14 @@ impl Rows<'_> {
         if s.is_finite() {
             let size: f64 = pairs().map(|(q, k)| (q.value * k.value).abs()).sum();
             let lost: f64 = pairs().map(|(q, k)| q.value.abs() * k.error).sum();
+            let narrowed = &self.narrowed[query * d..][..d];
+            let lost = lost
+                + (1.0 + gamma(d + 4))
+                    * narrowed
+                        .iter()
+                        .zip(k)
+                        .map(|(q, k)| q * (k.value.abs() + k.error))
+                        .sum::<f64>();
             error = scale.abs() * (gamma(d + 4) * size + lost + d as f64 * TINY_F32) + TINY_F32;
         }
         if let Some(cap) = self.op.softcap.map(f64::from) {

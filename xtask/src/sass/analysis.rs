@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use ferrocerium::Device;
 use ferrocerium::backend::cuda::Launched;
 use ferrocerium::caps::Arch;
+use ferrocerium::registry::Request;
 
 use super::cases::{self, Case};
 use super::listing::{self, Instruction};
@@ -46,6 +47,8 @@ pub fn analyse(case: &Case, machine: &Machine, tools: &Path) -> Result<Vec<Analy
     let arch = Arch::ALL.into_iter().find(|arch| arch.name() == machine.arch);
     let arch = arch.with_context(|| format!("{} is no architecture", machine.arch))?;
     let (device, recording) = Device::builder().recorded(arch, machine.units as usize)?;
+    let request = Request { numerics: case.numerics, ..Request::default() };
+    let device = device.with_request(request);
     let op = case.op(&device)?;
     let explanation = device.explain(&op)?;
     let chosen = explanation.chosen().map(|kernel| kernel.name.clone()).unwrap_or_default();

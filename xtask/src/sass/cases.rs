@@ -9,6 +9,7 @@ use ferrocerium::op::{
     Attention, Convert, Dense, Elementwise, Function, Gemm, KvLayout, Mask, Norm, NormKind, Op,
     Operand, Scaled, ScaledData, Softmax,
 };
+use ferrocerium::registry::Numerics;
 
 /// What an operand is made of.
 #[derive(Clone, Copy)]
@@ -62,6 +63,8 @@ pub struct Case {
     pub products: f64,
     /// Whether it is part of a graph, where kernels read what is data.
     pub captured: bool,
+    /// The freest class of kernels that it accepts.
+    pub numerics: Numerics,
     /// What its operands are made of, for a matrix product.
     multiplied: Option<[Kind; 2]>,
     make: Box<Make>,
@@ -71,7 +74,9 @@ impl Case {
     /// How the name of the instruction must begin that an architecture multiplies with.
     pub fn instruction(&self, arch: &str) -> Option<&'static str> {
         use Format::*;
-        let fp8 = |kind| matches!(kind, Blocks(Fp8Row | Fp8Group128 | Fp8Block128));
+        let fp8 = |kind| {
+            matches!(kind, Blocks(Fp8Row | Fp8Group128 | Fp8Block128) | Plain(DType::F8E4M3))
+        };
         Some(match self.multiplied? {
             // sm_90a has no FP4, and sums of FP8 products that are too short.
             _ if arch != "sm_121a" => "HMMA.16816.F32",
@@ -121,9 +126,11 @@ pub fn all() -> Vec<Case> {
             attention("decode", [1, 4096], BF16),
             attention("decode", [1, 4096], Plain(DType::F8E4M3)),
             attention("decode", [1, 4096], Blocks(Format::Nvfp4)),
+            narrowed(attention("prefill", [4096, 4096], Plain(DType::F8E4M3))),
         ]
         .map(of_a_graph),
     );
+    cases.push(narrowed(attention("prefill", [4096, 4096], Plain(DType::F8E4M3))));
     cases.extend(rows());
     cases
 }
@@ -150,6 +157,7 @@ fn gemm([a, b]: [Kind; 2], d: Kind, [m, n, k]: [usize; 3]) -> Case {
         name: format!("gemm {} × {} to {}, {m} × {n} × {k}", a.name(), b.name(), d.name()),
         products: (m * n * k) as f64,
         captured: false,
+        numerics: Numerics::AsGiven,
         multiplied: Some([a, b]),
         make: Box::new(move |device| {
             let x = a.zeros(device, &[m, k])?;
@@ -181,6 +189,7 @@ fn attention(what: &str, [queries, keys]: [usize; 2], cache: Kind) -> Case {
         ),
         products: (2 * heads * d * seen) as f64,
         captured: false,
+        numerics: Numerics::AsGiven,
         multiplied: None,
         make: Box::new(move |device| {
             let q = BF16.zeros(device, &[1, queries, heads, d])?;
@@ -189,6 +198,16 @@ fn attention(what: &str, [queries, keys]: [usize; 2], cache: Kind) -> Case {
             let mask = Mask::CAUSAL;
             Ok(Op::Attention(Attention { mask, ..Attention::new(q, k?, v?, out) }))
         }),
+    }
+}
+
+/// The same of FP8 elements, to which all others are rounded.
+fn narrowed(case: Case) -> Case {
+    Case {
+        name: format!("{}, narrowed", case.name),
+        numerics: Numerics::NarrowedOperands,
+        multiplied: Some([Plain(DType::F8E4M3); 2]),
+        ..case
     }
 }
 
@@ -217,6 +236,7 @@ fn rows() -> Vec<Case> {
         name: format!("{name}, {} × {} {}", DIMS[0], DIMS[1], to.name()),
         products: 0.0,
         captured: false,
+        numerics: Numerics::AsGiven,
         multiplied: None,
         make: Box::new(move |device| {
             make(device, BF16.zeros(device, &DIMS)?, to.zeros(device, &DIMS)?)

@@ -1,6 +1,7 @@
 //! Attention on tensor cores: `kernels/flash_attention.cu`.
 //!
-//! One source, an entry for many queries and one for few, and one that rounds weights.
+//! One source, an entry for many queries and one for few, one that rounds weights, and one that
+//! rounds queries and weights to FP8.
 
 use std::sync::Arc;
 
@@ -24,6 +25,10 @@ use crate::registry::{Cost, Kernel, KernelInfo, Launch, Numerics, Unsupported};
 /// Head sizes that programs are made for; others are padded with zeros.
 const WIDTHS: [usize; 6] = [64, 80, 96, 128, 192, 256];
 
+/// The widest heads whose sums registers hold beside the weights of 32 keys, which an FP8
+/// instruction takes.
+const NARROWED_WIDEST: usize = 192;
+
 /// Stages of tiles in shared memory.
 const STAGES: usize = 2;
 
@@ -32,20 +37,26 @@ const STAGES: usize = 2;
 pub(super) enum Variant {
     /// Many queries: large tiles of rows, keys in one go.
     Prefill { rounded: bool },
+    /// Many queries, rounded to the FP8 of keys and values; so are weights.
+    Narrowed,
     /// Few queries: 16 rows, pieces of keys that are joined.
     Decode,
 }
 
 impl Variant {
     /// In order of registration: of two that take as long, the stricter.
-    pub const ALL: [Variant; 3] =
-        [Variant::Decode, Variant::Prefill { rounded: false }, Variant::Prefill { rounded: true }];
+    pub const ALL: [Variant; 4] = [
+        Variant::Decode,
+        Variant::Prefill { rounded: false },
+        Variant::Prefill { rounded: true },
+        Variant::Narrowed,
+    ];
 
-    /// How many products of 16-bit elements a weight and a value are.
-    fn terms(self, half: Mma) -> usize {
+    /// How many products of elements a weight and a value are.
+    fn terms(self, mma: Mma) -> usize {
         match self {
-            Variant::Prefill { rounded: true } => 1,
-            _ if half == Mma::F16 => 4,
+            Variant::Prefill { rounded: true } | Variant::Narrowed => 1,
+            _ if mma == Mma::F16 => 4,
             _ => 3,
         }
     }
@@ -70,10 +81,12 @@ impl Shape {
         match plan.variant {
             Variant::Decode if wide => Shape { frags_m: 1, warps_m: 1, warps_n: 2, keys: 32 },
             Variant::Decode => Shape { frags_m: 1, warps_m: 1, warps_n: 4, keys: 64 },
+            Variant::Narrowed if d.max(d_v) > 128 || plan.softcap => prefill(1, 32),
+            Variant::Narrowed => prefill(2, 32),
             Variant::Prefill { .. } if decodes && wide => prefill(1, 16),
             Variant::Prefill { .. } if decodes || d > 128 || d_v > 128 => prefill(1, 32),
             Variant::Prefill { .. } if plan.softcap && d_v > 96 => prefill(1, 32),
-            Variant::Prefill { rounded: false } if plan.half == Mma::F16 => prefill(1, 32),
+            Variant::Prefill { rounded: false } if plan.mma == Mma::F16 => prefill(1, 32),
             Variant::Prefill { .. } => prefill(2, 32),
         }
     }
@@ -87,11 +100,13 @@ impl Shape {
     }
 
     /// Bytes: the queries and the tiles, or the sums that are joined.
-    fn shared_memory(self, [d, d_v]: [usize; 2], k_scaled: bool) -> usize {
-        let pitch = |width: usize| 2 * width + CHUNK as usize;
-        let factors = if k_scaled { size_of::<f32>() } else { 0 };
-        let stage = self.keys * (pitch(d) + pitch(d_v) + factors);
-        let tiles = self.rows() * pitch(d) + STAGES * stage;
+    fn shared_memory(self, plan: &Plan) -> usize {
+        let [d, d_v] = plan.widths;
+        let pitch = |width: usize| plan.mma.unit() * width + CHUNK as usize;
+        let factors = |there| if there { size_of::<f32>() } else { 0 };
+        let stage = self.keys * (pitch(d) + pitch(d_v) + factors(plan.k_scaled));
+        let queries = self.rows() * (pitch(d) + factors(plan.mma == Mma::Fp8));
+        let tiles = queries + STAGES * stage;
         let parts = self.warps_n * self.rows() * (d_v + 4 + 2) + self.rows();
         tiles.max(parts * size_of::<f32>())
     }
@@ -107,7 +122,7 @@ fn distance(n: Option<usize>, farthest: i32) -> i32 {
 #[derive(Clone, Copy, Debug)]
 struct Plan {
     variant: Variant,
-    half: Mma,
+    mma: Mma,
     ways: [Way; 2],
     /// Padded.
     widths: [usize; 2],
@@ -122,7 +137,13 @@ impl Plan {
             Some(DType::F16) => Mma::F16,
             _ => return Err(Unsupported(format!("queries are BF16 or F16, not {}", op.q))),
         };
+        let narrowed = variant == Variant::Narrowed;
         let way = |operand: &Operand| {
+            if narrowed {
+                return is_e4m3(operand).then_some(Way::AsIs).ok_or_else(|| {
+                    Unsupported(format!("multiplies keys and values of FP8 E4M3, not {operand}"))
+                });
+            }
             Way::to_half(operand, half).ok_or_else(|| {
                 let to = if half == Mma::F16 { "F16" } else { "BF16" };
                 Unsupported(format!("expands keys and values to {to} exactly, not {operand}"))
@@ -139,13 +160,17 @@ impl Plan {
             return Err(Unsupported(format!("values have no f32 scales, as {} has", op.v)));
         }
         let k_scaled = k.is_some_and(|k| k.scale == DType::F32 || k.tensor_scale);
-        let width = |size: usize| {
-            let widest = WIDTHS[WIDTHS.len() - 1];
-            let found = WIDTHS.into_iter().find(|&width| (1..=width).contains(&size));
+        let mma = if narrowed { Mma::Fp8 } else { half };
+        let widest = if narrowed { NARROWED_WIDEST } else { WIDTHS[WIDTHS.len() - 1] };
+        // An instruction takes so many elements of a key.
+        let width = |size: usize, step: usize| {
+            let fits =
+                |width: &usize| (size..=widest).contains(width) && width.is_multiple_of(step);
+            let found = WIDTHS.into_iter().find(fits).filter(|_| size > 0);
             found.ok_or_else(|| Unsupported(format!("head sizes are 1 to {widest}, not {size}")))
         };
-        let widths = [width(sizes.d)?, width(sizes.d_v)?];
-        Ok(Plan { variant, half, ways, widths, k_scaled, softcap: op.softcap.is_some() })
+        let widths = [width(sizes.d, 32 / mma.unit())?, width(sizes.d_v, 1)?];
+        Ok(Plan { variant, mma, ways, widths, k_scaled, softcap: op.softcap.is_some() })
     }
 
     fn shape(&self) -> Shape {
@@ -153,16 +178,16 @@ impl Plan {
     }
 
     fn shared_memory(&self) -> usize {
-        self.shape().shared_memory(self.widths, self.k_scaled)
+        self.shape().shared_memory(self)
     }
 
     /// The source for keys and values whose rows are contiguous and aligned, or not, and for lengths
     /// that the GPU alone knows.
     fn program(&self, aligned: [bool; 2], lengths: bool) -> Program {
         let shape = self.shape();
-        let rounded = self.variant == Variant::Prefill { rounded: true };
+        let splits = matches!(self.variant, Variant::Decode | Variant::Prefill { rounded: false });
         let defines = vec![
-            ("MMA", self.half as u32),
+            ("MMA", self.mma as u32),
             ("D", self.widths[0] as u32),
             ("D_V", self.widths[1] as u32),
             ("K_LOAD", self.ways[0].load(aligned[0])),
@@ -170,7 +195,7 @@ impl Plan {
             ("K_SCALED", self.k_scaled.into()),
             ("SOFTCAP", self.softcap.into()),
             ("LENGTHS", lengths.into()),
-            ("SPLIT_WEIGHTS", (!rounded).into()),
+            ("SPLIT_WEIGHTS", splits.into()),
             ("FRAGS_M", shape.frags_m as u32),
             ("WARPS_M", shape.warps_m as u32),
             ("WARPS_N", shape.warps_n as u32),
@@ -178,6 +203,17 @@ impl Plan {
         ];
         let source = include_str!("../../../../kernels/flash_attention.cu");
         Program { name: "flash_attention.cu", source, defines }
+    }
+}
+
+/// Whether an operand is of FP8 E4M3, with f32 scales or none.
+fn is_e4m3(operand: &Operand) -> bool {
+    match operand {
+        Operand::Dense(dense) => dense.dtype == DType::F8E4M3,
+        Operand::Scaled(scaled) => {
+            let spec = scaled.format.spec();
+            spec.code == DType::F8E4M3 && spec.scale == DType::F32
+        }
     }
 }
 
@@ -213,7 +249,7 @@ struct Args {
     softcap: f32,
 }
 
-/// `cuda.attention.decode`, `cuda.attention.prefill`, `cuda.attention.prefill.rounded`
+/// `cuda.attention.decode`, `cuda.attention.prefill`, and `.rounded` and `.fp8` of the latter
 pub(super) struct FlashKernel {
     info: KernelInfo,
     variant: Variant,
@@ -237,11 +273,18 @@ impl FlashKernel {
                 "cuda.attention.prefill.rounded",
                 "as cuda.attention.prefill, weights rounded to BF16 or F16",
             ),
+            Variant::Narrowed => (
+                "cuda.attention.prefill.fp8",
+                "mma.sync on FP8 E4M3 keys and values, queries rounded to it in units of a scale \
+                 each, weights in units of 1/256",
+            ),
         };
         let mut info = KernelInfo::new(name, OpKind::Attention, summary);
-        if variant == (Variant::Prefill { rounded: true }) {
-            info.numerics = Numerics::RoundedIntermediates;
-        }
+        info.numerics = match variant {
+            Variant::Prefill { rounded: true } => Numerics::RoundedIntermediates,
+            Variant::Narrowed => Numerics::NarrowedOperands,
+            _ => info.numerics,
+        };
         FlashKernel { info, variant, gpu }
     }
 
@@ -281,7 +324,7 @@ impl FlashKernel {
         let alibi = bind("alibi", op.alibi.as_ref(), Access::Read)?;
         let lse = bind("lse", op.lse.as_ref(), Access::Write)?;
         let out = bind("out", Some(&op.out), Access::Write)?;
-        let aligned = |matrix: &Matrix, width: usize| matrix.has_rows(width, 2, CHUNK);
+        let aligned = |matrix: &Matrix, width: usize, unit| matrix.has_rows(width, unit, CHUNK);
         let parts = work.pieces * sizes.kv_heads * shape.rows() * (sizes.d_v + 2);
         const FARTHEST: i32 = 1 << 30;
         let args = Args {
@@ -314,11 +357,12 @@ impl FlashKernel {
             q_rows: sizes.q_rows.max(1) as i32,
             run: work.run,
             run_shift: work.run_shift(),
-            q_chunks: aligned(&q, sizes.d).into(),
+            q_chunks: aligned(&q, sizes.d, 2).into(),
             scale: op.score_scale() as f32,
             softcap: op.softcap.unwrap_or(0.0),
         };
-        let aligned = [aligned(&k.matrix, sizes.d), aligned(&v.matrix, sizes.d_v)];
+        let unit = plan.mma.unit();
+        let aligned = [aligned(&k.matrix, sizes.d, unit), aligned(&v.matrix, sizes.d_v, unit)];
         let program = plan.program(aligned, lengths.is_some());
         let threads = shape.threads() as u32;
         let shared_memory = plan.shared_memory() as u32;
@@ -333,8 +377,19 @@ impl FlashKernel {
 }
 
 /// Programs at head sizes that are usual, of keys and values of one kind.
-pub(super) fn programs() -> Vec<Program> {
+pub(super) fn programs(caps: &Caps) -> Vec<Program> {
     let mut programs = Vec::new();
+    let mut add = |variant, mma, way, width, all| {
+        let (ways, widths) = ([way; 2], [width; 2]);
+        let plan = Plan { variant, mma, ways, widths, k_scaled: all, softcap: all };
+        programs.push(plan.program([true; 2], all));
+    };
+    if caps.has(Isa::MmaFp8Full) {
+        let fits = |width: &usize| width.is_multiple_of(32) && *width <= NARROWED_WIDEST;
+        let widths = WIDTHS.into_iter().filter(fits);
+        widths.for_each(|width| add(Variant::Narrowed, Mma::Fp8, Way::AsIs, width, false));
+        add(Variant::Narrowed, Mma::Fp8, Way::AsIs, 128, true);
+    }
     for (half, dtype) in [(Mma::Bf16, DType::BF16), (Mma::F16, DType::F16)] {
         let plain = Dense::spec(dtype, &[1, 1]).map(Operand::from);
         let formats = Format::ALL.map(|format| Scaled::spec(format, &[1, 1]).map(Operand::from));
@@ -345,14 +400,10 @@ pub(super) fn programs() -> Vec<Program> {
                 ways.push(way);
             }
         }
-        for (way, variant) in ways.iter().flat_map(|&way| Variant::ALL.map(|v| (way, v))) {
-            let mut add = |width, all| {
-                let (ways, widths) = ([way; 2], [width; 2]);
-                let plan = Plan { variant, half, ways, widths, k_scaled: all, softcap: all };
-                programs.push(plan.program([true; 2], all));
-            };
-            WIDTHS.into_iter().for_each(|width| add(width, false));
-            add(128, true);
+        let variants = Variant::ALL.into_iter().filter(|&variant| variant != Variant::Narrowed);
+        for (variant, &way) in variants.flat_map(|v| ways.iter().map(move |way| (v, way))) {
+            WIDTHS.into_iter().for_each(|width| add(variant, half, way, width, false));
+            add(variant, half, way, 128, true);
         }
     }
     programs
@@ -392,6 +443,10 @@ impl Kernel for FlashKernel {
             return Err(Unsupported(format!("{} has no {}", caps.target, Isa::Mma)));
         }
         let plan = Plan::new(self.variant, op)?;
+        if plan.mma == Mma::Fp8 && !caps.has(Isa::MmaFp8Full) {
+            let why = "adds up products of FP8 in f32, which is not what";
+            return Err(Unsupported(format!("{why} {} does", caps.target)));
+        }
         [op.sinks.as_ref(), op.alibi.as_ref()]
             .into_iter()
             .flatten()
@@ -427,12 +482,12 @@ impl Kernel for FlashKernel {
         let rows = queries * (sizes.heads / sizes.kv_heads.max(1));
         let tile = plan.shape().rows();
         let pairs = sizes.batch as f64 * sizes.kv_heads as f64 * keys as f64;
-        let of_pair = plan.widths[0] + self.variant.terms(plan.half) * plan.widths[1];
+        let of_pair = plan.widths[0] + self.variant.terms(plan.mma) * plan.widths[1];
         // Few rows read tiles in shared memory more often for each product; blocks that take
         // all keys leave multiprocessors without work where there are few rows.
         let (speed, reach) = match self.variant {
             Variant::Decode => (0.5, 1.0),
-            Variant::Prefill { .. } => (1.0, 0.25),
+            Variant::Prefill { .. } | Variant::Narrowed => (plan.mma.speed(), 0.25),
         };
         let products = pairs * (rows.next_multiple_of(tile) * of_pair) as f64;
         let rate = speed * PRODUCTS_PER_SECOND * caps.units as f64;

@@ -29,7 +29,7 @@ pub(super) fn kernels(gpu: &Arc<Gpu>) -> impl Iterator<Item = Arc<dyn Kernel>> {
 pub(super) fn programs(caps: &Caps) -> Vec<Program> {
     let mut programs = general::programs();
     if caps.has(Isa::Mma) {
-        programs.extend(flash::programs());
+        programs.extend(flash::programs(caps));
     }
     programs
 }

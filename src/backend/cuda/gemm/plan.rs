@@ -59,7 +59,7 @@ pub(in crate::backend::cuda) enum Mma {
 
 impl Mma {
     /// Bytes of a unit: an element, or two of FP4.
-    fn unit(self) -> usize {
+    pub fn unit(self) -> usize {
         if matches!(self, Mma::Bf16 | Mma::F16) { 2 } else { 1 }
     }
 
@@ -262,9 +262,10 @@ impl Plan {
         matches!(self.mma, Mma::Bf16 | Mma::F16)
     }
 
-    /// Whether the instruction applies block scales.
-    pub fn is_block_scaled(&self) -> bool {
-        self.mma.step_scales() > 0
+    /// Whether tiles can be quantised: the programs of others are many already, and NVFP4 leaves
+    /// no registers for it.
+    pub fn quantizes(&self) -> bool {
+        matches!(self.mma, Mma::Mxfp8 | Mma::Mxfp4)
     }
 
     /// Whether sums of fewer elements than a part has are folded.

@@ -38,10 +38,11 @@ impl TileKernel {
         TileKernel { info, family, gpu }
     }
 
-    /// How tiles are quantised, where they are: the programs of other families are many already.
+    /// How tiles are quantised, where they are.
     fn quantizing<'o>(&self, product: &Product<'o>) -> Option<(Quantizing, &'o Scaled)> {
-        let fits = |q: &Quantizing| self.family == Family::BlockScaled && q.fits_tiles();
-        product.quantizing().filter(|(quantizing, _)| fits(quantizing))
+        let plan = product.plan(self.family).ok()?;
+        let quantizing = product.quantizing().filter(|(quantizing, _)| quantizing.fits_tiles());
+        quantizing.filter(|_| plan.quantizes())
     }
 
     fn run(&self, product: &Product<'_>, launch: &Launch<'_>) -> Result<()> {
