@@ -91,9 +91,11 @@ fn by_candle<E: Element>(operands: &Operands<E>) -> Product<'_> {
     let a = tensor(&operands.a_host, m).expect("sizes fit");
     let b = tensor(&operands.b_host, n).and_then(|b| b.t()).expect("sizes fit");
     let run = move || {
-        timed(|| {
-            std::hint::black_box(a.matmul(&b).expect("sizes fit"));
-        })
+        let mut out = None;
+        let seconds = timed(|| out = Some(a.matmul(&b).expect("sizes fit")));
+        let out = out.and_then(|out| out.flatten_all().and_then(|out| out.to_vec1()).ok());
+        assert_written::<E>(&out.expect("host"));
+        seconds
     };
     ("candle", Box::new(run))
 }
