@@ -142,7 +142,7 @@ impl DeviceBuilder {
     /// let w = Tensor::<f32, 2>::zeros(&device, [8, 64])?.quantize::<Nvfp4>()?;
     /// let product = x.gemm(&w.t()).spec::<f32>()?;
     /// let explanation = device.explain(&product)?;
-    /// assert_eq!(explanation.chosen().map(|c| c.info.name.as_str()), Some("cpu.gemm.int8"));
+    /// assert_eq!(explanation.chosen().map(|kernel| &*kernel.name), Some("cpu.gemm.int8"));
     /// # Ok::<(), ferrocerium::Error>(())
     /// ```
     pub fn numerics(mut self, freest: Numerics) -> Self {

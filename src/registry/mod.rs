@@ -7,15 +7,21 @@
 //! one that does not support the operation. Every decision can be printed ([`Explanation`]).
 //!
 //! ```
-//! use ferrocerium::{Device, op::OpKind};
+//! use ferrocerium::op::{Dense, Gemm};
+//! use ferrocerium::registry::Explanation;
+//! use ferrocerium::{DType, Device};
 //!
 //! let device = Device::cpu();
 //! for kernel in device.registry().list() {
 //!     println!("{:24} {:12} {}", kernel.name, kernel.op.name(), kernel.summary);
 //! }
+//! let x = Dense::spec(DType::F32, &[64, 64])?;
+//! let product = Gemm::new(x.clone(), x.clone(), x).into();
+//! let name = |e: Explanation| e.chosen().map(|kernel| kernel.name.clone());
+//! assert_eq!(name(device.explain(&product)?).as_deref(), Some("cpu.gemm"));
 //! // Out of the way, for all who use this device, and back.
 //! device.registry().disable("cpu.gemm")?;
-//! assert_eq!(device.registry().kernels(OpKind::Gemm).len(), 2);
+//! assert_eq!(name(device.explain(&product)?).as_deref(), Some("reference.gemm"));
 //! device.registry().enable("cpu.gemm")?;
 //! # Ok::<(), ferrocerium::Error>(())
 //! ```

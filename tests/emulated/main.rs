@@ -58,11 +58,15 @@ fn conforms(arch: Arch, discrete: bool) {
             .iter()
             .any(|n| kernel.name.starts_with(n))
     };
+    let fp8 = |kernel: &KernelInfo| kernel.name == "cuda.attention.prefill.fp8";
     check(30, &|kernel| !block_scaled(kernel) && !flash(kernel));
-    check(12, &flash);
+    check(12, &|kernel| flash(kernel) && !fp8(kernel));
     if device.caps().has(Isa::MmaBlockScaled) {
         // Few pairs of operands are of their formats: with as many draws they get enough.
         check(50, &block_scaled);
+    }
+    if device.caps().has(Isa::MmaFp8Full) {
+        check(12, &fp8);
     }
 }
 
