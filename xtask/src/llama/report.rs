@@ -136,8 +136,9 @@ impl Row {
 
     /// Bits of weights and of the activations they are multiplied with.
     ///
-    /// Ours are f32, as the bench runs the model, or int8 with a scale for 16. llama.cpp rounds each row of activations to
-    /// what the kernel of the weights' type takes: 8 bits with a scale for 32 of them, or bf16.
+    /// Ours are f32, as the bench runs the model, or int8 with a scale for 16. llama.cpp rounds each
+    /// row of activations to what the kernel of the weights' type takes: 8 bits with a scale for 32
+    /// of them, or bf16.
     fn class(&self) -> &'static str {
         match (self.ours, self.weights.as_str()) {
             (true, "nvfp4" | "mxfp4") if self.narrowed => "W4A8",

@@ -1,7 +1,7 @@
 //! Functions of one f32 without branches, for loops that are compiled per level.
 //!
-//! `e^x`, `2^x`, `tanh x` and `erf x` are off by at most 2 units in the last place of the result, the
-//! logistic function, which is built of the first, by 3; the tests check that over the whole
+//! `e^x`, `2^x`, `tanh x` and `erf x` are off by at most 2 units in the last place of the result,
+//! the logistic function, which is built of the first, by 3; the tests check that over the whole
 //! range. NaN gives NaN.
 
 #[cfg(target_arch = "x86_64")]
