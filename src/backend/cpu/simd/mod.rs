@@ -7,7 +7,7 @@
 //! does not depend on how many rows or threads there are; levels with fused multiply-add give the
 //! same bits as each other.
 
-mod columns;
+mod decode;
 mod fold;
 pub mod int8;
 mod lanes;
@@ -19,6 +19,7 @@ mod outer;
 mod per_level;
 mod portable;
 mod rotate;
+mod stream;
 mod strips;
 mod tile;
 mod unpack;
@@ -27,18 +28,17 @@ mod widen;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub use columns::{columns, rows};
+pub use decode::{columns, rows};
 pub use fold::{accumulate, gather, join, normalize, position, softmax, squares};
 pub use map::{binary, unary};
 pub use narrow::{narrow, quantize_band};
 pub use online::{Gathered, Line, Score, divide, join_values, online};
 pub use outer::{COLUMNS, products, transpose};
 pub use rotate::{rotate, sin_cos};
+pub use stream::{CHUNK, GROUP, STREAM_ROWS, chunk, stream, unpack};
 pub use strips::{BAND, Bands, STRIP, by_lanes, strip, strips_pay};
 pub use unpack::Fp4Table;
-pub use weights::{
-    CHUNK, Code, GROUP, STREAM_ROWS, Scales, Weights, chunk, interleave, stream, unpack,
-};
+pub use weights::{Code, Scales, Weights, interleave};
 pub use widen::{decode_e2m1, widen};
 
 use lanes::{Lanes, Work};

@@ -3,9 +3,10 @@
 use std::ops::Range;
 
 use super::super::Rows;
+use super::super::stream::{AHEAD, NEAR, STREAM_ROWS};
 use super::super::tile::{Out, Stored};
 use super::super::unpack::{Mxfp4, Nvfp4, Storage};
-use super::super::weights::{AHEAD, Code, NEAR, STREAM_ROWS, Weights};
+use super::super::weights::{Code, Weights};
 use super::{Factor, GROUP, Int8Level, Packed, Places, Quad, ROWS};
 
 /// Bytes of a cache line.

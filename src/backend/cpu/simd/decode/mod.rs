@@ -1,0 +1,181 @@
+//! Rows as they are stored to columns, or rows, of f32.
+//!
+//! To columns sixteen rows at a time: their words of four bytes are transposed, so that a vector
+//! holds the same word of each row, and taken apart there: one element of f32, two of 16 bits, four
+//! of FP8, eight of FP4. To rows, sixteen elements become words of their own first. Every conversion
+//! is exact, and a scale rounds as it does in [`decode_e2m1`](super::decode_e2m1):
+//! `(code · scale) · g`.
+
+#[cfg(target_arch = "x86_64")]
+mod columns;
+#[cfg(target_arch = "x86_64")]
+mod rows;
+#[cfg(target_arch = "x86_64")]
+mod scales;
+#[cfg(target_arch = "x86_64")]
+mod words;
+
+use super::Level;
+use super::weights::Weights;
+
+/// Puts element `(i, l)` of the first rows to `(l, i)` of `dst`, whose rows are `dst_stride` apart;
+/// gives how many rows that was: none, or all but the last few, depending on level and code.
+///
+/// # Panics
+/// When a column reaches past its slice.
+pub fn columns(level: Level, rows: &Weights<'_>, dst: &mut [f32], dst_stride: usize) -> usize {
+    let reach = rows.k().checked_sub(1).map_or(0, |last| last * dst_stride + rows.len());
+    assert!(dst_stride >= rows.len() && reach <= dst.len(), "columns lie inside their slice");
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the level is present; the assertion above.
+        Level::Avx512 => unsafe { avx512::columns(rows, dst, dst_stride) },
+        _ => 0,
+    }
+}
+
+/// Puts the first rows to rows of `dst`, `dst_stride` apart; gives how many that was: none, or all
+/// up to one that holds a special value, depending on level and code.
+///
+/// # Panics
+/// When a row reaches past its slice.
+pub fn rows(level: Level, rows: &Weights<'_>, dst: &mut [f32], dst_stride: usize) -> usize {
+    let reach = rows.len().checked_sub(1).map_or(0, |last| last * dst_stride + rows.k());
+    assert!(reach <= dst.len(), "rows lie inside their slice");
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the level is present; the assertion above.
+        Level::Avx512 => unsafe { avx512::rows(rows, dst, dst_stride) },
+        _ => 0,
+    }
+}
+
+/// Rows, and words, that are transposed at once.
+#[cfg(target_arch = "x86_64")]
+const SIDE: usize = 16;
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use super::words::{Bf16, E4m3, E5m2, F16, F32, Fp4};
+    use crate::backend::cpu::simd::weights::{Code, Weights};
+    use crate::num::DType;
+
+    /// Calls `$f` with the words of a code.
+    macro_rules! each_code {
+        ($rows:expr, $f:path, $dst:expr, $stride:expr) => {{
+            use $f as f;
+            match $rows.code() {
+                Code::Plain(DType::BF16) => f::<Bf16>($rows, $dst, $stride),
+                Code::Plain(DType::F16) => f::<F16>($rows, $dst, $stride),
+                // `Weights::new` lets no other type pass.
+                Code::Plain(_) => f::<F32>($rows, $dst, $stride),
+                Code::Fp8(DType::F8E5M2) => f::<E5m2>($rows, $dst, $stride),
+                Code::Fp8(_) => f::<E4m3>($rows, $dst, $stride),
+                Code::Nvfp4 | Code::Mxfp4 => f::<Fp4>($rows, $dst, $stride),
+            }
+        }};
+    }
+
+    /// # Safety
+    /// The level is present, and what [`super::columns`] asserts.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    pub(super) unsafe fn columns(rows: &Weights<'_>, dst: &mut [f32], stride: usize) -> usize {
+        // SAFETY: the caller's promise.
+        unsafe { each_code!(rows, super::columns::columns, dst, stride) }
+    }
+
+    /// # Safety
+    /// The level is present, and what [`super::rows`] asserts.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    pub(super) unsafe fn rows(rows: &Weights<'_>, dst: &mut [f32], stride: usize) -> usize {
+        // SAFETY: the caller's promise.
+        unsafe { each_code!(rows, super::rows::rows, dst, stride) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::simd::{Code, Fp4Table, Scales, detect};
+    use crate::num::{DType, E2M1, F8E4M3, F8E5M2, Scalar, UE4M3, bf16, f16};
+
+    /// All columns and rows that are given, `most` columns, against `value(row, element)`.
+    fn check(rows: &Weights<'_>, most: usize, value: impl Fn(usize, usize) -> f32) {
+        for level in [Level::Portable, Level::of(&detect())] {
+            let stride = rows.len() + 3;
+            let mut dst = vec![f32::NAN; rows.k() * stride];
+            let done = columns(level, rows, &mut dst, stride);
+            #[cfg(target_arch = "x86_64")]
+            let here = level == Level::Avx512;
+            #[cfg(not(target_arch = "x86_64"))]
+            let here = false;
+            assert_eq!(done, if here { most } else { 0 }, "{level:?}");
+            for (i, l) in (0..done).flat_map(|i| (0..rows.k()).map(move |l| (i, l))) {
+                assert_eq!(dst[l * stride + i], value(i, l), "{level:?} row {i}, element {l}");
+            }
+            let stride = rows.k() + 1;
+            let mut dst = vec![f32::NAN; rows.len() * stride];
+            let done = super::rows(level, rows, &mut dst, stride);
+            assert!(done >= most || !here || !rows.k().is_multiple_of(16), "{level:?}: {done}");
+            for (i, l) in (0..done).flat_map(|i| (0..rows.k()).map(move |l| (i, l))) {
+                assert_eq!(dst[i * stride + l], value(i, l), "{level:?} row {i}, element {l}");
+            }
+        }
+    }
+
+    fn plain<E: Scalar>(code: Code, (rows, k): (usize, usize), element: impl Fn(usize) -> E) {
+        let data: Vec<E> = (0..rows * (k + 4)).map(element).collect();
+        let bytes = bytemuck::cast_slice(&data);
+        let row_bytes = (k + 4) * size_of::<E>();
+        let weights = Weights::new(code, bytes, row_bytes, (rows, k), None).expect("whole rows");
+        check(&weights, rows / 16 * 16, |i, l| data[i * (k + 4) + l].to_f32());
+    }
+
+    #[test]
+    fn every_element_of_sixteen_rows_goes_to_its_column() {
+        for sizes in [(16, 4), (64, 64), (37, 100), (15, 8), (32, 20)] {
+            plain(Code::Plain(DType::F32), sizes, |i| i as f32 * 0.37);
+            plain(Code::Plain(DType::BF16), sizes, |i| bf16::from_f32(i as f32 * 0.37));
+            plain(Code::Plain(DType::F16), sizes, |i| f16::from_bits((i % 0x7C00) as u16));
+            let e4m3 = |i: usize| F8E4M3::from_bits((i % 127 + i / 127 % 2 * 128) as u8);
+            plain(Code::Fp8(DType::F8E4M3), sizes, e4m3);
+            let e5m2 = |i: usize| F8E5M2::from_bits((i % 124 + i / 124 % 2 * 128) as u8);
+            plain(Code::Fp8(DType::F8E5M2), sizes, e5m2);
+        }
+    }
+
+    #[test]
+    fn rows_from_the_first_special_value_on_are_left() {
+        let mut codes = [0x15u8; 48 * 8];
+        codes[20 * 8 + 3] = 0xFF;
+        let code = Code::Fp8(DType::F8E4M3);
+        let weights = Weights::new(code, &codes, 8, (48, 8), None).expect("whole rows");
+        check(&weights, 16, |_, _| F8E4M3::from_bits(0x15).to_f32());
+    }
+
+    #[test]
+    fn fp4_is_code_times_scale_times_g() {
+        let (rows, k) = (33, 64);
+        let codes: Vec<u8> = (0..rows * k / 2).map(|i| (i * 7) as u8).collect();
+        let scales: Vec<u8> = (0..rows * k / 16).map(|i| (i % 0x7F) as u8).collect();
+        let table = Fp4Table::new(DType::UE4M3, 1.7);
+        let given = Scales {
+            bytes: &scales,
+            dtype: DType::UE4M3,
+            columns: k / 16,
+            block_rows: 1,
+            block_k: 16,
+            factor: 1.7,
+            fp4: table.as_ref(),
+        };
+        let weights = Weights::new(Code::Nvfp4, &codes, k / 2, (rows, k), Some(given));
+        let value = |i: usize, l: usize| {
+            let code = E2M1::from_bits(codes[(i * k + l) / 2] >> (4 * (l % 2)));
+            code.to_f32() * UE4M3::from_bits(scales[(i * k + l) / 16]).to_f32() * 1.7
+        };
+        let weights = weights.expect("whole rows");
+        check(&weights, 32, value);
+        let odd = weights.every(1, 2, 16).expect("rows 1, 3, …, 31");
+        check(&odd, 16, |i, l| value(2 * i + 1, l));
+    }
+}
