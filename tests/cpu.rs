@@ -204,10 +204,6 @@ proptest! {
 
 #[test]
 fn levels_with_fused_multiply_add_give_the_same_bits() {
-    let best = Device::cpu();
-    if !(best.caps().has(Isa::Avx2Fma) && best.caps().has(Isa::Avx512)) {
-        return;
-    }
     let run = |isa: &[Isa]| {
         let device = device(isa, 1);
         let f = |[i, j]: [usize; 2]| ((i * 37 + j * 11) % 101) as f32 * 0.013 - 0.6;
@@ -215,7 +211,8 @@ fn levels_with_fused_multiply_add_give_the_same_bits() {
         let b = Tensor::from_fn(&device, [200, 31], f).unwrap();
         a.matmul(&b).unwrap().to_vec().unwrap()
     };
-    assert_eq!(run(&[Isa::Avx2Fma]), run(&[Isa::Avx2Fma, Isa::Avx512]));
+    let [_, some, all] = levels();
+    assert_eq!(run(some), run(all));
 }
 
 /// The product of `m` rows of 200, of which `change` may change some, with FP4, by a kernel.
@@ -232,13 +229,10 @@ fn narrowed(kernel: &str, isa: &[Isa], m: usize, change: impl Fn(usize, f32) -> 
 
 #[test]
 fn integer_products_have_the_same_bits_at_levels_with_fused_multiply_add() {
-    let best = Device::cpu();
-    if !(best.caps().has(Isa::Avx2Fma) && best.caps().has(Isa::Avx512Vnni)) {
-        return;
-    }
+    let [_, some, all] = levels();
     for m in [1, 3, 7] {
         let run = |isa: &[Isa]| narrowed("cpu.gemm.int8", isa, m, |_, x| x);
-        assert_eq!(run(levels()[1]), run(levels()[2]));
+        assert_eq!(run(some), run(all));
     }
 }
 

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::lanes::Lanes;
-use super::tile::{self, Out, Stored};
-use super::unpack::{Bf16, E4m3, E5m2, F16, F32, Fp4Row, Mxfp4, Nvfp4, Unpack};
+use super::tile::{self, Out};
+use super::unpack::{Bf16, E4m3, E5m2, F16, F32, Fp4Row, Mxfp4, Nvfp4, Stored, Tail, Unpack};
 use super::weights::{Code, Weights};
 use super::{LANES, Level, Rows};
 use crate::num::DType;
@@ -242,23 +242,15 @@ unsafe fn unpack_row<V: Lanes, U: Unpack<V>>(
     let (to, fp4) = (dst.as_mut_ptr(), weights.fp4());
     for g in 0..whole {
         // SAFETY: group g of the row and of `dst`.
-        unsafe {
-            let codes = stored.codes.add(g * U::CODE_BYTES);
-            let scales = stored.scales.add(g * U::SCALE_BYTES);
-            unpack_group::<V, U>(Stored { codes, scales }, fp4, to.add(g * elements));
-        }
+        unsafe { unpack_group::<V, U>(stored.group::<U>(g), fp4, to.add(g * elements)) };
     }
     let mut done = whole * elements;
     if rest > 0 {
-        let (mut codes, mut scales) = ([0u8; 64], [0u8; 8]);
-        // SAFETY: the elements after the last whole group, and no more than a group's bytes.
+        let mut tail = Tail::ZERO;
+        // SAFETY: the elements after the last whole group, and room for a group.
         unsafe {
-            let from = stored.codes.add(whole * U::CODE_BYTES);
-            std::ptr::copy_nonoverlapping(from, codes.as_mut_ptr(), U::code_bytes(rest));
-            let from = stored.scales.add(whole * U::SCALE_BYTES);
-            std::ptr::copy_nonoverlapping(from, scales.as_mut_ptr(), U::scale_bytes(rest));
-            let tail = Stored { codes: codes.as_ptr(), scales: scales.as_ptr() };
-            unpack_group::<V, U>(tail, fp4, to.add(done));
+            tail.fill::<U>(stored, whole, rest);
+            unpack_group::<V, U>(tail.stored(), fp4, to.add(done));
         }
         done += elements;
     }
@@ -271,7 +263,7 @@ unsafe fn unpack_row<V: Lanes, U: Unpack<V>>(
 unsafe fn unpack_group<V: Lanes, U: Unpack<V>>(from: Stored, fp4: *const Fp4Row, to: *mut f32) {
     for pass in 0..LANES / V::WIDTH {
         // SAFETY: the caller's promise of a group.
-        let raw = unsafe { U::load(from.codes, from.scales, fp4, pass) };
+        let raw = unsafe { U::load(from, fp4, pass) };
         macro_rules! steps {
             ($($step:literal)*) => {$(
                 if $step < U::STEPS {

@@ -7,18 +7,11 @@
 use std::mem::MaybeUninit;
 
 use super::lanes::{Lanes, SUMS};
-use super::unpack::{F32, Fp4Row, Unpack};
+use super::unpack::{F32, Fp4Row, Stored, Tail, Unpack};
 use super::{LANES, Rows};
 
 /// Bytes of a cache line, or of half of one.
 const LINE: usize = 64;
-
-/// Where a stretch of a stored row begins.
-#[derive(Clone, Copy)]
-pub(super) struct Stored {
-    pub(super) codes: *const u8,
-    pub(super) scales: *const u8,
-}
 
 /// Dot products to be written, or added to what is there.
 #[derive(Clone, Copy)]
@@ -45,11 +38,10 @@ unsafe fn group<V: Lanes, U: Unpack<V>, const MR: usize, const NR: usize>(
     fp4: *const Fp4Row,
     pass: usize,
 ) {
-    let (codes, scales) = (at * U::CODE_BYTES, at * U::SCALE_BYTES);
     macro_rules! load {
         ($j:expr) => {
             // SAFETY: the caller's promise of a group for each row of `b`.
-            unsafe { U::load(b[$j].codes.add(codes), b[$j].scales.add(scales), fp4, pass) }
+            unsafe { U::load(b[$j].group::<U>(at), fp4, pass) }
         };
     }
     let mut raw = [load!(0); NR];
@@ -98,18 +90,13 @@ pub(super) unsafe fn tile<V: Lanes, U: Unpack<V>, const MR: usize, const NR: usi
     let elements = LANES * U::STEPS;
     let (whole, rest) = (k / elements, k % elements);
     // What is left of each row, padded with zeros to a group.
-    let mut padded = [([0u8; 64], [0u8; 8]); NR];
+    let mut padded = [Tail::ZERO; NR];
     let mut tails = b;
     if rest > 0 {
         for (padded, b) in padded.iter_mut().zip(&mut tails) {
-            // SAFETY: the elements after the last whole group, and no more than a group's bytes.
-            unsafe {
-                let from = b.codes.add(whole * U::CODE_BYTES);
-                from.copy_to_nonoverlapping(padded.0.as_mut_ptr(), U::code_bytes(rest));
-                let from = b.scales.add(whole * U::SCALE_BYTES);
-                from.copy_to_nonoverlapping(padded.1.as_mut_ptr(), U::scale_bytes(rest));
-            }
-            *b = Stored { codes: padded.0.as_ptr(), scales: padded.1.as_ptr() };
+            // SAFETY: the elements after the last whole group.
+            unsafe { padded.fill::<U>(*b, whole, rest) };
+            *b = padded.stored();
         }
     }
     let passes = LANES / V::WIDTH;

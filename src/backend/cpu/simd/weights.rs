@@ -2,8 +2,7 @@
 
 use super::LANES;
 use super::stream::{CHUNK, GROUP};
-use super::tile::Stored;
-use super::unpack::{Fp4Row, Fp4Table, Mxfp4, Nvfp4, Storage, fp4_element};
+use super::unpack::{Fp4Row, Fp4Table, Mxfp4, Nvfp4, Storage, Stored, fp4_element};
 use crate::num::{DType, E8M0, UE4M3};
 
 /// What the bytes of a row are.

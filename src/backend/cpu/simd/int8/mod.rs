@@ -30,8 +30,7 @@ pub use packed::{Packed, pack_fp4, quantize};
 pub use products::{PANEL_WORDS, panel, products, stream};
 
 use super::present;
-use super::tile::Stored;
-use super::unpack::{Fp4Row, Storage};
+use super::unpack::{Fp4Row, Storage, Stored};
 use crate::caps::Isa;
 
 /// Elements that share a scale of A.

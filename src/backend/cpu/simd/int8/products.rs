@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use super::super::Rows;
 use super::super::stream::{AHEAD, NEAR, STREAM_ROWS};
-use super::super::tile::{Out, Stored};
-use super::super::unpack::{Mxfp4, Nvfp4, Storage};
+use super::super::tile::Out;
+use super::super::unpack::{Mxfp4, Nvfp4, Storage, Stored};
 use super::super::weights::{Code, Weights};
 use super::{Factor, GROUP, Int8Level, Packed, Places, Quad, ROWS};
 

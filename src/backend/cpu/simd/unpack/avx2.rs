@@ -3,19 +3,14 @@
 use std::arch::x86_64::*;
 
 use super::super::x86::Avx2;
-use super::{Bf16, E4m3, E5m2, F16, Fp4Row, LANES, Mxfp4, Nvfp4, Storage, Unpack};
+use super::{Bf16, E4m3, E5m2, F16, Fp4Row, LANES, Mxfp4, Nvfp4, Storage, Stored, Unpack};
 
 impl Unpack<Avx2> for Bf16 {
     type Raw = *const u8;
 
     #[inline(always)]
-    unsafe fn load(
-        codes: *const u8,
-        _scales: *const u8,
-        _fp4: *const Fp4Row,
-        pass: usize,
-    ) -> *const u8 {
-        codes.wrapping_add(16 * pass)
+    unsafe fn load(from: Stored, _fp4: *const Fp4Row, pass: usize) -> Self::Raw {
+        from.codes.wrapping_add(16 * pass)
     }
 
     #[inline(always)]
@@ -32,13 +27,8 @@ impl Unpack<Avx2> for F16 {
     type Raw = *const u8;
 
     #[inline(always)]
-    unsafe fn load(
-        codes: *const u8,
-        _scales: *const u8,
-        _fp4: *const Fp4Row,
-        pass: usize,
-    ) -> *const u8 {
-        codes.wrapping_add(16 * pass)
+    unsafe fn load(from: Stored, _fp4: *const Fp4Row, pass: usize) -> Self::Raw {
+        from.codes.wrapping_add(16 * pass)
     }
 
     #[inline(always)]
@@ -62,14 +52,9 @@ impl Unpack<Avx2> for E4m3 {
     type Raw = (*const u8, __m256);
 
     #[inline(always)]
-    unsafe fn load(
-        codes: *const u8,
-        scales: *const u8,
-        _fp4: *const Fp4Row,
-        pass: usize,
-    ) -> Self::Raw {
+    unsafe fn load(from: Stored, _fp4: *const Fp4Row, pass: usize) -> Self::Raw {
         // SAFETY: four bytes of scale.
-        (codes.wrapping_add(8 * pass), unsafe { f32_scale(scales) })
+        (from.codes.wrapping_add(8 * pass), unsafe { f32_scale(from.scales) })
     }
 
     /// E4M3 has f16's layout with a shorter exponent field and mantissa: shifted into place its
@@ -93,14 +78,9 @@ impl Unpack<Avx2> for E5m2 {
     type Raw = (*const u8, __m256);
 
     #[inline(always)]
-    unsafe fn load(
-        codes: *const u8,
-        scales: *const u8,
-        _fp4: *const Fp4Row,
-        pass: usize,
-    ) -> Self::Raw {
+    unsafe fn load(from: Stored, _fp4: *const Fp4Row, pass: usize) -> Self::Raw {
         // SAFETY: four bytes of scale.
-        (codes.wrapping_add(8 * pass), unsafe { f32_scale(scales) })
+        (from.codes.wrapping_add(8 * pass), unsafe { f32_scale(from.scales) })
     }
 
     #[inline(always)]
@@ -165,14 +145,9 @@ macro_rules! fp4 {
             type Raw = Fp4;
 
             #[inline(always)]
-            unsafe fn load(
-                codes: *const u8,
-                scales: *const u8,
-                fp4: *const Fp4Row,
-                pass: usize,
-            ) -> Fp4 {
+            unsafe fn load(from: Stored, fp4: *const Fp4Row, pass: usize) -> Self::Raw {
                 // SAFETY: 32 bytes of codes.
-                Fp4 { doubled: unsafe { fp4_doubled(codes, pass) }, scales, rows: fp4 }
+                Fp4 { doubled: unsafe { fp4_doubled(from.codes, pass) }, scales: from.scales, rows: fp4 }
             }
 
             #[inline(always)]

@@ -3,19 +3,14 @@
 use std::arch::x86_64::*;
 
 use super::super::x86::Avx512;
-use super::{Bf16, E4m3, E5m2, F16, Fp4Row, Mxfp4, Nvfp4, Storage, Unpack};
+use super::{Bf16, E4m3, E5m2, F16, Fp4Row, Mxfp4, Nvfp4, Storage, Stored, Unpack};
 
 impl Unpack<Avx512> for Bf16 {
     type Raw = *const u8;
 
     #[inline(always)]
-    unsafe fn load(
-        codes: *const u8,
-        _scales: *const u8,
-        _fp4: *const Fp4Row,
-        _pass: usize,
-    ) -> *const u8 {
-        codes
+    unsafe fn load(from: Stored, _fp4: *const Fp4Row, _pass: usize) -> Self::Raw {
+        from.codes
     }
 
     #[inline(always)]
@@ -32,13 +27,8 @@ impl Unpack<Avx512> for F16 {
     type Raw = *const u8;
 
     #[inline(always)]
-    unsafe fn load(
-        codes: *const u8,
-        _scales: *const u8,
-        _fp4: *const Fp4Row,
-        _pass: usize,
-    ) -> *const u8 {
-        codes
+    unsafe fn load(from: Stored, _fp4: *const Fp4Row, _pass: usize) -> Self::Raw {
+        from.codes
     }
 
     #[inline(always)]
@@ -80,14 +70,9 @@ impl Unpack<Avx512> for E4m3 {
     type Raw = (__m512i, __m512);
 
     #[inline(always)]
-    unsafe fn load(
-        codes: *const u8,
-        scales: *const u8,
-        _fp4: *const Fp4Row,
-        _pass: usize,
-    ) -> Self::Raw {
+    unsafe fn load(from: Stored, _fp4: *const Fp4Row, _pass: usize) -> Self::Raw {
         // SAFETY: 32 bytes of codes, four of scale.
-        unsafe { (e4m3(codes), f32_scale(scales)) }
+        unsafe { (e4m3(from.codes), f32_scale(from.scales)) }
     }
 
     #[inline(always)]
@@ -108,14 +93,9 @@ impl Unpack<Avx512> for E5m2 {
     type Raw = (*const u8, __m512);
 
     #[inline(always)]
-    unsafe fn load(
-        codes: *const u8,
-        scales: *const u8,
-        _fp4: *const Fp4Row,
-        _pass: usize,
-    ) -> Self::Raw {
+    unsafe fn load(from: Stored, _fp4: *const Fp4Row, _pass: usize) -> Self::Raw {
         // SAFETY: four bytes of scale.
-        (codes, unsafe { f32_scale(scales) })
+        (from.codes, unsafe { f32_scale(from.scales) })
     }
 
     #[inline(always)]
@@ -155,13 +135,8 @@ macro_rules! fp4 {
             type Raw = Fp4;
 
             #[inline(always)]
-            unsafe fn load(
-                codes: *const u8,
-                scales: *const u8,
-                fp4: *const Fp4Row,
-                _pass: usize,
-            ) -> Fp4 {
-                (codes, scales, fp4)
+            unsafe fn load(from: Stored, fp4: *const Fp4Row, _pass: usize) -> Self::Raw {
+                (from.codes, from.scales, fp4)
             }
 
             #[inline(always)]

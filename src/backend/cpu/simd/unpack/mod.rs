@@ -84,6 +84,51 @@ pub(super) trait Storage {
     }
 }
 
+/// Where a stretch of a stored row begins.
+#[derive(Clone, Copy)]
+pub(super) struct Stored {
+    pub codes: *const u8,
+    pub scales: *const u8,
+}
+
+impl Stored {
+    /// Where the group after `g` others begins.
+    #[inline(always)]
+    pub fn group<S: Storage>(self, g: usize) -> Self {
+        Stored {
+            codes: self.codes.wrapping_add(g * S::CODE_BYTES),
+            scales: self.scales.wrapping_add(g * S::SCALE_BYTES),
+        }
+    }
+}
+
+/// What is left of a row behind its whole groups, padded with zeros to one.
+pub(super) struct Tail {
+    codes: [u8; 64],
+    scales: [u8; 8],
+}
+
+impl Tail {
+    pub const ZERO: Tail = Tail { codes: [0; 64], scales: [0; 8] };
+
+    /// # Safety
+    /// The row has `rest` elements, fewer than a group, behind `whole` groups.
+    #[inline(always)]
+    pub unsafe fn fill<S: Storage>(&mut self, row: Stored, whole: usize, rest: usize) {
+        let from = row.group::<S>(whole);
+        // SAFETY: the bytes of the elements that are there, and of a group no more than there is
+        // room for.
+        unsafe {
+            from.codes.copy_to_nonoverlapping(self.codes.as_mut_ptr(), S::code_bytes(rest));
+            from.scales.copy_to_nonoverlapping(self.scales.as_mut_ptr(), S::scale_bytes(rest));
+        }
+    }
+
+    pub fn stored(&self) -> Stored {
+        Stored { codes: self.codes.as_ptr(), scales: self.scales.as_ptr() }
+    }
+}
+
 /// Storage that unpacks to vectors of type `V`.
 pub(super) trait Unpack<V: Lanes>: Storage {
     /// What is read of a group at once.
@@ -92,14 +137,9 @@ pub(super) trait Unpack<V: Lanes>: Storage {
     /// Reads the lanes `pass · WIDTH ..` of a group.
     ///
     /// # Safety
-    /// The pointers are valid for a group's codes and scales, for FP4 that of the table for all of
+    /// `from` is valid for a group's codes and scales, for FP4 that of the table for all of
     /// [`Storage::ROWS`]; the level of `V` is present.
-    unsafe fn load(
-        codes: *const u8,
-        scales: *const u8,
-        fp4: *const Fp4Row,
-        pass: usize,
-    ) -> Self::Raw;
+    unsafe fn load(from: Stored, fp4: *const Fp4Row, pass: usize) -> Self::Raw;
 
     /// Vector `STEP` of the group.
     ///
@@ -144,13 +184,8 @@ impl<V: Lanes> Unpack<V> for F32 {
     type Raw = *const f32;
 
     #[inline(always)]
-    unsafe fn load(
-        codes: *const u8,
-        _scales: *const u8,
-        _fp4: *const Fp4Row,
-        pass: usize,
-    ) -> *const f32 {
-        codes.cast::<f32>().wrapping_add(pass * V::WIDTH)
+    unsafe fn load(from: Stored, _fp4: *const Fp4Row, pass: usize) -> Self::Raw {
+        from.codes.cast::<f32>().wrapping_add(pass * V::WIDTH)
     }
 
     #[inline(always)]

@@ -1,7 +1,9 @@
 //! Four lanes at a time, with what every machine has.
 
 use super::super::portable::Four;
-use super::{Bf16, E4m3, E5m2, F16, Fp4Row, LANES, Mxfp4, Nvfp4, Storage, Unpack, fp4_element};
+use super::{
+    Bf16, E4m3, E5m2, F16, Fp4Row, LANES, Mxfp4, Nvfp4, Storage, Stored, Unpack, fp4_element,
+};
 use crate::num::{F8E4M3, F8E5M2, Scalar, bf16, f16};
 
 /// Four elements of a scalar type.
@@ -21,13 +23,8 @@ macro_rules! plain {
             type Raw = *const u8;
 
             #[inline(always)]
-            unsafe fn load(
-                codes: *const u8,
-                _scales: *const u8,
-                _fp4: *const Fp4Row,
-                pass: usize,
-            ) -> *const u8 {
-                codes.wrapping_add(pass * 4 * size_of::<$E>())
+            unsafe fn load(from: Stored, _fp4: *const Fp4Row, pass: usize) -> Self::Raw {
+                from.codes.wrapping_add(pass * 4 * size_of::<$E>())
             }
 
             #[inline(always)]
@@ -47,15 +44,10 @@ macro_rules! fp8 {
             type Raw = (*const u8, f32);
 
             #[inline(always)]
-            unsafe fn load(
-                codes: *const u8,
-                scales: *const u8,
-                _fp4: *const Fp4Row,
-                pass: usize,
-            ) -> Self::Raw {
+            unsafe fn load(from: Stored, _fp4: *const Fp4Row, pass: usize) -> Self::Raw {
                 // SAFETY: four bytes of scale.
-                let scale = unsafe { scales.cast::<f32>().read_unaligned() };
-                (codes.wrapping_add(pass * 4), scale)
+                let scale = unsafe { from.scales.cast::<f32>().read_unaligned() };
+                (from.codes.wrapping_add(pass * 4), scale)
             }
 
             #[inline(always)]
@@ -75,13 +67,8 @@ macro_rules! fp4 {
             type Raw = (*const u8, *const u8, *const Fp4Row, usize);
 
             #[inline(always)]
-            unsafe fn load(
-                codes: *const u8,
-                scales: *const u8,
-                fp4: *const Fp4Row,
-                pass: usize,
-            ) -> Self::Raw {
-                (codes, scales, fp4, pass)
+            unsafe fn load(from: Stored, fp4: *const Fp4Row, pass: usize) -> Self::Raw {
+                (from.codes, from.scales, fp4, pass)
             }
 
             #[inline(always)]
