@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use ferrocerium::format::{BlockFormat, Fp8PerRow, Mxfp4, Mxfp8, Nvfp4};
+use ferrocerium::registry::{Numerics, Request};
 use ferrocerium::tensor::MatOperand;
 use ferrocerium::{Device, F8E4M3, Result, ScaledTensor, Tensor, bf16};
 use serde_json::{Value, json};
@@ -52,8 +53,17 @@ impl Kind {
 pub enum Case {
     /// `[m, k]` of a kind times `[k, n]` of a kind, stored `[n, k]`, to bf16.
     Gemm { m: usize, n: usize, k: usize, a: Kind, b: Kind },
-    /// The last queries of each sequence, heads of 128 elements, bf16 queries.
-    Attention { batch: usize, queries: usize, keys: usize, heads: usize, kv_heads: usize, kv: Kind },
+    /// The last queries of each sequence, heads of 128 elements, bf16 queries; what the kernel may
+    /// round them to.
+    Attention {
+        batch: usize,
+        queries: usize,
+        keys: usize,
+        heads: usize,
+        kv_heads: usize,
+        kv: Kind,
+        numerics: Numerics,
+    },
     /// RMSNorm of rows of bf16.
     Norm { rows: usize, n: usize },
 }
@@ -65,7 +75,13 @@ const fn gemm(m: usize, n: usize, k: usize, a: Kind, b: Kind) -> Case {
 }
 
 const fn attention(batch: usize, queries: usize, keys: usize, kv: Kind) -> Case {
-    Case::Attention { batch, queries, keys, heads: 32, kv_heads: 8, kv }
+    let numerics = Numerics::AsGiven;
+    Case::Attention { batch, queries, keys, heads: 32, kv_heads: 8, kv, numerics }
+}
+
+/// A prompt of a sequence.
+const fn prefill(len: usize, kv: Kind, numerics: Numerics) -> Case {
+    Case::Attention { batch: 1, queries: len, keys: len, heads: 32, kv_heads: 8, kv, numerics }
 }
 
 /// All of them; small ones for the emulator.
@@ -75,8 +91,8 @@ pub fn cases(emulated: bool) -> Vec<Case> {
             gemm(64, 64, 128, Bf16, Bf16),
             gemm(1, 64, 256, Bf16, Nv4),
             gemm(64, 64, 128, Fp8, Fp8),
-            Case::Attention { batch: 1, queries: 1, keys: 64, heads: 4, kv_heads: 2, kv: Bf16 },
-            Case::Attention { batch: 1, queries: 1, keys: 64, heads: 4, kv_heads: 2, kv: Nv4 },
+            attention(1, 1, 64, Bf16),
+            attention(1, 1, 64, Nv4),
             Case::Norm { rows: 2, n: 256 },
         ];
     }
@@ -98,9 +114,13 @@ pub fn cases(emulated: bool) -> Vec<Case> {
         all.push(attention(1, 1, 32768, kv));
         all.push(attention(32, 1, 8192, kv));
     }
-    all.push(attention(1, 4096, 4096, Bf16));
-    all.push(attention(1, 16384, 16384, Bf16));
-    all.push(attention(1, 4096, 4096, Fp8));
+    all.extend([
+        prefill(4096, Bf16, Numerics::AsGiven),
+        prefill(16384, Bf16, Numerics::AsGiven),
+        prefill(4096, Fp8, Numerics::AsGiven),
+        prefill(4096, Fp8, Numerics::NarrowedOperands),
+        prefill(4096, Bf16, Numerics::FourBitOperands),
+    ]);
     all.push(Case::Norm { rows: 8192, n: 8192 });
     all
 }
@@ -113,8 +133,13 @@ impl Case {
             Case::Gemm { m, n, k, a, b } => {
                 format!("gemm {m} × {n} × {k}, {} × {}", a.name(), b.name())
             }
-            Case::Attention { batch, queries, keys, heads, kv_heads, kv } => {
-                format!("attention {batch} × {queries} × {keys}, {heads}/{kv_heads}, {}", kv.name())
+            Case::Attention { batch, queries, keys, heads, kv_heads, kv, numerics } => {
+                let rounded = match numerics {
+                    Numerics::AsGiven => String::new(),
+                    numerics => format!(", {numerics}"),
+                };
+                let (sizes, kv) = (format!("{batch} × {queries} × {keys}"), kv.name());
+                format!("attention {sizes}, {heads}/{kv_heads}, {kv}{rounded}")
             }
             Case::Norm { rows, n } => format!("rms_norm {rows} × {n}, bf16"),
         }
@@ -140,7 +165,7 @@ impl Case {
                 let of = |rows: usize, kind: Kind| (rows * k) as f64 * kind.bits() / 8.0;
                 of(m, a) + of(n, b) + 2.0 * (m * n) as f64
             }
-            Case::Attention { batch, queries, keys, heads, kv_heads, kv } => {
+            Case::Attention { batch, queries, keys, heads, kv_heads, kv, .. } => {
                 let cache = (2 * batch * keys * kv_heads * D) as f64 * kv.bits() / 8.0;
                 cache + 4.0 * (batch * queries * heads * D) as f64
             }
@@ -153,6 +178,8 @@ impl Case {
         match *self {
             Case::Gemm { a: Fp8 | Mx8, b: Fp8 | Mx8, .. } => 8,
             Case::Gemm { a: Mx4 | Nv4, b: Mx4 | Nv4, .. } => 4,
+            Case::Attention { numerics: Numerics::NarrowedOperands, .. } => 8,
+            Case::Attention { numerics: Numerics::FourBitOperands, .. } => 4,
             _ => 16,
         }
     }
@@ -178,7 +205,15 @@ impl Case {
             Case::Gemm { m, n, k, a: Bf16, b: Bf16 } => {
                 Some(json!({"op": "gemm", "m": m, "n": n, "k": k, "copies": copies}))
             }
-            Case::Attention { batch, queries, keys, heads, kv_heads, kv: Bf16 } => Some(json!({
+            Case::Attention {
+                batch,
+                queries,
+                keys,
+                heads,
+                kv_heads,
+                kv: Bf16,
+                numerics: Numerics::AsGiven,
+            } => Some(json!({
                 "op": "attention", "batch": batch, "queries": queries, "keys": keys,
                 "heads": heads, "kv_heads": kv_heads, "d": D, "copies": copies,
             })),
@@ -231,7 +266,9 @@ impl Case {
                     (Nv4, _) => both::<Nvfp4>(&x, &w, out),
                 }
             }
-            Case::Attention { batch, queries, keys, heads, kv_heads, kv } => {
+            Case::Attention { batch, queries, keys, heads, kv_heads, kv, numerics } => {
+                let request = Request { numerics, ..device.request().clone() };
+                let device = &device.with_request(request);
                 let q = values(device, [batch, queries, heads, D])?;
                 let shape = [batch, keys, kv_heads, D];
                 let (k, v) = (values(device, shape)?, values(device, shape)?);

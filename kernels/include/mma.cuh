@@ -15,6 +15,11 @@
 #define MMA_MXFP4 4
 #define MMA_NVFP4 5
 
+// Whether operands of 16 bits, which MMA names, are rounded to NVFP4 before they are multiplied.
+#ifndef TO_NVFP4
+#define TO_NVFP4 0
+#endif
+
 #if A_E5M2
 #define A_FP8 "e5m2"
 #else
@@ -49,18 +54,19 @@ __device__ inline void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
+#endif
 
-#else
+#if MMA > MMA_FP8 || TO_NVFP4
 #if MMA == MMA_MXFP8
-#define MMA_FORM                                                                  \
+#define SCALED_FORM                                                               \
     "mma.sync.aligned.m16n8k32.row.col.kind::mxf8f6f4.block_scale.scale_vec::1X." \
     "f32." A_FP8 "." B_FP8 ".f32.ue8m0"
 #elif MMA == MMA_MXFP4
-#define MMA_FORM                                                                 \
+#define SCALED_FORM                                                              \
     "mma.sync.aligned.m16n8k64.row.col.kind::mxf4nvf4.block_scale.scale_vec::2X." \
     "f32.e2m1.e2m1.f32.ue8m0"
 #else
-#define MMA_FORM                                                                 \
+#define SCALED_FORM                                                              \
     "mma.sync.aligned.m16n8k64.row.col.kind::mxf4nvf4.block_scale.scale_vec::4X." \
     "f32.e2m1.e2m1.f32.ue4m3"
 #endif
@@ -69,8 +75,8 @@ __device__ inline void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
 template <int BYTE>
 __device__ inline void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1, u32 scale_a,
                            u32 scale_b) {
-    asm volatile(MMA_FORM " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3},"
-                          " {%10}, {%12, %13}, {%11}, {%12, %13};"
+    asm volatile(SCALED_FORM " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3},"
+                             " {%10}, {%12, %13}, {%11}, {%12, %13};"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"(scale_a),
                    "r"(scale_b), "n"(BYTE), "n"(0));

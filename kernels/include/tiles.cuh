@@ -47,13 +47,27 @@ constexpr int FRAGS_S = WARP_KEYS / 8, FRAGS_V = D_V / 8;
 constexpr int STAGES = 2;
 // Elements along k of an instruction, whose rows and columns are 32 bytes of it.
 constexpr int STEP = 32 / UNIT;
-// FP8 queries have a scale each.
-constexpr int Q_TILE = ROWS * (pitch(D) + (MMA == MMA_FP8 ? 4 : 0));
+// Queries that are rounded have a scale each.
+constexpr bool QUERY_SCALES = MMA == MMA_FP8 || TO_NVFP4;
+constexpr int Q_TILE = ROWS * (pitch(D) + (QUERY_SCALES ? 4 : 0));
 constexpr int K_TILE = KEYS * pitch(D), V_TILE = KEYS * pitch(D_V);
 constexpr int STAGE = K_TILE + V_TILE + (K_SCALED ? KEYS * 4 : 0);
 // Queries stay in registers, where what is decoded leaves room; else they are read for each tile.
 constexpr bool KEEP_Q = FRAGS_M * D * UNIT <= 256 && K_LOAD == COPY && V_LOAD == COPY;
 static_assert(WARP_KEYS % STEP == 0, "weights of so many keys are a fragment");
+
+// Which of a tile's keys a column of a fragment of scores is. Before they are rounded to NVFP4, four
+// lanes of 16 keys in a row hold what is a block then.
+__device__ inline int key_of(int frag, int col) {
+    return TO_NVFP4 ? frag / 4 * 32 + col / 4 * 16 + frag % 4 * 4 + col % 4 : 8 * frag + col;
+}
+
+// Which column of its values an element of a fragment is. FP8 ones are taken out of what is read
+// transposed in pairs: of 16, even ones are one fragment's and odd ones the next one's.
+__device__ inline int column_of(int frag, int e) {
+    const int t = threadIdx.x % 4;
+    return MMA == MMA_FP8 ? frag / 2 * 16 + t * 4 + e % 2 * 2 + frag % 2 : 8 * frag + t * 2 + e % 2;
+}
 
 // Which query and head a row of a tile is.
 struct Row {

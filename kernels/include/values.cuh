@@ -41,12 +41,6 @@ __device__ inline void add_nan(State& state, u32 (&codes)[4], int frag, const Wa
     }
 }
 
-// Which column of its values an element of a fragment is: of 16, even ones are one fragment's and
-// odd ones the next one's, as they are taken out of what is read transposed in pairs.
-__device__ inline int column_of(int frag, int e) {
-    return frag / 2 * 16 + threadIdx.x % 4 * 4 + e % 2 * 2 + frag % 2;
-}
-
 // Adds the weighted values of the warp's part of a tile. `odd` gets bits where there is NaN, which
 // must not meet the weights of rows that do not see it: then all is done again, with care.
 __device__ inline void add_values(State& state, const float (&p)[FRAGS_M][FRAGS_S][4], u32 values,
@@ -81,10 +75,6 @@ __device__ inline void add_values(State& state, const float (&p)[FRAGS_M][FRAGS_
 }
 
 #else
-
-__device__ inline int column_of(int frag, int e) {
-    return 8 * frag + threadIdx.x % 4 * 2 + e % 2;
-}
 
 // Adds infinities and NaN among 16 keys' values, which `b` is freed of, where rows see them.
 __device__ inline void add_non_finite(State& state, u32 (&b)[4], int frag, const WarpRows& rows,

@@ -1,8 +1,8 @@
 // Attention's weights, as f32 and as what matrix instructions take.
 //
 // SPLIT_WEIGHTS: whether they meet values as sums of terms that keep them as exact as f32 is, or
-// rounded to the type of values, which FP8 ones are always. With the latter, scores are in units of ln 2: powers of two
-// are one instruction.
+// rounded to the type of values, which FP8 and FP4 ones are always. With the latter, scores are in
+// units of ln 2: powers of two are one instruction.
 #pragma once
 
 #include "mma.cuh"
@@ -86,7 +86,12 @@ __device__ inline void split_non_finite(u32 (&pairs)[4], u32 (&above)[4], u32 (&
 #endif
 
 // The weights of 16 rows and STEP keys as they are multiplied with values.
-#if MMA == MMA_FP8
+#if TO_NVFP4
+
+// The largest code times the largest scale: a weight is 1 at most.
+constexpr float WEIGHT_UNIT = 6.0f * 448.0f;
+
+#elif MMA == MMA_FP8
 
 // What weights are multiplied with before they are rounded, so that small ones keep their places.
 constexpr float WEIGHT_UNIT = 256.0f;

@@ -150,6 +150,16 @@ pub enum Numerics {
     /// and a product by at most `Σ s/2 · |b|`. Rows with a value of 2¹⁰⁰ or more, an infinity or NaN
     /// are multiplied as they are.
     NarrowedOperands,
+    /// Operands are rounded to four bits inside the kernel.
+    ///
+    /// Of attention: queries, keys, weights and values to NVFP4, E2M1 codes of which 16 share a UE4M3
+    /// scale s, in units u of an f32. Blocks are along the head, or 16 consecutive keys for weights and
+    /// values; u is 1/2688 of a query's largest magnitude, or of what is the largest of keys and
+    /// values so far, and of 1 for weights. A block's s·u is a sixth of its largest magnitude within a
+    /// 16th and 2⁻¹⁰·u. So an element x moves by at most the larger of `|x|/5` and
+    /// `s·u/4`, and by `6·2⁻¹⁰·u`. Keys that a query does not see have a part in a block's scale and in
+    /// u, but in nothing else.
+    FourBitOperands,
 }
 
 impl fmt::Display for Numerics {
@@ -159,6 +169,7 @@ impl fmt::Display for Numerics {
             Numerics::RoundedIntermediates => "rounded intermediates",
             Numerics::ReducedAccumulation => "reduced accumulation",
             Numerics::NarrowedOperands => "narrowed operands",
+            Numerics::FourBitOperands => "four-bit operands",
         })
     }
 }

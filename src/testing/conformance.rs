@@ -68,7 +68,7 @@ struct Suite {
 impl Suite {
     fn new(device: &Device, info: KernelInfo) -> Self {
         let request = Request {
-            numerics: Numerics::NarrowedOperands,
+            numerics: Numerics::FourBitOperands,
             allow_variable_results: true,
             ..Request::kernel(&info.name)
         };

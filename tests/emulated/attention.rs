@@ -13,7 +13,8 @@ use super::emulated;
 const DECODE: &str = "cuda.attention.decode";
 const PREFILL: &str = "cuda.attention.prefill";
 const ROUNDED: &str = "cuda.attention.prefill.rounded";
-const NARROWED: &str = "cuda.attention.prefill.fp8";
+const FP8: &str = "cuda.attention.prefill.fp8";
+const NVFP4: &str = "cuda.attention.prefill.nvfp4";
 
 /// Numbers around 0, different for each `salt`.
 fn wave(at: &[usize], salt: usize) -> f32 {
@@ -45,7 +46,7 @@ fn run(device: &Device, kernel: &str, op: &Attention) -> Vec<f32> {
     let sizes = op.sizes().unwrap();
     let shape = [op.q.dims()[0], op.q.dims()[1], sizes.heads, sizes.d_v];
     let out = Tensor::<f32, 4>::zeros(device, shape).unwrap();
-    let numerics = Numerics::NarrowedOperands;
+    let numerics = Numerics::FourBitOperands;
     let request = Request { numerics, ..Request::kernel(kernel) };
     let op = Attention { out: out.operand(), ..op.clone() };
     device.with_request(request).run(&Op::Attention(op)).unwrap();
@@ -64,7 +65,7 @@ fn check(device: &Device, kernel: &str, op: &Attention) {
         // Rounded weights, of values that are up to 1; small ones of FP8 to a multiple of 2^-17.
         let rounded = match kernel {
             ROUNDED => 2f64.powi(-8),
-            NARROWED => 2f64.powi(-4) + sizes.kv_rows as f64 * 2f64.powi(-18),
+            FP8 => 2f64.powi(-4) + sizes.kv_rows as f64 * 2f64.powi(-18),
             _ => 0.0,
         };
         let error = errors[i] + rounded;
@@ -139,8 +140,73 @@ fn fp8_queries_keys_and_weights_meet_those_that_they_belong_to() {
             op.scale = Some(0.5);
             for mask in [Mask::CAUSAL, Mask { window: Some(33), ahead: Some(1) }] {
                 op.mask = mask;
-                check(&device, NARROWED, &op);
+                check(&device, FP8, &op);
             }
+        }
+    }
+}
+
+/// An integer that E2M1 holds: 6 at each 16th place along an axis.
+fn code(at: [usize; 4], axis: usize, salt: usize) -> bf16 {
+    let codes = [0.0, 1.0, -2.0, 3.0, 4.0, -1.0, 2.0, -6.0];
+    let random = (wave(&at, salt) * 504.5 + 504.5).round() as usize;
+    bf16::from_f32(if at[axis].is_multiple_of(16) { 6.0 } else { codes[random % 8] })
+}
+
+#[test]
+fn nvfp4_queries_keys_and_values_meet_those_that_they_belong_to() {
+    let Some(device) = emulated(Arch::SM121A) else { return };
+    let request = Request { numerics: Numerics::FourBitOperands, ..Request::kernel(NVFP4) };
+    for (q_len, kv_len, d, d_v) in [(75, 150, 64, 80), (5, 70, 128, 128), (20, 64, 40, 192)] {
+        let k = move |at| code(at, 3, 2);
+        // A query is one of the keys that it sees, which gets all of its weight; or 0, and all do.
+        let same = move |[b, i, h, c]: [usize; 4]| {
+            let key = i + kv_len - q_len - i * 7 % 30;
+            if i % 3 == 2 { bf16::ZERO } else { k([b, key, h / 2, c]) }
+        };
+        let q = Tensor::from_fn(&device, [1, q_len, 4, d], same).unwrap();
+        let k = Tensor::from_fn(&device, [1, kv_len, 2, d], k).unwrap();
+        let v = Tensor::from_fn(&device, [1, kv_len, 2, d_v], |at| code(at, 1, 3)).unwrap();
+        for mask in [Mask::CAUSAL, Mask { window: Some(33), ahead: Some(1) }] {
+            let lse = Tensor::<f32, 3>::zeros(&device, [1, q_len, 4]).unwrap();
+            let out = Tensor::<f32, 4>::zeros(&device, [1, q_len, 4, d_v]).unwrap();
+            let mut op = Attention::new(q.operand(), k.operand(), v.operand(), out.operand());
+            (op.mask, op.scale, op.lse) = (mask, Some(0.5), Some(lse.operand()));
+            let op = Op::Attention(op);
+            device.with_request(request.clone()).run(&op).unwrap();
+            let found = [lse.to_vec().unwrap(), out.to_vec().unwrap()];
+            // Nothing is rounded but units.
+            for (due, found) in expected(&op).unwrap().iter().zip(found) {
+                let Expected::Values { values, errors } = due else { panic!("values are due") };
+                for ((value, error), found) in values.iter().zip(errors).zip(found) {
+                    let error = error + 1e-6 * value.abs();
+                    let verdict = compare(DType::F32, found.into(), *value, error);
+                    assert!(verdict != Verdict::Wrong, "{found}, not {value}, for d = {d}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn values_that_nvfp4_does_not_hold_reach_those_that_see_them() {
+    let Some(device) = emulated(Arch::SM121A) else { return };
+    let (len, d) = (70, 64);
+    let q = bf16s(&device, [1, len, 1, d], 1);
+    let k = bf16s(&device, [1, len, 1, d], 2);
+    let strange = [(40, 3, bf16::NAN), (50, 3, bf16::INFINITY), (60, 5, bf16::NEG_INFINITY)];
+    let v = Tensor::from_fn(&device, [1, len, 1, d], |[b, j, h, col]| {
+        let found = strange.iter().find(|&&(key, c, _)| [key, c] == [j, col]);
+        found.map_or_else(|| bf16::from_f32(wave(&[b, j, h, col], 3)), |&(_, _, x)| x)
+    });
+    let v = v.unwrap();
+    let mut op = attention(q.operand(), k.operand(), v.operand());
+    op.mask = Mask::CAUSAL;
+    for (i, found) in run(&device, NVFP4, &op).into_iter().enumerate() {
+        match (i / d, i % d) {
+            (40.., 3) => assert!(found.is_nan(), "{i} is {found}"),
+            (60.., 5) => assert_eq!(found, f32::NEG_INFINITY, "{i}"),
+            _ => assert!(found.is_finite(), "{i} is {found}"),
         }
     }
 }
@@ -280,5 +346,7 @@ fn many_queries_few_queries_and_those_who_accept_rounded_weights_get_a_kernel_ea
     let name = |device: &Device| device.explain(&op).unwrap().chosen().unwrap().name.clone();
     assert_eq!(name(&device), PREFILL);
     let numerics = Numerics::NarrowedOperands;
-    assert_eq!(name(&device.with_request(Request { numerics, ..Request::default() })), NARROWED);
+    assert_eq!(name(&device.with_request(Request { numerics, ..Request::default() })), FP8);
+    let numerics = Numerics::FourBitOperands;
+    assert_eq!(name(&device.with_request(Request { numerics, ..Request::default() })), NVFP4);
 }

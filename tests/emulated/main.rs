@@ -19,8 +19,10 @@ mod norm;
 mod own_kernel;
 mod streams;
 
+use std::collections::BTreeMap;
+
 use ferrocerium::Device;
-use ferrocerium::backend::cuda::{self, Gpu};
+use ferrocerium::backend::cuda::{self, Gpu, Program};
 use ferrocerium::caps::{Arch, Caps, Isa, MemoryKind};
 use ferrocerium::registry::KernelInfo;
 use ferrocerium::testing::{Config, conformance};
@@ -59,11 +61,13 @@ fn conforms(arch: Arch, discrete: bool) {
             .any(|n| kernel.name.starts_with(n))
     };
     let fp8 = |kernel: &KernelInfo| kernel.name == "cuda.attention.prefill.fp8";
+    let nvfp4 = |kernel: &KernelInfo| kernel.name == "cuda.attention.prefill.nvfp4";
     check(30, &|kernel| !block_scaled(kernel) && !flash(kernel));
-    check(12, &|kernel| flash(kernel) && !fp8(kernel));
+    check(12, &|kernel| flash(kernel) && !fp8(kernel) && !nvfp4(kernel));
     if device.caps().has(Isa::MmaBlockScaled) {
         // Few pairs of operands are of their formats: with as many draws they get enough.
         check(50, &block_scaled);
+        check(12, &nvfp4);
     }
     if device.caps().has(Isa::MmaFp8Full) {
         check(12, &fp8);
@@ -101,20 +105,36 @@ fn kernels_compile_for_every_architecture() {
         }
         let gpu = Gpu::emulated(arch, 1).unwrap();
         let programs = cuda::programs(&Caps::gpu(arch, 48, &[MemoryKind::Host]));
-        // A few of them each time, others for each architecture.
-        for i in 0..SAMPLE {
-            let at = (seed as usize).wrapping_add(number * 31).wrapping_mul(i * 97 + 1);
-            let program = &programs[at % programs.len()];
-            let loaded = gpu.module(program);
-            assert!(loaded.is_ok(), "{arch}, {:?}: {loaded:?}", program.defines);
+        // One of each source each time, others for each architecture.
+        let mut sources: BTreeMap<&str, Vec<&Program>> = BTreeMap::new();
+        programs.iter().for_each(|program| sources.entry(program.name).or_default().push(program));
+        let mut random = (seed as usize).wrapping_add(number * 31);
+        let picked: Vec<Program> = sources
+            .values()
+            .map(|of_source| {
+                random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                of_source[(random >> 33) % of_source.len()].clone()
+            })
+            .collect();
+        let loaded = gpu.prepare(&picked);
+        let defines: Vec<_> =
+            picked.iter().map(|program| (program.name, &program.defines)).collect();
+        assert!(loaded.is_ok(), "{arch}: {loaded:?}; of {defines:#?}");
+        for i in 0..CUBINS {
+            let program = &picked[(random >> 33).wrapping_add(i * 5) % picked.len()];
             let cubin = gpu.cubin(program).unwrap();
-            assert!(cubin.starts_with(b"\x7fELF"), "{arch}, {:?}", program.defines);
+            assert!(
+                cubin.starts_with(b"\x7fELF"),
+                "{arch}, {} {:?}",
+                program.name,
+                program.defines
+            );
         }
     }
 }
 
-/// How many programs are compiled for every architecture.
-const SAMPLE: usize = 4;
+/// How many programs are compiled to machine code for every architecture.
+const CUBINS: usize = 4;
 
 #[test]
 fn programs_are_compiled_ahead_together() {

@@ -16,7 +16,7 @@ use crate::memory::{Access, Region};
 use crate::registry::{Accelerator, Launch, Stream};
 
 /// What kernel sources can include.
-const HEADERS: [(&str, &str); 17] = [
+const HEADERS: [(&str, &str); 19] = [
     ("blocks.cuh", include_str!("../../../kernels/include/blocks.cuh")),
     ("epilogue.cuh", include_str!("../../../kernels/include/epilogue.cuh")),
     ("index.cuh", include_str!("../../../kernels/include/index.cuh")),
@@ -24,6 +24,8 @@ const HEADERS: [(&str, &str); 17] = [
     ("load.cuh", include_str!("../../../kernels/include/load.cuh")),
     ("mma.cuh", include_str!("../../../kernels/include/mma.cuh")),
     ("numbers.cuh", include_str!("../../../kernels/include/numbers.cuh")),
+    ("nvfp4.cuh", include_str!("../../../kernels/include/nvfp4.cuh")),
+    ("online.cuh", include_str!("../../../kernels/include/online.cuh")),
     ("order.cuh", include_str!("../../../kernels/include/order.cuh")),
     ("ptx.cuh", include_str!("../../../kernels/include/ptx.cuh")),
     ("quantize.cuh", include_str!("../../../kernels/include/quantize.cuh")),

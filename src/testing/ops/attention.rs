@@ -1,8 +1,11 @@
 //! Attention.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::BuildOp;
+use super::narrow::{nvfp4, to_e4m3};
 use super::softmax::Weights;
 use crate::Device;
 use crate::error::Result;
@@ -206,11 +209,12 @@ pub(in crate::testing) fn expected(op: &Attention, numerics: Numerics) -> Result
     hold_in_bf16(&mut v, &op.v);
     let (rounding, q) = (Rounding::of(op, numerics), decoded(&op.q, Precision::F32)?);
     let d = op.q.dims().last().copied().unwrap_or(0).max(1);
-    let narrowed = match rounding.of_queries {
-        true => q.chunks(d).flat_map(narrowing).collect(),
-        false => vec![0.0; q.len()],
+    let narrowed = match rounding.to {
+        Some(Narrow::E4m3) => q.chunks(d).flat_map(to_e4m3).collect(),
+        Some(Narrow::Nvfp4) => q.chunks(d).flat_map(nvfp4::queries).collect(),
+        None => vec![0.0; q.len()],
     };
-    let rows = Rows {
+    let mut rows = Rows {
         op,
         rounding,
         q,
@@ -224,7 +228,17 @@ pub(in crate::testing) fn expected(op: &Attention, numerics: Numerics) -> Result
     let heads = sizes.heads;
     let mut errors = vec![0.0; values.len()];
     let mut lse = vec![(0.0, 0.0); op.q.dims().leading(1).iter().product()];
+    let given = (rounding.to == Some(Narrow::Nvfp4)).then(|| (rows.k.clone(), rows.v.clone()));
     for sequence in op.sequences(indices)? {
+        if let Some((k, v)) = &given {
+            let keys: Vec<usize> = (0..sequence.kv_len).map(|j| sequence.key_row(j)).collect();
+            (rows.k, rows.v) = (k.clone(), v.clone());
+            for head in 0..sizes.kv_heads {
+                let row = |j: usize| keys[j] * sizes.kv_heads + head;
+                nvfp4::widen_keys(&mut rows.k, k, d, (0..keys.len()).map(row));
+                nvfp4::widen_values(&mut rows.v, v, sizes.d_v, (0..keys.len()).map(row));
+            }
+        }
         for (i, row) in sequence.queries.clone().enumerate() {
             let position = sequence.position(i);
             let seen = op.mask.keys(position, sequence.kv_len);
@@ -236,8 +250,14 @@ pub(in crate::testing) fn expected(op: &Attention, numerics: Numerics) -> Result
                 let first = seen.start as i64 - position;
                 let at = row * heads + head;
                 let own = at * sizes.d_v..(at + 1) * sizes.d_v;
-                lse[at] =
-                    rows.errors(at, head, &keys, first, &values[own.clone()], &mut errors[own]);
+                lse[at] = rows.errors(
+                    at,
+                    head,
+                    &keys,
+                    [seen.start as i64, first],
+                    &values[own.clone()],
+                    &mut errors[own],
+                );
             }
         }
     }
@@ -264,14 +284,11 @@ fn hold_in_bf16(values: &mut [Approx], operand: &Operand) {
     }
 }
 
-/// How far a query's elements move when they are rounded to E4M3, in units of a scale that makes the
-/// largest one 448. Nothing is known where one is infinite: E4M3 has no infinities.
-fn narrowing(query: &[Approx]) -> Vec<f64> {
-    let largest = query.iter().fold(0.0f64, |most, x| most.max(x.value.abs()));
-    let scale = (largest / DType::F8E4M3.max_finite()).max(f64::from(f32::MIN_POSITIVE));
-    let relative = DType::F8E4M3.unit_roundoff().unwrap_or(0.0) + 4.0 * U_F32;
-    let step = DType::F8E4M3.min_positive() / 2.0 * scale;
-    query.iter().map(|x| relative * x.value.abs() + step).collect()
+/// What queries are rounded to, and more with them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Narrow {
+    E4m3,
+    Nvfp4,
 }
 
 /// What weights lose before they meet values.
@@ -283,8 +300,8 @@ struct Rounding {
     floor: f64,
     /// Roundings of scores, which are in units of ln 2.
     of_scores: f64,
-    /// Whether queries are rounded to E4M3 before.
-    of_queries: bool,
+    /// What operands are rounded to before.
+    to: Option<Narrow>,
 }
 
 impl Rounding {
@@ -296,7 +313,7 @@ impl Rounding {
                 floor: half.min_positive() / 2.0,
                 // That of log2(e), of a product with it, and of their difference.
                 of_scores: 4.0 * U_F32,
-                of_queries: false,
+                to: None,
             },
             Some(_) if numerics == Numerics::NarrowedOperands => Rounding {
                 relative: DType::F8E4M3.unit_roundoff().unwrap_or(0.0),
@@ -304,15 +321,40 @@ impl Rounding {
                 floor: DType::F8E4M3.min_positive() / 512.0,
                 // As above, and that of the query's scale and of a product with it.
                 of_scores: 6.0 * U_F32,
-                of_queries: true,
+                to: Some(Narrow::E4m3),
             },
-            _ => Rounding { relative: 0.0, floor: 0.0, of_scores: 0.0, of_queries: false },
+            Some(_) if numerics == Numerics::FourBitOperands => Rounding {
+                // By blocks.
+                relative: 0.0,
+                floor: 0.0,
+                // As above, and that of the keys' unit and of a product with it.
+                of_scores: 8.0 * U_F32,
+                to: Some(Narrow::Nvfp4),
+            },
+            _ => Rounding { relative: 0.0, floor: 0.0, of_scores: 0.0, to: None },
         }
     }
 
-    fn of_weight(self, p: f64) -> f64 {
+    /// Of weights up to `shares`, the first of which is that of key `first`: each a part of 1.
+    fn of_weights(self, shares: &[f64], first: i64) -> Vec<f64> {
+        if self.to == Some(Narrow::Nvfp4) {
+            let block = |i: usize| (first + i as i64) / nvfp4::BLOCK as i64;
+            let mut most = BTreeMap::new();
+            for (i, share) in shares.iter().enumerate() {
+                let most = most.entry(block(i)).or_insert(0.0f64);
+                *most = most.max(*share);
+            }
+            let moved = |(i, &p): (usize, &f64)| {
+                nvfp4::moved(p, most.get(&block(i)).copied().unwrap_or(p), 1.0 / nvfp4::UNITS)
+            };
+            return shares.iter().enumerate().map(moved).collect();
+        }
         // Nothing of what may be infinite.
-        if self.relative == 0.0 { 0.0 } else { self.relative * p + self.floor }
+        let of_weight = |p: &f64| match self.relative {
+            0.0 => 0.0,
+            relative => relative * p + self.floor,
+        };
+        shares.iter().map(of_weight).collect()
     }
 }
 
@@ -329,20 +371,23 @@ struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// The errors of one query of one head that sees `keys`, the first of them at `distance`; gives
-    /// its log-sum-exp and the error of that.
+    /// The errors of one query of one head that sees `keys`, of which the first is that of the
+    /// sequence by number, and at a distance; gives its log-sum-exp and the error of that.
     fn errors(
         &self,
         query: usize,
         head: usize,
         keys: &[usize],
-        distance: i64,
+        [first, distance]: [i64; 2],
         values: &[f64],
         errors: &mut [f64],
     ) -> (f64, f64) {
         let d = self.op.q.dims().last().copied().unwrap_or(0);
         let infinite = |x: &Approx| x.value.is_infinite();
-        if self.rounding.of_queries && self.q[query * d..][..d].iter().any(infinite) {
+        let of_keys = self.rounding.to == Some(Narrow::Nvfp4)
+            && keys.iter().any(|key| self.k[key * d..][..d].iter().any(infinite));
+        let of_query = self.rounding.to.is_some() && self.q[query * d..][..d].iter().any(infinite);
+        if of_query || of_keys {
             errors.fill(f64::INFINITY);
             return (0.0, f64::INFINITY);
         }
@@ -355,16 +400,23 @@ impl Rows<'_> {
         let sink = self.sinks.as_ref().map(|sinks| sinks[head]);
         let weights = Weights::new(&scores, sink);
         let (d_v, n) = (values.len(), keys.len());
+        let shares: Vec<[f64; 2]> = scores
+            .iter()
+            .map(|z| {
+                let p = weights.share(*z);
+                [p, weights.error(*z, p)]
+            })
+            .collect();
+        let most: Vec<f64> = shares.iter().map(|[p, error]| p + error).collect();
+        let rounded = self.rounding.of_weights(&most, first);
         for (col, (error, exact)) in errors.iter_mut().zip(values).enumerate() {
             let mut infinite = false;
-            for (z, &key) in scores.iter().zip(keys) {
-                let (p, v) = (weights.share(*z), self.v[key * d_v + col]);
+            for ((&[p, exact_p], &rounded), &key) in shares.iter().zip(&rounded).zip(keys) {
+                let v = self.v[key * d_v + col];
                 infinite |= v.value.is_infinite();
                 if v.value == 0.0 {
                     continue;
                 }
-                let exact_p = weights.error(*z, p);
-                let rounded = self.rounding.of_weight(p + exact_p);
                 let moved = (exact_p + rounded) * (v.value.abs() + v.error) + p * v.error;
                 // n sums and products; an online softmax rescales them every few keys.
                 let rounding = gamma(2 * n + 8) * p * (v.value.abs() + v.error);

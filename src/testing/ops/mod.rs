@@ -10,6 +10,7 @@ pub(super) mod elementwise;
 pub(super) mod gather;
 pub(super) mod gemm;
 pub(super) mod grouped_gemm;
+mod narrow;
 pub(super) mod norm;
 pub(super) mod reduce;
 pub(super) mod rope;

@@ -127,10 +127,15 @@ pub fn all() -> Vec<Case> {
             attention("decode", [1, 4096], Plain(DType::F8E4M3)),
             attention("decode", [1, 4096], Blocks(Format::Nvfp4)),
             narrowed(attention("prefill", [4096, 4096], Plain(DType::F8E4M3))),
+            four_bit(attention("prefill", [4096, 4096], BF16)),
         ]
         .map(of_a_graph),
     );
-    cases.push(narrowed(attention("prefill", [4096, 4096], Plain(DType::F8E4M3))));
+    cases.extend([
+        narrowed(attention("prefill", [4096, 4096], Plain(DType::F8E4M3))),
+        four_bit(attention("prefill", [4096, 4096], BF16)),
+        four_bit(attention("prefill", [4096, 4096], Blocks(Format::Nvfp4))),
+    ]);
     cases.extend(rows());
     cases
 }
@@ -207,6 +212,16 @@ fn narrowed(case: Case) -> Case {
         name: format!("{}, narrowed", case.name),
         numerics: Numerics::NarrowedOperands,
         multiplied: Some([Plain(DType::F8E4M3); 2]),
+        ..case
+    }
+}
+
+/// The same, all operands rounded to NVFP4.
+fn four_bit(case: Case) -> Case {
+    Case {
+        name: format!("{}, rounded to NVFP4", case.name),
+        numerics: Numerics::FourBitOperands,
+        multiplied: Some([Blocks(Format::Nvfp4); 2]),
         ..case
     }
 }

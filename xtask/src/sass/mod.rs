@@ -52,12 +52,18 @@ pub fn report(filter: &Filter) -> Result<ExitCode> {
         bail!("no machine with such an architecture is described; {known} are");
     }
     let cases = cases::all();
-    let work: Vec<(&Case, &Machine)> =
-        cases.iter().flat_map(|case| machines.iter().map(move |m| (case, m))).collect();
+    // By the names of operations if some have it: those of kernels are known later.
+    let named = |case: &Case| filter.kernel.as_ref().is_some_and(|part| case.name.contains(part));
+    let all = !cases.iter().any(named);
+    let work: Vec<(&Case, &Machine)> = cases
+        .iter()
+        .filter(|case| all || named(case))
+        .flat_map(|case| machines.iter().map(move |m| (case, m)))
+        .collect();
     let found = each(&work, |(case, machine)| -> Result<String> {
         let analyses = analysis::analyse(case, machine, &tools)?;
         let wanted = |name: &str| filter.kernel.as_ref().is_none_or(|part| name.contains(part));
-        let shown = analyses.iter().filter(|a| wanted(&a.kernel) || wanted(&case.name));
+        let shown = analyses.iter().filter(|a| !all || wanted(&a.kernel));
         let account = |a: &Analysis| {
             let faults = gate::faults(case, machine, a);
             let faults: String = faults.iter().map(|fault| format!("  FAULT: {fault}\n")).collect();

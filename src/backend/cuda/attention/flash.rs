@@ -1,220 +1,30 @@
-//! Attention on tensor cores: `kernels/flash_attention.cu`.
+//! Attention on tensor cores: `kernels/flash_attention.cu`, `kernels/nvfp4_attention.cu`.
 //!
-//! One source, an entry for many queries and one for few, one that rounds weights, and one that
-//! rounds queries and weights to FP8.
+//! An entry for many queries and one for few, one that rounds weights, one that rounds queries and
+//! weights to FP8, and one that rounds all that is multiplied to NVFP4.
 
 use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
 
+use super::plan::{Plan, Variant};
 use super::tiles::{Cut, Tiles};
 use super::{Lengths, sequences};
 use crate::backend::cuda::args::{Matrix, require_readable, require_writable, sizes_fit};
 use crate::backend::cuda::driver::Grid;
-use crate::backend::cuda::gemm::{CHUNK, Mma, Way};
-use crate::backend::cuda::gpu::{Gpu, Program};
+use crate::backend::cuda::gemm::{CHUNK, Mma};
+use crate::backend::cuda::gpu::Gpu;
 use crate::backend::cuda::source::{Scales, Source};
 use crate::caps::{Caps, Isa};
 use crate::error::{Error, Result};
-use crate::format::{Format, WHOLE};
 use crate::memory::Access;
-use crate::num::DType;
-use crate::op::{Attention, AttentionSizes, Dense, KvLayout, Mask, Op, OpKind, Operand, Scaled};
+use crate::op::{Attention, AttentionSizes, KvLayout, Mask, Op, OpKind, Operand};
 use crate::registry::{Cost, Kernel, KernelInfo, Launch, Numerics, Unsupported};
-
-/// Head sizes that programs are made for; others are padded with zeros.
-const WIDTHS: [usize; 6] = [64, 80, 96, 128, 192, 256];
-
-/// The widest heads whose sums registers hold beside the weights of 32 keys, which an FP8
-/// instruction takes.
-const NARROWED_WIDEST: usize = 192;
-
-/// Stages of tiles in shared memory.
-const STAGES: usize = 2;
-
-/// A registry entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Variant {
-    /// Many queries: large tiles of rows, keys in one go.
-    Prefill { rounded: bool },
-    /// Many queries, rounded to the FP8 of keys and values; so are weights.
-    Narrowed,
-    /// Few queries: 16 rows, pieces of keys that are joined.
-    Decode,
-}
-
-impl Variant {
-    /// In order of registration: of two that take as long, the stricter.
-    pub const ALL: [Variant; 4] = [
-        Variant::Decode,
-        Variant::Prefill { rounded: false },
-        Variant::Prefill { rounded: true },
-        Variant::Narrowed,
-    ];
-
-    /// How many products of elements a weight and a value are.
-    fn terms(self, mma: Mma) -> usize {
-        match self {
-            Variant::Prefill { rounded: true } | Variant::Narrowed => 1,
-            _ if mma == Mma::F16 => 4,
-            _ => 3,
-        }
-    }
-}
-
-/// How a block's warps share its rows and keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Shape {
-    frags_m: usize,
-    warps_m: usize,
-    warps_n: usize,
-    keys: usize,
-}
-
-impl Shape {
-    /// Sums, scores, weights and what is decoded are kept in registers, of which a thread has 255.
-    fn of(plan: &Plan) -> Self {
-        let [d, d_v] = plan.widths;
-        let decodes = plan.ways.iter().any(|way| matches!(way, Way::Decoded(_)));
-        let wide = d.max(d_v) > 192;
-        let prefill = |frags_m, keys| Shape { frags_m, warps_m: 4, warps_n: 1, keys };
-        match plan.variant {
-            Variant::Decode if wide => Shape { frags_m: 1, warps_m: 1, warps_n: 2, keys: 32 },
-            Variant::Decode => Shape { frags_m: 1, warps_m: 1, warps_n: 4, keys: 64 },
-            Variant::Narrowed if d.max(d_v) > 128 || plan.softcap => prefill(1, 32),
-            Variant::Narrowed => prefill(2, 32),
-            Variant::Prefill { .. } if decodes && wide => prefill(1, 16),
-            Variant::Prefill { .. } if decodes || d > 128 || d_v > 128 => prefill(1, 32),
-            Variant::Prefill { .. } if plan.softcap && d_v > 96 => prefill(1, 32),
-            Variant::Prefill { rounded: false } if plan.mma == Mma::F16 => prefill(1, 32),
-            Variant::Prefill { .. } => prefill(2, 32),
-        }
-    }
-
-    fn rows(self) -> usize {
-        16 * self.frags_m * self.warps_m
-    }
-
-    fn threads(self) -> usize {
-        32 * self.warps_m * self.warps_n
-    }
-
-    /// Bytes: the queries and the tiles, or the sums that are joined.
-    fn shared_memory(self, plan: &Plan) -> usize {
-        let [d, d_v] = plan.widths;
-        let pitch = |width: usize| plan.mma.unit() * width + CHUNK as usize;
-        let factors = |there| if there { size_of::<f32>() } else { 0 };
-        let stage = self.keys * (pitch(d) + pitch(d_v) + factors(plan.k_scaled));
-        let queries = self.rows() * (pitch(d) + factors(plan.mma == Mma::Fp8));
-        let tiles = queries + STAGES * stage;
-        let parts = self.warps_n * self.rows() * (d_v + 4 + 2) + self.rows();
-        tiles.max(parts * size_of::<f32>())
-    }
-}
 
 /// A distance as the kernel takes it: beyond the farthest key all are alike, and a position added
 /// to it does not overflow.
 fn distance(n: Option<usize>, farthest: i32) -> i32 {
     n.and_then(|n| i32::try_from(n).ok()).unwrap_or(farthest).min(farthest)
-}
-
-/// What a program is made for.
-#[derive(Clone, Copy, Debug)]
-struct Plan {
-    variant: Variant,
-    mma: Mma,
-    ways: [Way; 2],
-    /// Padded.
-    widths: [usize; 2],
-    k_scaled: bool,
-    softcap: bool,
-}
-
-impl Plan {
-    fn new(variant: Variant, op: &Attention) -> Result<Self, Unsupported> {
-        let half = match op.q.dtype() {
-            Some(DType::BF16) => Mma::Bf16,
-            Some(DType::F16) => Mma::F16,
-            _ => return Err(Unsupported(format!("queries are BF16 or F16, not {}", op.q))),
-        };
-        let narrowed = variant == Variant::Narrowed;
-        let way = |operand: &Operand| {
-            if narrowed {
-                return is_e4m3(operand).then_some(Way::AsIs).ok_or_else(|| {
-                    Unsupported(format!("multiplies keys and values of FP8 E4M3, not {operand}"))
-                });
-            }
-            Way::to_half(operand, half).ok_or_else(|| {
-                let to = if half == Mma::F16 { "F16" } else { "BF16" };
-                Unsupported(format!("expands keys and values to {to} exactly, not {operand}"))
-            })
-        };
-        let sizes = op.sizes().map_err(|e| Unsupported(e.to_string()))?;
-        let ways = [way(&op.k)?, way(&op.v)?];
-        let spec = |operand: &Operand| operand.as_scaled().map(|scaled| scaled.format.spec());
-        let (k, v) = (spec(&op.k), spec(&op.v));
-        if k.is_some_and(|k| k.scale == DType::F32 && k.block_k != WHOLE && k.block_k < sizes.d) {
-            return Err(Unsupported(format!("a key has one f32 scale, not those of {}", op.k)));
-        }
-        if v.is_some_and(|v| v.scale == DType::F32) {
-            return Err(Unsupported(format!("values have no f32 scales, as {} has", op.v)));
-        }
-        let k_scaled = k.is_some_and(|k| k.scale == DType::F32 || k.tensor_scale);
-        let mma = if narrowed { Mma::Fp8 } else { half };
-        let widest = if narrowed { NARROWED_WIDEST } else { WIDTHS[WIDTHS.len() - 1] };
-        // An instruction takes so many elements of a key.
-        let width = |size: usize, step: usize| {
-            let fits =
-                |width: &usize| (size..=widest).contains(width) && width.is_multiple_of(step);
-            let found = WIDTHS.into_iter().find(fits).filter(|_| size > 0);
-            found.ok_or_else(|| Unsupported(format!("head sizes are 1 to {widest}, not {size}")))
-        };
-        let widths = [width(sizes.d, 32 / mma.unit())?, width(sizes.d_v, 1)?];
-        Ok(Plan { variant, mma, ways, widths, k_scaled, softcap: op.softcap.is_some() })
-    }
-
-    fn shape(&self) -> Shape {
-        Shape::of(self)
-    }
-
-    fn shared_memory(&self) -> usize {
-        self.shape().shared_memory(self)
-    }
-
-    /// The source for keys and values whose rows are contiguous and aligned, or not, and for lengths
-    /// that the GPU alone knows.
-    fn program(&self, aligned: [bool; 2], lengths: bool) -> Program {
-        let shape = self.shape();
-        let splits = matches!(self.variant, Variant::Decode | Variant::Prefill { rounded: false });
-        let defines = vec![
-            ("MMA", self.mma as u32),
-            ("D", self.widths[0] as u32),
-            ("D_V", self.widths[1] as u32),
-            ("K_LOAD", self.ways[0].load(aligned[0])),
-            ("V_LOAD", self.ways[1].load(aligned[1])),
-            ("K_SCALED", self.k_scaled.into()),
-            ("SOFTCAP", self.softcap.into()),
-            ("LENGTHS", lengths.into()),
-            ("SPLIT_WEIGHTS", splits.into()),
-            ("FRAGS_M", shape.frags_m as u32),
-            ("WARPS_M", shape.warps_m as u32),
-            ("WARPS_N", shape.warps_n as u32),
-            ("TILE_KEYS", shape.keys as u32),
-        ];
-        let source = include_str!("../../../../kernels/flash_attention.cu");
-        Program { name: "flash_attention.cu", source, defines }
-    }
-}
-
-/// Whether an operand is of FP8 E4M3, with f32 scales or none.
-fn is_e4m3(operand: &Operand) -> bool {
-    match operand {
-        Operand::Dense(dense) => dense.dtype == DType::F8E4M3,
-        Operand::Scaled(scaled) => {
-            let spec = scaled.format.spec();
-            spec.code == DType::F8E4M3 && spec.scale == DType::F32
-        }
-    }
 }
 
 /// `Args`
@@ -249,7 +59,8 @@ struct Args {
     softcap: f32,
 }
 
-/// `cuda.attention.decode`, `cuda.attention.prefill`, and `.rounded` and `.fp8` of the latter
+/// `cuda.attention.decode`, `cuda.attention.prefill`, and `.rounded`, `.fp8` and `.nvfp4` of the
+/// latter
 pub(super) struct FlashKernel {
     info: KernelInfo,
     variant: Variant,
@@ -273,16 +84,22 @@ impl FlashKernel {
                 "cuda.attention.prefill.rounded",
                 "as cuda.attention.prefill, weights rounded to BF16 or F16",
             ),
-            Variant::Narrowed => (
+            Variant::Fp8 => (
                 "cuda.attention.prefill.fp8",
                 "mma.sync on FP8 E4M3 keys and values, queries rounded to it in units of a scale \
                  each, weights in units of 1/256",
+            ),
+            Variant::Nvfp4 => (
+                "cuda.attention.prefill.nvfp4",
+                "block-scaled mma.sync on NVFP4, to which queries and keys are rounded in blocks \
+                 along the head, weights and values in blocks of 16 keys",
             ),
         };
         let mut info = KernelInfo::new(name, OpKind::Attention, summary);
         info.numerics = match variant {
             Variant::Prefill { rounded: true } => Numerics::RoundedIntermediates,
-            Variant::Narrowed => Numerics::NarrowedOperands,
+            Variant::Fp8 => Numerics::NarrowedOperands,
+            Variant::Nvfp4 => Numerics::FourBitOperands,
             _ => info.numerics,
         };
         FlashKernel { info, variant, gpu }
@@ -361,7 +178,7 @@ impl FlashKernel {
             scale: op.score_scale() as f32,
             softcap: op.softcap.unwrap_or(0.0),
         };
-        let unit = plan.mma.unit();
+        let unit = plan.unit();
         let aligned = [aligned(&k.matrix, sizes.d, unit), aligned(&v.matrix, sizes.d_v, unit)];
         let program = plan.program(aligned, lengths.is_some());
         let threads = shape.threads() as u32;
@@ -374,39 +191,6 @@ impl FlashKernel {
         }
         call.finish()
     }
-}
-
-/// Programs at head sizes that are usual, of keys and values of one kind.
-pub(super) fn programs(caps: &Caps) -> Vec<Program> {
-    let mut programs = Vec::new();
-    let mut add = |variant, mma, way, width, all| {
-        let (ways, widths) = ([way; 2], [width; 2]);
-        let plan = Plan { variant, mma, ways, widths, k_scaled: all, softcap: all };
-        programs.push(plan.program([true; 2], all));
-    };
-    if caps.has(Isa::MmaFp8Full) {
-        let fits = |width: &usize| width.is_multiple_of(32) && *width <= NARROWED_WIDEST;
-        let widths = WIDTHS.into_iter().filter(fits);
-        widths.for_each(|width| add(Variant::Narrowed, Mma::Fp8, Way::AsIs, width, false));
-        add(Variant::Narrowed, Mma::Fp8, Way::AsIs, 128, true);
-    }
-    for (half, dtype) in [(Mma::Bf16, DType::BF16), (Mma::F16, DType::F16)] {
-        let plain = Dense::spec(dtype, &[1, 1]).map(Operand::from);
-        let formats = Format::ALL.map(|format| Scaled::spec(format, &[1, 1]).map(Operand::from));
-        let operands = [plain].into_iter().chain(formats).filter_map(Result::ok);
-        let mut ways: Vec<Way> = Vec::new();
-        for way in operands.filter_map(|operand| Way::to_half(&operand, half)) {
-            if !ways.contains(&way) {
-                ways.push(way);
-            }
-        }
-        let variants = Variant::ALL.into_iter().filter(|&variant| variant != Variant::Narrowed);
-        for (variant, &way) in variants.flat_map(|v| ways.iter().map(move |way| (v, way))) {
-            WIDTHS.into_iter().for_each(|width| add(variant, half, way, width, false));
-            add(variant, half, way, 128, true);
-        }
-    }
-    programs
 }
 
 /// Queries and keys of a sequence, on average where they differ.
@@ -443,9 +227,15 @@ impl Kernel for FlashKernel {
             return Err(Unsupported(format!("{} has no {}", caps.target, Isa::Mma)));
         }
         let plan = Plan::new(self.variant, op)?;
-        if plan.mma == Mma::Fp8 && !caps.has(Isa::MmaFp8Full) {
-            let why = "adds up products of FP8 in f32, which is not what";
-            return Err(Unsupported(format!("{why} {} does", caps.target)));
+        match plan.multiplies() {
+            Mma::Fp8 if !caps.has(Isa::MmaFp8Full) => {
+                let why = "adds up products of FP8 in f32, which is not what";
+                return Err(Unsupported(format!("{why} {} does", caps.target)));
+            }
+            Mma::Nvfp4 if !caps.has(Isa::MmaBlockScaled) => {
+                return Err(Unsupported(format!("{} has no {}", caps.target, Isa::MmaBlockScaled)));
+            }
+            _ => {}
         }
         [op.sinks.as_ref(), op.alibi.as_ref()]
             .into_iter()
@@ -482,14 +272,13 @@ impl Kernel for FlashKernel {
         let rows = queries * (sizes.heads / sizes.kv_heads.max(1));
         let tile = plan.shape().rows();
         let pairs = sizes.batch as f64 * sizes.kv_heads as f64 * keys as f64;
-        let of_pair = plan.widths[0] + self.variant.terms(plan.mma) * plan.widths[1];
         // Few rows read tiles in shared memory more often for each product; blocks that take
         // all keys leave multiprocessors without work where there are few rows.
         let (speed, reach) = match self.variant {
             Variant::Decode => (0.5, 1.0),
-            Variant::Prefill { .. } | Variant::Narrowed => (plan.mma.speed(), 0.25),
+            _ => (plan.multiplies().speed(), 0.25),
         };
-        let products = pairs * (rows.next_multiple_of(tile) * of_pair) as f64;
+        let products = pairs * (rows.next_multiple_of(tile) * plan.products()) as f64;
         let rate = speed * PRODUCTS_PER_SECOND * caps.units as f64;
         // From memory once: what more blocks read is in the cache.
         let bytes = pairs * (row_bytes(&op.k, sizes.d) + row_bytes(&op.v, sizes.d_v));

@@ -3,6 +3,7 @@
 
 mod flash;
 mod general;
+mod plan;
 mod tiles;
 
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use crate::registry::{Kernel, Launch};
 
 /// Every kernel, in order of registration.
 pub(super) fn kernels(gpu: &Arc<Gpu>) -> impl Iterator<Item = Arc<dyn Kernel>> {
-    let flash = flash::Variant::ALL.map(|variant| flash::FlashKernel::new(variant, gpu.clone()));
+    let flash = plan::Variant::ALL.map(|variant| flash::FlashKernel::new(variant, gpu.clone()));
     let flash = flash.into_iter().map(|kernel| Arc::new(kernel) as Arc<dyn Kernel>);
     let general = general::AttentionKernel::new(gpu.clone());
     flash.chain([Arc::new(general) as Arc<dyn Kernel>])
@@ -29,7 +30,7 @@ pub(super) fn kernels(gpu: &Arc<Gpu>) -> impl Iterator<Item = Arc<dyn Kernel>> {
 pub(super) fn programs(caps: &Caps) -> Vec<Program> {
     let mut programs = general::programs();
     if caps.has(Isa::Mma) {
-        programs.extend(flash::programs(caps));
+        programs.extend(plan::programs(caps));
     }
     programs
 }
