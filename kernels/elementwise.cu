@@ -16,14 +16,14 @@ enum Function {
 
 struct Args {
     Matrix a, b, out;
-#ifdef CODE
-    Blocks to;  // instead of out
-#endif
     RowSizes sizes;
     Pieces pieces;
     int n;
     float scale, shift;
     int reserved;
+#ifdef CODE
+    Blocks to;  // instead of out
+#endif
 };
 
 __device__ inline float evaluate(const Args& args, float x, float y) {
@@ -74,13 +74,6 @@ __device__ inline void values(const Args& args, int row, int at, float (&x)[EIGH
 #pragma unroll
     for (int i = 0; i < EIGHT; i++)
         if (at + i >= args.n) x[i] = 0.0f;
-}
-
-extern "C" __global__ __launch_bounds__(THREADS, BLOCKS) void note_values(
-    const __grid_constant__ Args args) {
-    float x[EIGHT];
-    values(args, args.pieces.row(), args.pieces.begin(), x);
-    note(args.to, args.pieces.row(), args.pieces.begin(), x);
 }
 
 extern "C" __global__ __launch_bounds__(THREADS, BLOCKS) void quantize_values(

@@ -173,15 +173,15 @@ extern "C" __global__ __launch_bounds__(THREADS, 1) void attention(
                               mask.last(rows.last) <= own;
             const bool some = mask.first(rows.last) > own ||
                               mask.last(rows.first) < own + WARP_KEYS;
-            const bool live = !__all_sync(~0u, none), masked = __any_sync(~0u, some);
+            const bool live = !__all_sync(~0u, none);
             // There is nothing to put for others either.
             if (!live && K_LOAD == COPY && V_LOAD == COPY) continue;
             u8* now = stage(first);
             float s[FRAGS_M][FRAGS_S][4] = {};
             if (live) {
                 multiply(s, queries, shared_address(now) + warp_key * pitch(D), kept);
-                finish_scores(s, args, rows, mask, masked, own, factors(now) + warp_key,
-                              args.scale, of_queries);
+                finish_scores(s, args, rows, mask, __any_sync(~0u, some), own,
+                              factors(now) + warp_key, args.scale, of_queries);
                 weigh(s, state);
             }
             keys.complete(to, next);

@@ -12,14 +12,14 @@
 
 struct Args {
     Matrix x, residual, weight, bias, sum, out;
-#ifdef CODE
-    Blocks to;  // instead of out
-#endif
     RowSizes sizes;
     int n;
     int layer;  // subtracts the mean
     float eps, weight_offset;
     int reserved;
+#ifdef CODE
+    Blocks to;  // instead of out
+#endif
 };
 
 constexpr int STEP = THREADS * EIGHT;
@@ -126,12 +126,6 @@ extern "C" __global__ __launch_bounds__(THREADS, BLOCKS) void norm_rows(const __
     });
 }
 #else
-extern "C" __global__ __launch_bounds__(THREADS, BLOCKS) void note_norms(const __grid_constant__ Args args) {
-    Normed(args, blockIdx.x).results([&](int at, const float(&y)[EIGHT]) {
-        note(args.to, blockIdx.x, at, y);
-    });
-}
-
 extern "C" __global__ __launch_bounds__(THREADS, BLOCKS) void quantize_norms(
     const __grid_constant__ Args args) {
     Normed(args, blockIdx.x).results([&](int at, const float(&y)[EIGHT]) {

@@ -67,7 +67,7 @@ __device__ inline void load_queries(u8* to, const Args& args, const Tile& tile, 
             // Four lanes have a block.
             top = max(top, __shfl_xor_sync(~0u, top, 1));
             top = max(top, __shfl_xor_sync(~0u, top, 2));
-            const BlockScale scale(__uint_as_float(top), 1.0f / unit);
+            const BlockScale scale(__uint_as_float(top), __fdividef(1.0f, unit));
             const float f = scale.inverse;
             const u32 codes = e2m1_of({x[i] * f, x[i + 1] * f, x[i + 2] * f, x[i + 3] * f});
             const int col = i / 4 * 128 + lane * 4;
@@ -147,8 +147,9 @@ __device__ inline void round_keys(u8* codes, const u8* staged, float per_unit) {
     }
 }
 
-// `odd` becomes 1 where there is what is not finite.
-__device__ inline void round_values(u8* codes, const u8* staged, float per_unit, u32& odd) {
+// Whether there is what is not finite; it becomes 0.
+__device__ inline bool round_values(u8* codes, const u8* staged, float per_unit) {
+    bool odd = false;
     for (int i = threadIdx.x; i < KEYS / BLOCK * D_V / 2; i += THREADS) {
         const int block = i / (D_V / 2), cols = i % (D_V / 2) * 2;
         const u8* from = staged + BLOCK * block * pitch(D_V) + cols * UNIT;
@@ -159,7 +160,7 @@ __device__ inline void round_values(u8* codes, const u8* staged, float per_unit,
             top = max_of_pairs(top, pairs[j] & SIZES);
         }
         if (!is_finite(top)) {
-            odd = 1;
+            odd = true;
             top = 0;
 #pragma unroll
             for (int j = 0; j < BLOCK; j++) {
@@ -186,6 +187,7 @@ __device__ inline void round_values(u8* codes, const u8* staged, float per_unit,
             codes[V_CODES_TILE + (cols + c) * (KEYS / BLOCK) + block] = (u8)scale.code;
         }
     }
+    return odd;
 }
 
 // Sixteen rows of codes as they are multiplied, and their scales.
@@ -314,73 +316,69 @@ extern "C" __global__ __launch_bounds__(THREADS, 1) void attention(
     };
 
     State state;
-    float unit;
-    bool careful = false;
+    for (int half = 0; half < 2; half++) {
+        state.largest[0][half] = -INFINITY;
+        state.sum[0][half] = 0.0f;
+    }
+#pragma unroll
+    for (int j = 0; j < FRAGS_V; j++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) state.values[0][j][e] = 0.0f;
+    float unit = LEAST_UNIT;
+    bool odd = false;
+    begin(tile.begin);
 #pragma unroll 1
-    while (true) {
-        u32 odd = 0;
-        unit = LEAST_UNIT;
-        for (int half = 0; half < 2; half++) {
-            state.largest[0][half] = -INFINITY;
-            state.sum[0][half] = 0.0f;
-        }
-        // Infinities and NaN times nothing would not be nothing.
+    for (int first = tile.begin; first < tile.end; first += KEYS) {
+        complete(first);
+        // The tile is there for all, and all are done with the codes of the one before.
+        __syncthreads();
+        if (K_SCALED && threadIdx.x < KEYS)
+            factors[threadIdx.x] = keys.factor(first + threadIdx.x);
+        const float2 largest = largest_of_tile(staged, of_warps);
+        const float k_unit = unit_of(largest.x), before = unit;
+        unit = fmaxf(unit, unit_of(largest.y));
+        round_keys(codes, staged, __fdividef(1.0f, k_unit));
+        odd |= round_values(v_codes, staged + K_TILE, __fdividef(1.0f, unit));
+        __syncthreads();
+        begin(first + KEYS);
+        if (unit != before) multiply_values(state, __fdividef(before, unit));
+        const bool none = mask.first(rows.first) >= first + KEYS || mask.last(rows.last) <= first;
+        const bool some = mask.first(rows.last) > first || mask.last(rows.first) < first + KEYS;
+        if (__all_sync(~0u, none)) continue;
+        float s[FRAGS_M][FRAGS_S][4] = {};
 #pragma unroll
-        for (int j = 0; j < FRAGS_V; j++)
+        for (int step = 0; step < STEPS; step++)
 #pragma unroll
-            for (int e = 0; e < 4; e++) state.values[0][j][e] = 0.0f;
-        begin(tile.begin);
-#pragma unroll 1
-        for (int first = tile.begin; first < tile.end; first += KEYS) {
-            complete(first);
-            if (K_SCALED && threadIdx.x < KEYS)
-                factors[threadIdx.x] = keys.factor(first + threadIdx.x);
-            // The tile is there for all, and all are done with the codes of the one before.
-            __syncthreads();
-            const float2 largest = largest_of_tile(staged, of_warps);
-            const float k_unit = unit_of(largest.x), before = unit;
-            unit = fmaxf(unit, unit_of(largest.y));
-            round_keys(codes, staged, 1.0f / k_unit);
-            round_values(v_codes, staged + K_TILE, 1.0f / unit, odd);
-            __syncthreads();
-            if (!careful) begin(first + KEYS);
-            const bool none = mask.first(rows.first) >= first + KEYS ||
-                              mask.last(rows.last) <= first;
-            const bool some = mask.first(rows.last) > first ||
-                              mask.last(rows.first) < first + KEYS;
-            if (unit != before) multiply_values(state, before / unit);
-            if (!__all_sync(~0u, none)) {
-                float s[FRAGS_M][FRAGS_S][4] = {};
-#pragma unroll
-                for (int step = 0; step < STEPS; step++)
-#pragma unroll
-                    for (int j = 0; j < FRAGS_S; j += 2) {
-                        const Columns columns(shared_address(codes), CODES, 8 * j, step,
-                                              (const u32*)(codes + K_CODES_TILE), STEPS);
-                        columns.multiply(s[0][j], s[0][j + 1], queries[step]);
-                    }
-                finish_scores(s, args, rows, mask, __any_sync(~0u, some), first, factors,
-                              args.scale * k_unit, units);
-                weigh(s, state);
-                const Rounded weights = rounded_weights(s[0]);
-#pragma unroll
-                for (int j = 0; j < FRAGS_V; j += 2) {
-                    const Columns columns(shared_address(v_codes), V_CODES, 8 * j, 0,
-                                          (const u32*)(v_codes + V_CODES_TILE), 1);
-                    columns.multiply(state.values[0][j], state.values[0][j + 1], weights);
-                }
-                if (careful) add_non_finite(state, staged + K_TILE, rows, mask, first);
+            for (int j = 0; j < FRAGS_S; j += 2) {
+                const Columns columns(shared_address(codes), CODES, 8 * j, step,
+                                      (const u32*)(codes + K_CODES_TILE), STEPS);
+                columns.multiply(s[0][j], s[0][j + 1], queries[step]);
             }
-            if (careful) {
-                __syncthreads();
-                begin(first + KEYS);
-            }
+        finish_scores(s, args, rows, mask, __any_sync(~0u, some), first, factors,
+                      args.scale * k_unit, units);
+        weigh(s, state);
+        const Rounded weights = rounded_weights(s[0]);
+#pragma unroll
+        for (int j = 0; j < FRAGS_V; j += 2) {
+            const Columns columns(shared_address(v_codes), V_CODES, 8 * j, 0,
+                                  (const u32*)(v_codes + V_CODES_TILE), 1);
+            columns.multiply(state.values[0][j], state.values[0][j + 1], weights);
         }
-        copy_async_wait<0>();
-        // The barrier also ends the use of shared memory by all.
-        if (!__syncthreads_or(is_odd(odd)) || careful) break;
-        careful = true;
     }
     multiply_values(state, unit);
+    copy_async_wait<0>();
+    // The barrier also ends the use of shared memory by all.
+    if (__syncthreads_or(odd)) {
+#pragma unroll 1
+        for (int first = tile.begin; first < tile.end; first += KEYS) {
+            values.begin(staged, first);
+            values.complete(staged, first);
+            copy_async_commit();
+            copy_async_wait<0>();
+            __syncthreads();
+            add_non_finite(state, staged, rows, mask, first);
+            __syncthreads();
+        }
+    }
     finish(args, state, shared, warp_row);
 }

@@ -13,7 +13,7 @@ constexpr float LEAST_UNIT = 7.888609052210118e-31f;
 constexpr u32 NAN_SCALE = 0x7F;
 
 __device__ inline float unit_of(float largest) {
-    return fmaxf(largest / LARGEST_UNITS, LEAST_UNIT);
+    return fmaxf(largest * (1.0f / LARGEST_UNITS), LEAST_UNIT);
 }
 
 // The codes of eight numbers, in order from the lowest bits.

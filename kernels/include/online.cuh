@@ -10,29 +10,44 @@ __device__ inline const u8* query_of(const Args& args, const Tile& tile, const R
            at % args.q_rows * args.q.batch[3] + row.head * args.q.row;
 }
 
+// Calls with each of one row's scores and its key, counted from the warp's first.
+template <typename F>
+__device__ inline void each_score(float (&s)[FRAGS_S][4], int row, F f) {
+#pragma unroll
+    for (int j = 0; j < FRAGS_S * 2; j++)
+        f(s[j / 2][row * 2 + j % 2], key_of(j / 2, threadIdx.x % 4 * 2 + j % 2));
+}
+
 // Scale, bound, bias and mask; `first` is the warp's first key.
 __device__ inline void finish_scores(float (&s)[FRAGS_M][FRAGS_S][4], const Args& args,
                                      const WarpRows& rows, const Mask& mask, bool masked, int first,
                                      const float* factors, float scale,
                                      const float* of_queries) {
-    const int col = threadIdx.x % 4 * 2;
 #pragma unroll
     for (int i = 0; i < FRAGS_M * 2; i++) {
         // Scores are in units of 1 / SCORE.
         float unit = SOFTCAP ? scale : scale * SCORE;
         if (QUERY_SCALES) unit *= of_queries[8 * i];
-        const int position = masked || args.alibi.data ? rows.position(i) : 0;
-        const float slope = rows.slope(i);
-#pragma unroll
-        for (int j = 0; j < FRAGS_S * 2; j++) {
-            float& x = s[i / 2][j / 2][i % 2 * 2 + j % 2];
-            const int local = key_of(j / 2, col + j % 2), key = first + local;
-            x = K_SCALED ? scaled(x, factors[local], unit) : x * unit;
+        float(&of)[FRAGS_S][4] = s[i / 2];
+        each_score(of, i % 2, [&](float& x, int key) {
+            x = K_SCALED ? scaled(x, factors[key], unit) : x * unit;
 #if SOFTCAP
             x = args.softcap * SCORE * tanhf(x / args.softcap);
 #endif
-            if (args.alibi.data) x += slope * (float)(key - position);
-            if (masked && !mask.sees(position, key)) x = -INFINITY;
+        });
+        if (!masked && !args.alibi.data) continue;
+        const int position = rows.position(i);
+        if (args.alibi.data) {
+            const float slope = rows.slope(i);
+            each_score(of, i % 2, [&](float& x, int key) {
+                x += slope * (float)(first + key - position);
+            });
+        }
+        if (masked) {
+            const int begin = mask.first(position) - first, end = mask.last(position) - first;
+            each_score(of, i % 2, [&](float& x, int key) {
+                if (key < begin || key >= end) x = -INFINITY;
+            });
         }
     }
 }

@@ -3,7 +3,7 @@
 //
 // CODE names the codes' type, SCALE that of the scales, RULE how scales are chosen. BLOCK is how
 // many values of a row share a scale; 0 where they are too many for a warp, or of several rows: then
-// their largest magnitude is found by a kernel before.
+// their largest magnitude is found in a run before.
 #pragma once
 
 #include "blocks.cuh"
@@ -32,7 +32,7 @@ struct Blocks {
     int words;      // whether the codes of eight values are aligned
     int max_code;   // of UE4M3
     float fixed;    // a tensor scale that was given, or 0
-    int reserved;
+    int looks;      // only for the largest magnitudes, before it is quantised
 };
 
 struct Scale {
@@ -57,7 +57,7 @@ __device__ inline u32 largest(const Blocks& to, int row, int at, const float (&x
     return bits;
 }
 
-// Notes the largest magnitude of what shares a scale, for a kernel that quantises after.
+// Notes the largest magnitude of what shares a scale, for when it is quantised after.
 __device__ inline void note(const Blocks& to, int row, int at, const float (&x)[EIGHT]) {
     u32 bits = largest(to, row, at, x);
     // 128 values: no block is shorter that needs this.
@@ -258,9 +258,10 @@ __device__ inline void store_codes(const Blocks& to, int row, int at, const Enco
         if (byte + i < to.row_bytes) codes[i] = (u8)(words[i / 4] >> i % 4 * 8);
 }
 
-// Quantises values `at`, a multiple of 8, to `at + 7` of row `row` of all rows; zeros behind the
-// row's end. All lanes of a warp take part, for neighbours.
+// Quantises values `at`, a multiple of 8, to `at + 7` of row `row` of all rows, or looks at them;
+// zeros behind the row's end. All lanes of a warp take part, for neighbours.
 __device__ inline void quantize(const Blocks& to, int row, int at, const float (&x)[EIGHT]) {
+    if (to.looks) return note(to, row, at, x);
     u32 bits = largest(to, row, at, x);
     for (int lanes = LANES / 2; lanes; lanes /= 2)
         bits = max(bits, __shfl_xor_sync(~0u, bits, lanes));
@@ -286,7 +287,7 @@ __device__ inline void quantize(const Blocks& to, int row, int at, const float (
 // Makes the scales zeros that fill the tiles of a row up, behind a matrix's last row all rows'.
 // All threads of a block take part.
 __device__ inline void clear_padding(const Blocks& to, int row) {
-    if (!to.scales.tiled) return;
+    if (!to.scales.tiled || to.looks) return;
     const int cols = (to.scales.row_scales + 3) / 4 * 4, in_matrix = row % to.rows;
     const int end = in_matrix == to.rows - 1 ? (to.rows + 127) / 128 * 128 : in_matrix + 1;
     u8* scales = (u8*)to.scales.data + row / to.rows * to.of_matrix;

@@ -24,7 +24,8 @@ use std::collections::BTreeMap;
 use ferrocerium::Device;
 use ferrocerium::backend::cuda::{self, Gpu, Program};
 use ferrocerium::caps::{Arch, Caps, Isa, MemoryKind};
-use ferrocerium::registry::KernelInfo;
+use ferrocerium::op::OpKind;
+use ferrocerium::registry::{KernelInfo, Numerics};
 use ferrocerium::testing::{Config, conformance};
 
 /// An emulated device, or `None` where there is no compiler: not in CI.
@@ -60,17 +61,11 @@ fn conforms(arch: Arch, discrete: bool) {
             .iter()
             .any(|n| kernel.name.starts_with(n))
     };
-    let fp8 = |kernel: &KernelInfo| kernel.name == "cuda.attention.prefill.fp8";
-    let nvfp4 = |kernel: &KernelInfo| kernel.name == "cuda.attention.prefill.nvfp4";
     check(30, &|kernel| !block_scaled(kernel) && !flash(kernel));
-    check(12, &|kernel| flash(kernel) && !fp8(kernel) && !nvfp4(kernel));
+    check(12, &|kernel| flash(kernel) && kernel.numerics < Numerics::NarrowedOperands);
     if device.caps().has(Isa::MmaBlockScaled) {
         // Few pairs of operands are of their formats: with as many draws they get enough.
         check(50, &block_scaled);
-        check(12, &nvfp4);
-    }
-    if device.caps().has(Isa::MmaFp8Full) {
-        check(12, &fp8);
     }
 }
 
@@ -82,6 +77,18 @@ fn every_kernel_agrees_with_the_reference_on_sm_90a() {
 #[test]
 fn every_kernel_agrees_with_the_reference_on_sm_121a() {
     conforms(Arch::SM121A, false);
+}
+
+#[test]
+fn attention_that_narrows_operands_agrees_with_the_reference_on_sm_121a() {
+    let Some(device) = emulated(Arch::SM121A) else { return };
+    let config = Config { cases: 12, ..Config::default() };
+    let narrows = |kernel: &KernelInfo| {
+        kernel.op == OpKind::Attention && kernel.numerics >= Numerics::NarrowedOperands
+    };
+    let report = conformance(&device, narrows, &config);
+    println!("{report}");
+    assert!(report.passed(), "{report}");
 }
 
 #[test]

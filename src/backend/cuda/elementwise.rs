@@ -4,49 +4,26 @@ use bytemuck::{Pod, Zeroable};
 
 use super::args::{Matrix, activation_code, require_readable, require_writable};
 use super::gpu::Program;
-use super::quantize::{Blocks, Quantizing};
+use super::quantize::Quantizing;
 use super::rows::{RowKernel, RowSizes, Rows, Run, THREADS, in_long_rows, other_op};
 use crate::caps::Caps;
 use crate::error::Result;
 use crate::op::{Activation, Function, Op, OpKind, Operand};
 use crate::registry::Unsupported;
 
-/// What `Args` begins with.
+/// `Args`, or what it begins with where the result is quantised.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
-struct Operands {
+struct Args {
     a: Matrix,
     b: Matrix,
     out: Matrix,
-}
-
-/// What it ends with.
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-#[repr(C)]
-struct Rest {
     sizes: RowSizes,
     pieces: i32,
     n: i32,
     scale: f32,
     shift: f32,
     reserved: i32,
-}
-
-/// `Args`
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-#[repr(C)]
-struct Args {
-    operands: Operands,
-    rest: Rest,
-}
-
-/// `Args` where the result is quantised.
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-#[repr(C)]
-struct QuantizingArgs {
-    operands: Operands,
-    to: Blocks,
-    rest: Rest,
 }
 
 /// `cuda.elementwise`
@@ -117,28 +94,33 @@ fn launch(op: &Op, run: &mut Run<'_, '_, '_>) -> Result<()> {
         Function::Affine { scale, shift } => (scale as f32, shift as f32),
         _ => (1.0, 0.0),
     };
-    let rest =
-        Rest { sizes: rows.sizes, pieces: rows.pieces, n: rows.n, scale, shift, reserved: 0 };
+    let args = |out| Args {
+        a,
+        b,
+        out,
+        sizes: rows.sizes,
+        pieces: rows.pieces,
+        n: rows.n,
+        scale,
+        shift,
+        reserved: 0,
+    };
     let plain = program(op.function, None);
     let Operand::Scaled(to) = &out else {
         let out = run.write("out", Some(&out), &rows)?;
-        let args = Args { operands: Operands { a, b, out }, rest };
-        return run.run(&plain, "elementwise", rows.blocks(), &args);
+        return run.run(&plain, "elementwise", rows.blocks(), &args(out));
     };
     let quantizing = Quantizing::new(to, op.quantizer, None);
     let dst = quantizing.bind(run, "out", to)?;
     if matches!(op.function, Function::Gate(_)) {
-        let operands = Operands { a, b, out: Matrix::default() };
-        let args = QuantizingArgs { operands, to: dst, rest };
         let program = program(op.function, Some(quantizing));
         let shape = [rows.blocks(), THREADS as usize];
-        quantizing.run(run, &program, ["note_values", "quantize_values"], shape, &args)
+        quantizing.run(run, &program, "quantize_values", shape, args(Matrix::default()), dst)
     } else {
         // Seldom done: by way of memory.
         let bytes = rows.count.saturating_mul(rows.n as usize) * size_of::<f32>();
         let between = Matrix::f32_rows(run.call.scratch(bytes, "values to quantise")?, &to.dims);
-        let args = Args { operands: Operands { a, b, out: between }, rest };
-        run.run(&plain, "elementwise", rows.blocks(), &args)?;
+        run.run(&plain, "elementwise", rows.blocks(), &args(between))?;
         quantizing.rows(run, between, dst, &rows)
     }
 }

@@ -4,52 +4,29 @@ use bytemuck::{Pod, Zeroable};
 
 use super::args::{Matrix, require_readable, require_writable};
 use super::gpu::Program;
-use super::quantize::{Blocks, Quantizing};
+use super::quantize::Quantizing;
 use super::rows::{EIGHT, RowKernel, RowSizes, Rows, Run, other_op};
 use crate::caps::Caps;
 use crate::error::Result;
 use crate::op::{NormKind, Op, OpKind, Operand};
 use crate::registry::Unsupported;
 
-/// What `Args` begins with.
+/// `Args`, or what it begins with where the result is quantised.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
-struct Operands {
+struct Args {
     x: Matrix,
     residual: Matrix,
     weight: Matrix,
     bias: Matrix,
     sum: Matrix,
     out: Matrix,
-}
-
-/// What it ends with.
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-#[repr(C)]
-struct Rest {
     sizes: RowSizes,
     n: i32,
     layer: i32,
     eps: f32,
     weight_offset: f32,
     reserved: i32,
-}
-
-/// `Args`
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-#[repr(C)]
-struct Args {
-    operands: Operands,
-    rest: Rest,
-}
-
-/// `Args` where the result is quantised.
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-#[repr(C)]
-struct QuantizingArgs {
-    operands: Operands,
-    to: Blocks,
-    rest: Rest,
 }
 
 /// `cuda.norm`
@@ -119,7 +96,7 @@ fn launch(op: &Op, run: &mut Run<'_, '_, '_>) -> Result<()> {
     let Op::Norm(op) = op else { return Err(other_op(NORM.name)) };
     let rows = Rows::of(op.x.dims());
     let mut read = |arg, operand: Option<&Operand>| run.read(arg, operand, &rows);
-    let operands = Operands {
+    let args = Args {
         x: read("x", Some(&op.x))?,
         residual: read("residual", op.residual.as_ref())?,
         weight: read("weight", op.weight.as_ref())?,
@@ -129,8 +106,6 @@ fn launch(op: &Op, run: &mut Run<'_, '_, '_>) -> Result<()> {
             Operand::Dense(_) => run.write("out", Some(&op.out), &rows)?,
             Operand::Scaled(_) => Matrix::default(),
         },
-    };
-    let rest = Rest {
         sizes: rows.sizes,
         n: rows.n,
         layer: (op.kind == NormKind::Layer).into(),
@@ -141,12 +116,11 @@ fn launch(op: &Op, run: &mut Run<'_, '_, '_>) -> Result<()> {
     let Operand::Scaled(to) = &op.out else {
         let shape = Shape::new(rows.n as usize);
         let threads = [shape.threads, 0];
-        let args = Args { operands, rest };
         return run.run_threads(&program(shape, None), "norm_rows", rows.count, threads, &args);
     };
     let quantizing = Quantizing::new(to, op.quantizer, None);
-    let args = QuantizingArgs { operands, to: quantizing.bind(run, "out", to)?, rest };
+    let to = quantizing.bind(run, "out", to)?;
     let program = program(Shape::QUANTIZING, Some(quantizing));
     let shape = [rows.count, Shape::QUANTIZING.threads as usize];
-    quantizing.run(run, &program, ["note_norms", "quantize_norms"], shape, &args)
+    quantizing.run(run, &program, "quantize_norms", shape, args, to)
 }

@@ -37,7 +37,15 @@ pub(super) struct Blocks {
     words: i32,
     max_code: i32,
     fixed: f32,
-    reserved: i32,
+    looks: i32,
+}
+
+/// The arguments of a kernel whose result is quantised: `Args` end with where it goes.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C, packed)]
+struct Quantized<A> {
+    args: A,
+    to: Blocks,
 }
 
 /// How a format is quantised: what its kernels are compiled for.
@@ -152,7 +160,7 @@ impl Quantizing {
             words: (matrix.address.is_multiple_of(8) && row_bytes.is_multiple_of(8)).into(),
             max_code: self.max_code(),
             fixed: self.fixed.unwrap_or(0.0),
-            reserved: 0,
+            looks: 0,
         })
     }
 
@@ -168,21 +176,22 @@ impl Quantizing {
         (0..=LARGEST).rev().find(holds).unwrap_or(0).into()
     }
 
-    /// Runs the kernels of a program: the one that looks for largest magnitudes, where one must,
-    /// and the one that quantises.
+    /// Runs a kernel that quantises what it finds, of whose `Args` these are all but the last; where
+    /// it must, once before to look for the largest magnitudes.
     pub fn run(
         self,
         run: &mut Run<'_, '_, '_>,
         program: &Program,
-        [look, quantize]: [&str; 2],
+        entry: &str,
         [blocks, threads]: [usize; 2],
-        args: &impl Pod,
+        args: impl Pod,
+        to: Blocks,
     ) -> Result<()> {
-        let shape = [threads as u32, 0];
-        if self.looks_first() {
-            run.run_threads(program, look, blocks, shape, args)?;
-        }
-        run.run_threads(program, quantize, blocks, shape, args)
+        let passes = if self.looks_first() { &[1, 0][..] } else { &[0] };
+        passes.iter().try_for_each(|&looks| {
+            let args = Quantized { args, to: Blocks { looks, ..to } };
+            run.run_threads(program, entry, blocks, [threads as u32, 0], &args)
+        })
     }
 }
 
@@ -202,13 +211,12 @@ fn not_finite(format: Format, [rows, n]: [usize; 2]) -> impl Fn(u64) -> Error {
     }
 }
 
-/// `Args` of `quantize.cu`
+/// What `Args` of `quantize.cu` begins with.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 struct Args {
     src: Matrix,
     scales: Scales,
-    dst: Blocks,
     sizes: RowSizes,
     pieces: i32,
     n: i32,
@@ -267,22 +275,18 @@ fn launch(op: &Op, run: &mut Run<'_, '_, '_>) -> Result<()> {
             (Source::bind_scaled(run.call, "src", src, Access::Read)?, of_matrix)
         }
     };
-    let dst = quantizing.bind(run, "dst", to)?;
-    let args = Args {
-        blocks: op.src.as_scaled().is_some().into(),
-        of_matrix,
-        ..Args::new(source, dst, &rows)
-    };
-    quantizing.run_rows(run, &args, &rows)
+    let args =
+        Args { blocks: op.src.as_scaled().is_some().into(), of_matrix, ..Args::new(source, &rows) };
+    let to = quantizing.bind(run, "dst", to)?;
+    quantizing.run_rows(run, args, to, &rows)
 }
 
 impl Args {
     /// Of plain elements.
-    fn new(source: Source, dst: Blocks, rows: &Rows) -> Self {
+    fn new(source: Source, rows: &Rows) -> Self {
         Args {
             src: source.matrix,
             scales: source.scales,
-            dst,
             sizes: rows.sizes,
             pieces: rows.pieces,
             n: rows.n,
@@ -301,11 +305,17 @@ impl Quantizing {
         dst: Blocks,
         rows: &Rows,
     ) -> Result<()> {
-        self.run_rows(run, &Args::new(Source::plain(src), dst, rows), rows)
+        self.run_rows(run, Args::new(Source::plain(src), rows), dst, rows)
     }
 
-    fn run_rows(self, run: &mut Run<'_, '_, '_>, args: &Args, rows: &Rows) -> Result<()> {
+    fn run_rows(
+        self,
+        run: &mut Run<'_, '_, '_>,
+        args: Args,
+        to: Blocks,
+        rows: &Rows,
+    ) -> Result<()> {
         let shape = [rows.blocks(), THREADS as usize];
-        self.run(run, &program(self), ["note_rows", "quantize_rows"], shape, args)
+        self.run(run, &program(self), "quantize_rows", shape, args, to)
     }
 }

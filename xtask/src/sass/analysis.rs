@@ -129,14 +129,16 @@ impl Analysis {
         by(self.products, products).max(if bulk { 0.0 } else { by(self.bytes, bytes) })
     }
 
-    /// Seconds, and what takes them: the slowest of all.
-    fn prediction(&self) -> (&'static str, f64) {
+    /// Seconds that each of the limits takes at its full rate, the slowest first.
+    fn times(&self) -> [(&'static str, f64); 4] {
         let rounds = f64::from(self.blocks).max(1.0) / self.machine.units as f64;
         let waste = rounds.ceil() / rounds;
         let iterations = self.iterations() * waste / (self.machine.units * PARTS) as f64;
         let cycles = self.cycles().map(|(what, c)| (what, c * iterations / self.machine.clock));
-        let memory = ("memory", self.bytes / self.machine.bandwidth);
-        cycles.into_iter().fold(memory, |most, one| if one.1 > most.1 { one } else { most })
+        let [matrix, issue, shared] = cycles;
+        let mut times = [("memory", self.bytes / self.machine.bandwidth), matrix, issue, shared];
+        times.sort_by(|a, b| b.1.total_cmp(&a.1));
+        times
     }
 }
 
@@ -176,8 +178,10 @@ impl fmt::Display for Analysis {
                 100.0 * matrix / slowest
             )?;
         }
-        let (what, seconds) = self.prediction();
+        let [(what, seconds), others @ ..] = self.times();
         write!(f, "  at least {:.1} µs, by {what}", seconds * 1e6)?;
+        let share = |(what, time): (&str, f64)| format!("{what} {:.0}%", 100.0 * time / seconds);
+        write!(f, " ({} of that)", others.map(share).join(", "))?;
         if mma > 0 {
             write!(f, "; {:.1} TFLOP/s", 2.0 * self.products / seconds / 1e12)?;
         }

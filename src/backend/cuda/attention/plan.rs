@@ -179,6 +179,12 @@ impl Plan {
         if self.variant == Variant::Nvfp4 { Mma::Nvfp4 } else { self.mma }
     }
 
+    /// Products in the time of one of 16-bit elements. NVFP4's are not waited for, but instructions
+    /// that round: `kernels/README.md` has how many.
+    pub fn speed(&self) -> f64 {
+        if self.variant == Variant::Nvfp4 { 1.5 } else { self.mma.speed() }
+    }
+
     /// Bytes of an element of tiles.
     pub fn unit(&self) -> usize {
         self.mma.unit()
