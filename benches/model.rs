@@ -121,6 +121,7 @@ impl<'a> Row<'a> {
         }
         let tokens: Vec<u32> = (0..PREFILL).map(|i| (i * 7919 % model.vocab()) as u32).collect();
         let mut cache = model.cache(PREFILL)?;
+        let step = model.record(&cache, |logits| Ok(logits.clone()))?;
         let (mut prefill, mut decode) = (Vec::new(), Vec::new());
         for run in 0..runs + 1 {
             cache.clear();
@@ -130,7 +131,7 @@ impl<'a> Row<'a> {
             cache.clear();
             let start = Instant::now();
             for token in &tokens[..DECODED] {
-                model.forward(&[*token], &mut cache, Logits::Last)?;
+                step.run(*token, &mut cache)?;
             }
             let one_by_one = start.elapsed().as_secs_f64() / DECODED as f64;
             // The first run warms up.

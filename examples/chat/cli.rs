@@ -58,7 +58,7 @@ pub struct Cli {
     /// Type of what flows between layers (default: f32, on GPUs bf16, which they multiply)
     #[arg(long, value_enum)]
     pub activations: Option<Activations>,
-    /// On a GPU, launch the operations of each token one by one instead of as one recorded graph
+    /// Choose and launch the operations of each token one by one instead of as one recorded graph
     #[arg(long)]
     pub no_graph: bool,
     #[command(flatten)]

@@ -115,7 +115,7 @@ impl Answer<'_> {
         // What crosses to the host: few logits, or all of them.
         let then = |logits: &Tensor<f32, 2>| Ok((logits.clone(), picker.likeliest(logits)?));
         let mut step = None;
-        if model.is_on_gpu() && !cli.no_graph {
+        if !cli.no_graph {
             model.prepare(prompt, &cache, then)?;
             step = Some(model.record(&cache, then)?);
         }

@@ -26,6 +26,8 @@ struct Capture {
 struct Step {
     op: Op,
     kernel: Arc<dyn Kernel>,
+    /// Its buffers, in the order in which they are locked.
+    uses: Vec<(Buffer, Access)>,
 }
 
 /// Ends the recording of this thread when dropped.
@@ -207,7 +209,9 @@ impl Device {
             capture.map(|capture| capture.recording.clone())
         });
         let Some(recording) = recording else { return Ok(false) };
-        let step = Step { op: op.clone(), kernel: kernel.clone() };
+        let uses = super::uses_in_order(op)?.into_iter();
+        let uses = uses.map(|(buffer, access)| (buffer.clone(), access)).collect();
+        let step = Step { op: op.clone(), kernel: kernel.clone(), uses };
         // Marks the buffers as used.
         drop(step.lock(Some(&recording))?);
         CAPTURE.with_borrow_mut(|capture| {
@@ -221,7 +225,7 @@ impl Device {
 
 impl Step {
     fn lock(&self, recording: Option<&Arc<Recording>>) -> Result<Locks<'_>> {
-        super::lock(&self.op, recording)
+        Locks::hold(self.uses.iter().map(|(buffer, access)| (buffer, *access)), recording)
     }
 }
 
@@ -229,11 +233,11 @@ impl Step {
 fn merged(steps: &[Step]) -> Vec<(Buffer, Access)> {
     let mut all: Vec<(Buffer, Access)> = Vec::new();
     for step in steps {
-        for (buffer, access) in super::uses(&step.op) {
+        for (buffer, access) in &step.uses {
             match all.iter_mut().find(|(other, _)| other.id() == buffer.id()) {
                 Some((_, Access::Write)) => {}
-                Some((_, merged)) => *merged = access,
-                None => all.push((buffer.clone(), access)),
+                Some((_, merged)) => *merged = *access,
+                None => all.push((buffer.clone(), *access)),
             }
         }
     }
@@ -250,7 +254,10 @@ impl Graph {
         let device = &self.device;
         let recording = CAPTURE.with_borrow(Option::is_some);
         let (Some(Whole { launches, uses }), false) = (&self.whole, recording) else {
-            return self.steps.iter().try_for_each(|step| device.launch(&step.op, &step.kernel));
+            return self.steps.iter().try_for_each(|step| match recording {
+                true => device.launch(&step.op, &step.kernel),
+                false => device.launch_locked(&step.op, &step.kernel, &step.lock(None)?),
+            });
         };
         for step in &self.steps {
             device.count(step.kernel.info(), &step.op);

@@ -15,7 +15,7 @@ use crate::caps::{Caps, MemoryKind};
 use crate::error::{Error, Result};
 #[cfg(any(feature = "gguf", feature = "safetensors"))]
 use crate::memory::Bounce;
-use crate::memory::{Access, Buffer, Locks, MemoryReport, Pool, Recording};
+use crate::memory::{Access, Buffer, Locks, MemoryReport, Pool};
 use crate::op::Op;
 use crate::registry::{
     Accelerator, Explanation, Kernel, KernelInfo, KernelRegistry, Launch, Request, Stream, Tier,
@@ -58,9 +58,11 @@ fn uses(op: &Op) -> Vec<(&Buffer, Access)> {
     uses
 }
 
-/// Locks the buffers of an operation that is run or recorded.
-fn lock<'a>(op: &'a Op, recording: Option<&Arc<Recording>>) -> Result<Locks<'a>> {
-    Locks::acquire_at_once(op.kind().name(), uses(op), recording)
+/// The buffers of an operation in the order in which they are locked.
+fn uses_in_order(op: &Op) -> Result<Vec<(&Buffer, Access)>> {
+    // Which operands share memory is looked for only where some do.
+    Locks::in_order(op.kind().name(), uses(op))
+        .map_err(|error| op.require_apart().err().unwrap_or(error))
 }
 
 impl Device {
@@ -283,7 +285,6 @@ impl Device {
     pub fn run(&self, op: &Op) -> Result<()> {
         op.validate()?;
         op.require_data()?;
-        op.require_apart()?;
         self.require_reach(op)?;
         let Some(kernel) = self.registry().select(op, self.caps(), &self.request) else {
             return Err(Error::NoKernel {
@@ -300,10 +301,14 @@ impl Device {
         if self.capture_step(op, kernel)? {
             return Ok(());
         }
+        self.launch_locked(op, kernel, &Locks::hold(uses_in_order(op)?, None)?)
+    }
+
+    /// Launches a kernel over buffers that are locked.
+    fn launch_locked(&self, op: &Op, kernel: &Arc<dyn Kernel>, locks: &Locks<'_>) -> Result<()> {
         self.count(kernel.info(), op);
-        let locks = lock(op, None)?;
         let name = &kernel.info().name;
-        let launch = Launch::new(op, name, &locks, self.caps(), &self.shared.workers);
+        let launch = Launch::new(op, name, locks, self.caps(), &self.shared.workers);
         kernel.launch(&launch.on_stream(self.stream.as_ref()))
     }
 

@@ -88,7 +88,9 @@ impl Tracker {
         self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn acquire(&self, label: &str, user: &User, access: Access) -> Result<()> {
+    /// Gives the access when no other use conflicts: whether device work still goes on that it
+    /// has to come after.
+    fn acquire(&self, label: &str, user: &User, access: Access) -> Result<bool> {
         let mut users = self.users();
         loop {
             let held_by_host = match access {
@@ -138,7 +140,7 @@ impl Tracker {
                     // Reported now; what the host writes is right again.
                     users.writes.retain(|other| !Arc::ptr_eq(other, &work));
                 }
-                return result;
+                return result.map(|()| false);
             }
         }
         match (user, access) {
@@ -147,7 +149,7 @@ impl Tracker {
             (User::Op(_), Access::Read) => users.ops_reading += 1,
             (User::Op(_), Access::Write) => users.op_writing = true,
         }
-        Ok(())
+        Ok(users.earlier(access).next().is_some())
     }
 
     fn release(&self, user: &User, access: Access, work: Option<&Fence>) {
@@ -196,6 +198,8 @@ pub(super) struct Held<'a> {
     pub(super) buffer: &'a Buffer,
     user: User,
     pub(super) access: Access,
+    /// Whether there was device work that it has to come after. None is added while it is held.
+    follows: bool,
     /// Device work that goes on with it.
     pub(super) work: Option<Fence>,
 }
@@ -211,8 +215,8 @@ impl<'a> Held<'a> {
                 ),
             });
         }
-        buffer.tracker().acquire(buffer.label(), &user, access)?;
-        Ok(Held { buffer, user, access, work: None })
+        let follows = buffer.tracker().acquire(buffer.label(), &user, access)?;
+        Ok(Held { buffer, user, access, follows, work: None })
     }
 
     /// Device work that this use has to come after.
@@ -233,6 +237,9 @@ impl<'a> Held<'a> {
                           run the operation outside the recording, or by a kernel of the device"
                     .to_owned(),
             });
+        }
+        if !self.follows {
+            return Ok(());
         }
         for (work, effect) in self.earlier() {
             let result = work.wait();

@@ -70,6 +70,17 @@ impl<'a> Locks<'a> {
         buffers: impl IntoIterator<Item = (&'a Buffer, Access)>,
         recording: Option<&Arc<Recording>>,
     ) -> Result<Self> {
+        Self::hold(Self::in_order(op, buffers)?, recording)
+    }
+
+    /// The buffers of an operation in the order in which they are locked, each once.
+    ///
+    /// # Errors
+    /// [`Error::Layout`] when a buffer that is written appears more than once.
+    pub(crate) fn in_order(
+        op: &'static str,
+        buffers: impl IntoIterator<Item = (&'a Buffer, Access)>,
+    ) -> Result<Vec<(&'a Buffer, Access)>> {
         let mut uses: Vec<(&Buffer, Access)> = buffers.into_iter().collect();
         uses.sort_by_key(|(buffer, _)| buffer.id());
         for pair in uses.windows(2) {
@@ -87,7 +98,16 @@ impl<'a> Locks<'a> {
             }
         }
         uses.dedup_by_key(|(buffer, _)| buffer.id());
-        let mut held = Vec::with_capacity(uses.len());
+        Ok(uses)
+    }
+
+    /// Locks buffers that are in the order of [`Locks::in_order`].
+    pub(crate) fn hold(
+        uses: impl IntoIterator<Item = (&'a Buffer, Access)>,
+        recording: Option<&Arc<Recording>>,
+    ) -> Result<Self> {
+        let uses = uses.into_iter();
+        let mut held = Vec::with_capacity(uses.size_hint().0);
         for (buffer, access) in uses {
             let user = User::Op(recording.cloned());
             let taken = AtomicBool::new(false);

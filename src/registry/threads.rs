@@ -1,145 +1,196 @@
 //! Threads that help whoever calls, and stay awake between small pieces of work.
+//!
+//! A call puts its work on a board, with a ticket for each helper that it has use for, and begins
+//! itself. Helpers that are awake look at the board all the time: one that takes a ticket is inside
+//! the call until it finds no more to do. The call ends when no ticket is left and nobody inside.
 
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use std::{io, ptr, thread};
 
 /// How long threads stay awake for more work after some: many times what waking one takes, and
 /// longer than a model's loop computes on one thread between operations.
 const LINGER: Duration = Duration::from_micros(300);
 
-/// Threads, and what they do.
+/// Looks at the board between two looks at the clock.
+const LOOKS: usize = 16;
+
+/// Looks at whether helpers are done before others may have the processor: longer than a task of a
+/// small operation takes.
+const PATIENCE: usize = 1 << 12;
+
+/// Threads, and where they look for work.
 #[derive(Debug)]
 pub(super) struct Pool {
-    helpers: rayon::ThreadPool,
-    /// What each helper does, as one of the constants below.
-    states: Arc<[AtomicU8]>,
-    /// Calls of [`Pool::share`] that are under way.
-    calls: AtomicUsize,
+    board: Arc<Board>,
+    helpers: usize,
 }
-
-/// Sleeps, or does what it was woken for.
-const RESTING: u8 = 0;
-/// Was asked to look for work.
-const CALLED: u8 = 1;
-/// Looks for work, or does what it found.
-const LINGERING: u8 = 2;
 
 impl Pool {
-    pub(super) fn new(helpers: rayon::ThreadPool) -> Self {
-        let states = (0..helpers.current_num_threads()).map(|_| AtomicU8::new(RESTING)).collect();
-        Pool { helpers, states, calls: AtomicUsize::new(0) }
+    /// A pool of so many helpers.
+    pub(super) fn new(helpers: usize) -> io::Result<Self> {
+        // Ends the threads there are where one is refused.
+        let pool = Pool { board: Arc::default(), helpers };
+        for i in 0..helpers {
+            let board = pool.board.clone();
+            let thread = thread::Builder::new().name(format!("ferrocerium-{i}"));
+            thread.spawn(move || board.help())?;
+        }
+        Ok(pool)
     }
 
-    /// Runs `task` on each of `len` items, which the calling thread and helpers take one by one.
+    /// Runs `task(0)`, …, `task(len - 1)`, which the calling thread and helpers take one by one.
     ///
     /// The calling thread begins at once: a thread that sleeps takes longer to wake than a small
-    /// operation takes to run. Of several calls at a time each has fewer helpers.
-    pub(super) fn share<T>(
-        &self,
-        len: usize,
-        items: impl Iterator<Item = T> + Send,
-        task: impl Fn(T) + Sync,
-    ) {
-        let call = Call::new(&self.calls);
-        let helpers = self.states.len().saturating_sub(call.others).min(len.saturating_sub(1));
-        let items = Mutex::new(items);
-        let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
+    /// operation takes to run. Of several calls at a time the first has the helpers.
+    pub(super) fn share(&self, len: usize, task: impl Fn(usize) + Sync) {
+        let next = AtomicUsize::new(0);
         let work = || {
-            while let Some(item) = next() {
-                task(item);
+            loop {
+                match next.fetch_add(1, Ordering::Relaxed) {
+                    i if i < len => task(i),
+                    _ => return,
+                }
             }
         };
-        if helpers == 0 {
-            return work();
+        let panic = Mutex::new(None::<Box<dyn Any + Send>>);
+        let help = || {
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(work)) {
+                *panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(payload);
+            }
+        };
+        let job: Job<'_> = &help;
+        let call = self.board.put_up(&job, self.helpers.min(len.saturating_sub(1)));
+        work();
+        drop(call);
+        if let Some(payload) = panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            resume_unwind(payload);
         }
-        self.keep_awake();
-        let done = AtomicUsize::new(0);
-        self.helpers.in_place_scope(|scope| {
-            for _ in 0..helpers {
-                scope.spawn(|_| {
-                    work();
-                    done.fetch_add(1, Ordering::Release);
-                });
-            }
-            work();
-            // Those of the pool do other work while they wait.
-            if self.helpers.current_thread_index().is_none() {
-                wait_awake(|| done.load(Ordering::Acquire) == helpers);
-            }
-        });
     }
+}
 
-    /// Has the helpers look for work until there was none for [`LINGER`].
-    fn keep_awake(&self) {
-        let call = |state: &AtomicU8| turn(state, RESTING, CALLED);
-        if self.states.iter().filter(|state| call(state)).count() == 0 {
-            return;
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // Nobody waits for the threads: the last handle of a device may be dropped by one of them.
+        self.board.ended.store(true, Ordering::SeqCst);
+        self.board.wake(self.helpers);
+    }
+}
+
+/// What a helper does for a call. It does not panic.
+type Job<'a> = &'a (dyn Fn() + Sync);
+
+/// A ticket in [`Board::state`], above the number of helpers inside.
+const TICKET: u64 = 1 << 32;
+
+/// Where the work of one call is put up.
+#[derive(Debug, Default)]
+struct Board {
+    /// Whether a call has it.
+    taken: AtomicBool,
+    /// The call's [`Job`], there while tickets are left or somebody is inside.
+    job: AtomicPtr<()>,
+    /// Tickets left, and helpers inside.
+    state: AtomicU64,
+    /// Helpers that sleep.
+    sleeping: AtomicUsize,
+    sleep: Mutex<()>,
+    woken: Condvar,
+    /// Whether the pool is gone.
+    ended: AtomicBool,
+}
+
+impl Board {
+    /// Puts up a job for so many helpers, until the result is dropped. Nobody helps where another
+    /// call has the board.
+    fn put_up<'a>(&'a self, job: &'a Job<'a>, helpers: usize) -> Option<Call<'a>> {
+        if helpers == 0 || self.taken.swap(true, Ordering::Acquire) {
+            return None;
         }
-        let states = self.states.clone();
-        self.helpers.spawn_broadcast(move |context| {
-            if let Some(state) = states.get(context.index())
-                && turn(state, CALLED, LINGERING)
-            {
-                linger();
-                state.store(RESTING, Ordering::Relaxed);
+        self.job.store(ptr::from_ref(job).cast_mut().cast(), Ordering::Relaxed);
+        // Before the look at who sleeps, as that is before a last look at this.
+        self.state.store(helpers as u64 * TICKET, Ordering::SeqCst);
+        self.wake(helpers);
+        Some(Call(self))
+    }
+
+    /// Wakes helpers that sleep, so many at most.
+    fn wake(&self, helpers: usize) {
+        let sleeping = self.sleeping.load(Ordering::SeqCst).min(helpers);
+        if sleeping > 0 {
+            // Who was about to sleep does so now.
+            drop(self.sleep.lock().unwrap_or_else(PoisonError::into_inner));
+            (0..sleeping).for_each(|_| self.woken.notify_one());
+        }
+    }
+
+    /// What a helper does all its life.
+    fn help(&self) {
+        while !self.ended.load(Ordering::Relaxed) {
+            let mut idle_since = Instant::now();
+            while idle_since.elapsed() < LINGER {
+                for _ in 0..LOOKS {
+                    if self.help_once() {
+                        idle_since = Instant::now();
+                    } else {
+                        std::hint::spin_loop();
+                    }
+                }
             }
-        });
+            self.sleep();
+        }
+    }
+
+    /// Helps the call that has the board, where that wants help.
+    fn help_once(&self) -> bool {
+        let take = |state: u64| (state >= TICKET).then(|| state - TICKET + 1);
+        let looked = self.state.load(Ordering::Relaxed);
+        if looked < TICKET
+            || self.state.fetch_update(Ordering::Acquire, Ordering::Relaxed, take).is_err()
+        {
+            return false;
+        }
+        let job = self.job.load(Ordering::Relaxed).cast::<Job<'_>>();
+        // SAFETY: `put_up` stored a pointer to a job before it gave out tickets, and the call that
+        // borrows the job does not end while somebody is inside, as this thread is by its ticket.
+        let job = unsafe { *job };
+        job();
+        self.state.fetch_sub(1, Ordering::Release);
+        true
+    }
+
+    fn sleep(&self) {
+        let mut guard = self.sleep.lock().unwrap_or_else(PoisonError::into_inner);
+        self.sleeping.fetch_add(1, Ordering::SeqCst);
+        while self.state.load(Ordering::SeqCst) < TICKET && !self.ended.load(Ordering::SeqCst) {
+            guard = self.woken.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.sleeping.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-/// A call that is under way.
-struct Call<'a> {
-    calls: &'a AtomicUsize,
-    /// Calls that were when it began.
-    others: usize,
-}
-
-impl<'a> Call<'a> {
-    fn new(calls: &'a AtomicUsize) -> Self {
-        Call { calls, others: calls.fetch_add(1, Ordering::Relaxed) }
-    }
-}
+/// A call that has the board.
+struct Call<'a>(&'a Board);
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        self.calls.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Turns one state into another; `false` where it is a third.
-fn turn(state: &AtomicU8, from: u8, to: u8) -> bool {
-    state.load(Ordering::Relaxed) == from
-        && state.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-}
-
-/// Looks between two looks at the clock.
-const LOOKS: usize = 16;
-
-/// Returns when something holds, or after a while: who still waits then may sleep.
-fn wait_awake(holds: impl Fn() -> bool) {
-    let start = Instant::now();
-    while start.elapsed() < LINGER {
-        for _ in 0..LOOKS {
-            if holds() {
-                return;
-            }
-            std::hint::spin_loop();
-        }
-    }
-}
-
-/// Runs work of the pool, and waits a while for more.
-fn linger() {
-    let mut idle_since = Instant::now();
-    while idle_since.elapsed() < LINGER {
-        for _ in 0..LOOKS {
-            if rayon::yield_now() == Some(rayon::Yield::Executed) {
-                idle_since = Instant::now();
-            } else {
+        let board = self.0;
+        // No more tickets.
+        board.state.fetch_and(TICKET - 1, Ordering::Relaxed);
+        let mut looks = 0;
+        while board.state.load(Ordering::Acquire) != 0 {
+            if looks < PATIENCE {
+                looks += 1;
                 std::hint::spin_loop();
+            } else {
+                // Helpers may have no processor of their own.
+                thread::yield_now();
             }
         }
+        board.taken.store(false, Ordering::Release);
     }
 }
 
@@ -163,7 +214,7 @@ mod tests {
         };
         std::thread::scope(|scope| {
             scope.spawn(regions);
-            scope.spawn(|| rayon::join(regions, regions));
+            scope.spawn(regions);
             regions();
         });
         assert_eq!(count.into_inner(), 4 * 50 * 4 * 5);
@@ -195,13 +246,24 @@ mod tests {
 
     #[test]
     fn threads_go_to_sleep_and_are_woken_again() {
-        let threads = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
-        let pool = Pool::new(threads);
+        let pool = Pool::new(2).unwrap();
         for _ in 0..3 {
-            pool.share(4, 0..4, |_| {});
-            while pool.states.iter().any(|state| state.load(Ordering::Relaxed) != RESTING) {
-                std::thread::yield_now();
+            while pool.board.sleeping.load(Ordering::Relaxed) < 2 {
+                thread::yield_now();
             }
+            // Each waits for the others.
+            let barrier = std::sync::Barrier::new(3);
+            pool.share(3, |_| _ = barrier.wait());
+        }
+    }
+
+    #[test]
+    fn threads_end_with_their_pool() {
+        let pool = Pool::new(2).unwrap();
+        let board = Arc::downgrade(&pool.board);
+        drop(pool);
+        while board.strong_count() > 0 {
+            thread::yield_now();
         }
     }
 }

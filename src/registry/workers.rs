@@ -1,7 +1,7 @@
 //! The threads that CPU kernels spread work over.
 
 #[cfg(feature = "cpu")]
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 #[cfg(feature = "cpu")]
 use super::threads::Pool;
@@ -35,11 +35,8 @@ impl Workers {
         if threads <= 1 {
             return Self::sequential();
         }
-        let builder = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads - 1)
-            .thread_name(|i| format!("ferrocerium-{i}"));
-        match builder.build() {
-            Ok(pool) => Workers { threads, pool: Some(Arc::new(Pool::new(pool))) },
+        match Pool::new(threads - 1) {
+            Ok(pool) => Workers { threads, pool: Some(Arc::new(pool)) },
             Err(error) => {
                 tracing::warn!(%error, "no worker threads; running on the calling thread");
                 Self::sequential()
@@ -58,7 +55,7 @@ impl Workers {
         if let Some(pool) = &self.pool
             && n > 1
         {
-            return pool.share(n, 0..n, task);
+            return pool.share(n, task);
         }
         (0..n).for_each(task);
     }
@@ -76,8 +73,11 @@ impl Workers {
         if let Some(pool) = &self.pool
             && data.len() > len
         {
-            let n = data.len().div_ceil(len);
-            return pool.share(n, data.chunks_mut(len).enumerate(), |(i, chunk)| task(i, chunk));
+            // Each is locked once: taking them from one iterator, threads would meet at its lock.
+            let chunks: Vec<_> = data.chunks_mut(len).map(Mutex::new).collect();
+            return pool.share(chunks.len(), |i| {
+                task(i, &mut chunks[i].lock().unwrap_or_else(PoisonError::into_inner));
+            });
         }
         for (i, chunk) in data.chunks_mut(len).enumerate() {
             task(i, chunk);

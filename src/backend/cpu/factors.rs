@@ -16,6 +16,10 @@ use crate::registry::Unsupported;
 
 /// Rows of A and of B, which are along k: how the former are packed, and the products of both.
 pub(super) trait Factors: Sync {
+    /// Products of about a microsecond, at the pace of few rows: fewer are not worth handing to
+    /// another thread.
+    fn task_products(&self) -> usize;
+
     /// f32 that a packed row of A takes.
     fn packed_words(&self) -> usize;
 

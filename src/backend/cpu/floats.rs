@@ -44,6 +44,10 @@ pub(super) struct FloatFactors<'a> {
 }
 
 impl Factors for FloatFactors<'_> {
+    fn task_products(&self) -> usize {
+        1 << 14
+    }
+
     fn packed_words(&self) -> usize {
         self.k.next_multiple_of(GROUP)
     }

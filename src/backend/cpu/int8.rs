@@ -86,6 +86,10 @@ impl<'a> Int8Factors<'a> {
 }
 
 impl Factors for Int8Factors<'_> {
+    fn task_products(&self) -> usize {
+        1 << 15
+    }
+
     fn packed_words(&self) -> usize {
         self.groups() * GROUP_WORDS + 1
     }

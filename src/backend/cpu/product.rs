@@ -18,8 +18,8 @@ use crate::memory::{resize, room};
 use crate::num::Scalar;
 use crate::registry::Workers;
 
-/// Products below which handing work to another thread costs more than it saves.
-const TASK: usize = 1 << 15;
+/// f32 that are packed at a time.
+const PACK: usize = 1 << 13;
 
 /// Tasks for each thread, so that threads of different speed finish together.
 const TASKS_PER_THREAD: usize = 4;
@@ -136,10 +136,9 @@ impl Product<'_> {
         finish: &dyn Finish,
     ) -> Result<()> {
         let stride = self.row_stride();
-        let rows: usize = blocks.iter().map(|block| block.len).sum();
         let packed_rows: usize = blocks.iter().map(|&block| self.factors.packed_rows(block)).sum();
         let mut tasks = self.tasks(blocks, out)?;
-        let parallel = tasks.len() > 1 && rows * self.n * self.parts * self.k >= TASK;
+        let parallel = tasks.len() > 1 && self.worth_tasks(blocks) > 1;
         with_scratch(&PACKED, packed_rows * stride, |packed| {
             self.pack(blocks, packed, stride, parallel)?;
             let run = |_: usize, tasks: &mut [Task<'_, E>]| {
@@ -156,13 +155,21 @@ impl Product<'_> {
         })
     }
 
-    /// Columns that a task computes, where `rows` are multiplied at once.
-    fn task_columns(&self, blocks: &[Block]) -> usize {
+    /// How many tasks the products of some blocks are worth.
+    fn worth_tasks(&self, blocks: &[Block]) -> usize {
         let rows: usize = blocks.iter().map(|block| block.len).sum();
-        let products = rows * self.n * self.parts * self.k;
-        let threads = self.workers.threads();
-        let wanted = if threads == 1 { 1 } else { threads * TASKS_PER_THREAD };
-        let wanted = (products / TASK).clamp(1, wanted);
+        rows * self.n * self.parts * self.k / self.factors.task_products()
+    }
+
+    /// Columns that a task computes, where the rows of some blocks are multiplied.
+    fn task_columns(&self, blocks: &[Block]) -> usize {
+        let (worth, threads) = (self.worth_tasks(blocks), self.workers.threads());
+        // As many for each thread: of few tasks one more would make all wait.
+        let wanted = match worth / threads {
+            _ if threads == 1 => 1,
+            0 => worth.max(1),
+            each => each.min(TASKS_PER_THREAD) * threads,
+        };
         let stretches = wanted.div_ceil(blocks.len().max(1));
         self.factors.columns(blocks, self.n.div_ceil(stretches), self.parts)
     }
@@ -217,7 +224,7 @@ impl Product<'_> {
                 pack.failure = self.factors.pack(*block, *first, to, stride).err();
             }
         };
-        let each = (TASK / 4 / (BAND * stride).max(1)).max(1);
+        let each = (PACK / (BAND * stride).max(1)).max(1);
         if parallel {
             self.workers.chunks_mut(&mut packs, each, run);
         } else {

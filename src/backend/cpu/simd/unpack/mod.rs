@@ -33,12 +33,20 @@ pub struct Fp4Table(Vec<Fp4Row>);
 impl Fp4Table {
     /// For scales of that type, UE4M3 or E8M0; `None` for others.
     pub fn new(scale: DType, factor: f32) -> Option<Self> {
-        let row = |scale: f32| Fp4Row(E2M1::VALUES.map(|code| code * (scale * factor)));
-        Some(Fp4Table(match scale {
-            DType::UE4M3 => (0..128).map(|bits| row(UE4M3::from_bits(bits).to_f32())).collect(),
-            DType::E8M0 => (0..=255).map(|bits| row(E8M0::from_bits(bits).to_f32())).collect(),
+        let value: fn(u8) -> f32 = match scale {
+            DType::UE4M3 => |bits| UE4M3::from_bits(bits).to_f32(),
+            DType::E8M0 => |bits| E8M0::from_bits(bits).to_f32(),
             _ => return None,
-        }))
+        };
+        let mut rows = vec![Fp4Row([0.0; 16]); if scale == DType::UE4M3 { 128 } else { 256 }];
+        // Made anew for each product: plain loops, which become vectors.
+        for (bits, row) in (0..=u8::MAX).zip(&mut rows) {
+            let scale = value(bits) * factor;
+            for (product, code) in row.0.iter_mut().zip(&E2M1::VALUES) {
+                *product = code * scale;
+            }
+        }
+        Some(Fp4Table(rows))
     }
 
     /// A row for each scale.
