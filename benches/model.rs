@@ -5,7 +5,8 @@
 //! after a warm-up. Prefill runs 512 tokens at once, decode 128 one by one, from an empty cache, as
 //! `llama-bench` does. The limits are measured in the same run: decode can not be faster than
 //! reading the weights once a token, prefill not faster than two operations for each weight and
-//! token. The head stays at 16 bits or more unless `--head` names a block format.
+//! token. The head stays at 16 bits or more unless `--head` names a block format. Products of
+//! `FORMAT/int8` round activations to int8.
 //!
 //! What limits decode with NVFP4 weights (AVX-512 on Zen 4, one core at 3.6 GHz, rows of 576): a
 //! core unpacks and multiplies 16 weights in 2.0 cycles where they are in its second-level cache,
@@ -30,12 +31,11 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use clap::Parser;
 use common::checkpoint::Checkpoint;
-use common::cli::NumericsArgs;
 use common::llama::{Llama, Logits};
 use common::weight_format::WeightFormat;
 use ferrocerium::Device;
 use ferrocerium::registry::Numerics;
-use measure::{Limits, Report, middle};
+use measure::{Limits, Report, kind_of, middle};
 use serde_json::json;
 
 /// Tokens of a prompt, and those that are decoded.
@@ -47,7 +47,9 @@ struct Cli {
     /// GGUF file or folder; without one nothing is measured
     model: Option<PathBuf>,
     /// Types of the weights
-    #[arg(default_values = ["f32", "bf16", "fp8", "mxfp8", "mxfp4", "nvfp4"])]
+    #[arg(default_values = [
+        "f32", "bf16", "fp8", "mxfp8", "mxfp4", "mxfp4/int8", "nvfp4", "nvfp4/int8",
+    ])]
     formats: Vec<String>,
     /// A block format for the head
     #[arg(long, value_name = "FORMAT")]
@@ -55,8 +57,6 @@ struct Cli {
     /// Threads (default: one per core)
     #[arg(long)]
     threads: Option<usize>,
-    #[command(flatten)]
-    numerics: NumericsArgs,
     /// Runs that a median is taken of
     #[arg(long, default_value_t = 5)]
     runs: usize,
@@ -75,23 +75,24 @@ fn main() -> Result<()> {
         println!("no model: cargo bench --bench model -- MODEL");
         return Ok(());
     };
-    let mut builder = Device::builder().numerics(cli.numerics.numerics());
+    let mut builder = Device::builder();
     if let Some(threads) = cli.threads {
         builder = builder.threads(threads);
     }
     let device = builder.cpu()?;
     let limits = Limits::measure(device.caps().units);
     let header = format!(
-        "{:<8} {:>8} {:>14} {:>9} {:>14} {:>9}",
+        "{:<10} {:>8} {:>14} {:>9} {:>14} {:>9}",
         "weights", "MB", "prefill tok/s", "of limit", "decode tok/s", "of limit"
     );
     let mut report = Report::as_json(cli.json, &device, &[&limits], &header);
     let head = cli.head.as_deref().map(|name| WeightFormat::parse(name, None)).transpose()?;
-    let checkpoint = Checkpoint::open(&device, path)?;
-    for format in &cli.formats {
+    for kind in &cli.formats {
+        let (format, device) = kind_of(&device, kind);
+        let checkpoint = Checkpoint::open(&device, path)?;
         let row = Row::measure(&checkpoint, (format, head.as_ref()), cli.runs, &limits)
-            .with_context(|| format!("measuring {format}"))?;
-        report.row(&row.line(), row.json(device.request().numerics));
+            .with_context(|| format!("measuring {kind}"))?;
+        report.row(&row.line(kind), row.json(device.request().numerics));
     }
     report.finish();
     Ok(())
@@ -119,6 +120,7 @@ impl<'a> Row<'a> {
         if let Some(head) = head {
             model.quantize_head(head)?;
         }
+        model.join_products()?;
         let tokens: Vec<u32> = (0..PREFILL).map(|i| (i * 7919 % model.vocab()) as u32).collect();
         let mut cache = model.cache(PREFILL)?;
         let step = model.record(&cache, |logits| Ok(logits.clone()))?;
@@ -147,10 +149,10 @@ impl<'a> Row<'a> {
         Ok(Row { format, head, weight_bytes, prefill, prefill_limit, decode, decode_limit })
     }
 
-    fn line(&self) -> String {
+    fn line(&self, kind: &str) -> String {
         format!(
-            "{:<8} {:>8.1} {:>14.1} {:>8.0}% {:>14.1} {:>8.0}%",
-            self.format,
+            "{:<10} {:>8.1} {:>14.1} {:>8.0}% {:>14.1} {:>8.0}%",
+            kind,
             self.weight_bytes as f64 / 1e6,
             self.prefill,
             100.0 * self.prefill / self.prefill_limit,

@@ -18,7 +18,8 @@ use serde_json::json;
 
 use common::checkpoint::Checkpoint;
 use common::cli::{DeviceArgs, NumericsArgs, exit, progress_bar, show};
-use common::llama::{KvCache, Llama, Logits};
+use common::kv_cache::KvCache;
+use common::llama::{Llama, Logits};
 use common::weight_format::WeightFormat;
 use common::windows::{calibration, windows};
 

@@ -76,6 +76,7 @@ fn run(cli: &Cli) -> Result<()> {
     if let Some(format) = &head {
         model.quantize_head(format)?;
     }
+    model.join_products()?;
     bar.finish_and_clear();
     ensure!(
         prompt.iter().all(|&token| (token as usize) < model.vocab()),

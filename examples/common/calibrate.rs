@@ -12,7 +12,9 @@ use ferrocerium::io::Progress;
 use ferrocerium::{AnyTensor, Tensor};
 
 use crate::common::checkpoint::Checkpoint;
-use crate::common::llama::{Layer, Linear, Llama, Place};
+use crate::common::layer::{Layer, Linear};
+use crate::common::llama::Llama;
+use crate::common::step::Place;
 use crate::common::weight_format::WeightFormat;
 
 /// As in the paper: 1% of the mean diagonal.

@@ -29,6 +29,16 @@ const LAYER_PARTS: [(&str, &str, &str); 11] = [
     ("down", "ffn_down", "mlp.down_proj"),
 ];
 
+/// The matrix that a part's rows can be put into, beside others that have the same inputs.
+fn joined(part: &str) -> Option<String> {
+    let (layer, part) = part.strip_suffix(".weight")?.rsplit_once('.')?;
+    match part {
+        "q" | "k" | "v" => Some(format!("{layer}.qkv")),
+        "gate" | "up" => Some(format!("{layer}.gate_up")),
+        _ => None,
+    }
+}
+
 const ROPE_FACTORS: &str = "rope_freqs.weight";
 
 /// An open model file or folder.
@@ -81,7 +91,8 @@ impl Checkpoint {
             Some(part) => format.target_of_part(weight, part),
             None => Target::Skip,
         };
-        Ok(Loader::of(self.weights.clone()).plan(target)?)
+        let joined = |name: &str| joined(parts.get(name)?);
+        Ok(Loader::of(self.weights.clone()).plan(target)?.share_tensor_scales(joined))
     }
 
     /// Loads what the plan says, under the names of this module.

@@ -15,15 +15,16 @@ use std::ops::ControlFlow;
 
 use anyhow::{Context, Result, bail, ensure};
 use ferrocerium::caps::MemoryKind;
-use ferrocerium::device::Graph;
 use ferrocerium::io::{LoadPlan, Progress};
 use ferrocerium::op::RopeFrequencies;
-use ferrocerium::tensor::GemmBuilder;
 use ferrocerium::{AnyTensor, DType, Device, Float, Tensor, bf16, f16};
 
 use crate::common::checkpoint::Checkpoint;
 use crate::common::cli::is_gpu;
 use crate::common::config::Config;
+use crate::common::kv_cache::{KvCache, LayerCache};
+use crate::common::layer::{Layer, Linear};
+use crate::common::step::{Place, Spot};
 use crate::common::weight_format::WeightFormat;
 
 /// A model that is ready to run.
@@ -37,154 +38,6 @@ pub struct Llama {
     head: Linear,
     /// Of embedding and head: one where the model has one table for both.
     table_bytes: usize,
-}
-
-pub(super) struct Layer {
-    attention_norm: Tensor<f32, 1>,
-    pub(super) q: Linear,
-    pub(super) k: Linear,
-    pub(super) v: Linear,
-    pub(super) o: Linear,
-    q_norm: Option<Tensor<f32, 1>>,
-    k_norm: Option<Tensor<f32, 1>>,
-    mlp_norm: Tensor<f32, 1>,
-    pub(super) gate: Linear,
-    pub(super) up: Linear,
-    pub(super) down: Linear,
-}
-
-impl Layer {
-    /// The matrices, by the names of their parts.
-    pub(super) fn linears(&self) -> [(&'static str, &Linear); 7] {
-        [
-            ("q", &self.q),
-            ("k", &self.k),
-            ("v", &self.v),
-            ("o", &self.o),
-            ("gate", &self.gate),
-            ("up", &self.up),
-            ("down", &self.down),
-        ]
-    }
-}
-
-/// `x · Wᵀ + bias`, W stored as `[out, in]`.
-pub(super) struct Linear {
-    pub(super) weight_t: AnyTensor,
-    bias: Option<Tensor<f32, 1>>,
-}
-
-impl Linear {
-    fn new(weight: &AnyTensor, bias: Option<Tensor<f32, 1>>) -> Result<Self> {
-        Ok(Linear { weight_t: weight.t()?, bias })
-    }
-
-    fn product<A: Float>(&self, x: &Tensor<A, 2>) -> GemmBuilder<2> {
-        let product = x.gemm(&self.weight_t);
-        match &self.bias {
-            Some(bias) => product.bias(bias),
-            None => product,
-        }
-    }
-
-    fn forward<A: Float, O: Float>(&self, x: &Tensor<A, 2>) -> Result<Tensor<O, 2>> {
-        Ok(self.product(x).run()?)
-    }
-
-    /// `residual + x · Wᵀ`
-    pub(super) fn forward_onto<A: Float>(
-        &self,
-        x: &Tensor<A, 2>,
-        residual: &Tensor<A, 2>,
-    ) -> Result<Tensor<A, 2>> {
-        Ok(x.gemm(&self.weight_t).residual(residual).run()?)
-    }
-}
-
-/// Keys and values of a layer.
-pub(super) type LayerCache<A> = (Tensor<A, 4>, Tensor<A, 4>);
-
-/// Keys and values of the tokens so far, per layer `[1, capacity, kv_heads, head_dim]`. Their type
-/// is that of all activations.
-pub struct KvCache<A: Float = f32> {
-    layers: Vec<LayerCache<A>>,
-    len: usize,
-    capacity: usize,
-}
-
-impl<A: Float> KvCache<A> {
-    /// Tokens that are in.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Refuses more tokens than fit.
-    fn require_room(&self, tokens: usize) -> Result<()> {
-        let (len, capacity) = (self.len + tokens, self.capacity);
-        ensure!(len <= capacity, "{len} tokens do not fit the context of {capacity}");
-        Ok(())
-    }
-
-    /// Forgets all tokens; the memory is kept.
-    pub fn clear(&mut self) {
-        self.len = 0;
-    }
-}
-
-/// Where tokens stand.
-#[derive(Clone, Copy)]
-pub(super) enum Place<'a> {
-    /// After so many others.
-    After(usize),
-    /// One token, where memory says.
-    Given(&'a Spot),
-}
-
-/// One token and where it stands, in memory that a recorded step reads.
-pub(super) struct Spot {
-    /// Token, position, and the number of tokens up to it.
-    numbers: Tensor<u32, 1>,
-    token: Tensor<u32, 1>,
-    position: Tensor<u32, 1>,
-    count: Tensor<u32, 1>,
-}
-
-impl Spot {
-    /// In memory that the host writes and the device reads.
-    fn new(device: &Device) -> Result<Self> {
-        let numbers = Tensor::<u32, 1>::zeros(device, [3])?;
-        let numbers = match device.memory_kind() {
-            MemoryKind::Device => numbers.to_kind(MemoryKind::Pinned)?,
-            _ => numbers,
-        };
-        let one = |i| numbers.slice(0, i..i + 1);
-        Ok(Spot { token: one(0)?, position: one(1)?, count: one(2)?, numbers })
-    }
-
-    fn set(&self, token: u32, position: usize) -> Result<()> {
-        let position = u32::try_from(position)?;
-        let mut numbers = self.numbers.host_mut()?;
-        (numbers[[0]], numbers[[1]], numbers[[2]]) = (token, position, position + 1);
-        Ok(())
-    }
-}
-
-/// The run of one token, recorded once: the same work for each, at another place.
-pub struct Step<T> {
-    graph: Graph,
-    spot: Spot,
-    made: T,
-}
-
-impl<T> Step<T> {
-    /// Runs a token after those in the cache that the step was recorded with; what it makes.
-    pub fn run<A: Float>(&self, token: u32, cache: &mut KvCache<A>) -> Result<&T> {
-        cache.require_room(1)?;
-        self.spot.set(token, cache.len)?;
-        self.graph.replay()?;
-        cache.len += 1;
-        Ok(&self.made)
-    }
 }
 
 /// The loaded weights, handed out one by one.
@@ -288,6 +141,8 @@ impl Llama {
                 mlp_norm: parts.vector(&name("mlp_norm.weight"), hidden)?,
                 q_norm: parts.vector_opt(&name("q_norm.weight"), config.head_dim)?,
                 k_norm: parts.vector_opt(&name("k_norm.weight"), config.head_dim)?,
+                qkv: None,
+                gate_up: None,
             });
         }
         let embedding = parts.matrix("embedding.weight", None)?;
@@ -330,6 +185,15 @@ impl Llama {
         Ok(())
     }
 
+    /// Has matrices of the same inputs multiplied as one, on CPUs, where their formats and scales
+    /// allow that; results stay the same.
+    pub fn join_products(&mut self) -> Result<()> {
+        match self.is_on_gpu() {
+            true => Ok(()),
+            false => self.layers.iter_mut().try_for_each(Layer::join),
+        }
+    }
+
     /// Bytes of the weights that decoding reads for each token: head and linear layers, for of the
     /// embedding that is a row.
     pub fn bytes_per_token(&self) -> usize {
@@ -366,68 +230,6 @@ impl Llama {
         self.embedding.shape()[0]
     }
 
-    /// An empty cache for up to `capacity` tokens.
-    pub fn cache(&self, capacity: usize) -> Result<KvCache> {
-        self.cache_as(capacity)
-    }
-
-    /// The same for activations of another type.
-    pub fn cache_as<A: Float>(&self, capacity: usize) -> Result<KvCache<A>> {
-        let layers = (0..self.config.layers).map(|i| self.layer_cache(i, capacity));
-        Ok(KvCache { layers: layers.collect::<Result<_>>()?, len: 0, capacity })
-    }
-
-    pub(super) fn layer_cache<A: Float>(
-        &self,
-        layer: usize,
-        capacity: usize,
-    ) -> Result<LayerCache<A>> {
-        let shape = [1, capacity, self.config.kv_heads, self.config.head_dim];
-        let zeros = |part| {
-            Tensor::zeros_labelled(&self.device, shape, format!("{part} cache, layer {layer}"))
-        };
-        Ok((zeros("k")?, zeros("v")?))
-    }
-
-    /// Makes ready what running these tokens needs, and one more by a recorded step: on a GPU its
-    /// kernels. `then` is what is done with logits.
-    pub fn prepare<A: Float, T>(
-        &self,
-        tokens: &[u32],
-        cache: &KvCache<A>,
-        then: impl Fn(&Tensor<f32, 2>) -> Result<T>,
-    ) -> Result<()> {
-        let (layers, spot) = (self.layers_that_differ(), Spot::new(&self.device)?);
-        let ids = Tensor::from_host(&self.device, [tokens.len()], tokens)?;
-        self.device.prepare(|| {
-            then(&self.run(&layers, &ids, cache, Place::After(0), Logits::Last)?)?;
-            then(&self.run(&layers, &spot.token, cache, Place::Given(&spot), Logits::Last)?)
-        })
-    }
-
-    /// Records the run of one token after those in a cache, and what is done with its logits: on a
-    /// GPU it is one launch.
-    pub fn record<A: Float, T>(
-        &self,
-        cache: &KvCache<A>,
-        then: impl Fn(&Tensor<f32, 2>) -> Result<T>,
-    ) -> Result<Step<T>> {
-        let spot = Spot::new(&self.device)?;
-        let layers: Vec<usize> = (0..self.layers.len()).collect();
-        let (graph, made) = self.device.capture(|| {
-            then(&self.run(&layers, &spot.token, cache, Place::Given(&spot), Logits::Last)?)
-        })?;
-        Ok(Step { graph, spot, made })
-    }
-
-    /// The first layer of each kind of weights.
-    fn layers_that_differ(&self) -> Vec<usize> {
-        let kind =
-            |layer: &Layer| layer.linears().map(|(_, x)| (x.weight_t.dtype(), x.weight_t.format()));
-        let kinds: Vec<_> = self.layers.iter().map(kind).collect();
-        (0..kinds.len()).filter(|&i| !kinds[..i].contains(&kinds[i])).collect()
-    }
-
     /// Runs `tokens` after those in the cache, and returns logits `[positions, vocab]`.
     pub fn forward<A: Float>(
         &self,
@@ -446,7 +248,7 @@ impl Llama {
     }
 
     /// Runs tokens through some layers.
-    fn run<A: Float>(
+    pub(super) fn run<A: Float>(
         &self,
         layers: &[usize],
         ids: &Tensor<u32, 1>,
@@ -509,7 +311,7 @@ impl Llama {
     ) -> Result<Tensor<A, 2>> {
         let Config { heads, kv_heads, head_dim, norm_eps, rope_style, .. } = self.config;
         let [n, _] = normed.shape();
-        let split = |linear: &Linear, heads: usize| -> Result<Tensor<A, 4>> {
+        let by_head = |linear: &Linear, heads: usize| -> Result<Tensor<A, 4>> {
             Ok(linear.forward::<A, A>(normed)?.reshape([1, n, heads, head_dim])?)
         };
         let norm = |x: Tensor<A, 4>, weight: &Option<Tensor<f32, 1>>| -> Result<_> {
@@ -518,10 +320,15 @@ impl Llama {
                 None => x,
             })
         };
-        let (q, k) = (
-            norm(split(&layer.q, heads)?, &layer.q_norm)?,
-            norm(split(&layer.k, kv_heads)?, &layer.k_norm)?,
-        );
+        let (q, k, v) = match &layer.qkv {
+            Some(qkv) => {
+                let all = by_head(qkv, heads + 2 * kv_heads)?;
+                let part = |first: usize, heads: usize| all.slice(2, first..first + heads);
+                (part(0, heads)?, part(heads, kv_heads)?, Some(part(heads + kv_heads, kv_heads)?))
+            }
+            None => (by_head(&layer.q, heads)?, by_head(&layer.k, kv_heads)?, None),
+        };
+        let (q, k) = (norm(q, &layer.q_norm)?, norm(k, &layer.k_norm)?);
         let frequencies = &self.frequencies;
         let mixed = match place {
             Place::After(past) => {
@@ -529,8 +336,14 @@ impl Llama {
                 // Keys and values are computed into their places.
                 let place = |cache: &Tensor<A, 4>| cache.slice(1, past..past + n);
                 k.rope_into(frequencies, rope_style, past, &place(k_cache)?)?;
-                let v = place(v_cache)?.reshape([n, kv_heads * head_dim])?;
-                layer.v.product(normed).run_into(&v)?;
+                let v_place = place(v_cache)?;
+                match v {
+                    Some(v) => v_place.copy_from(&v)?,
+                    None => {
+                        let v_place = v_place.reshape([n, kv_heads * head_dim])?;
+                        layer.v.product(normed).run_into(&v_place)?;
+                    }
+                }
                 let (k, v) = (k_cache.slice(1, 0..past + n)?, v_cache.slice(1, 0..past + n)?);
                 q.attention(&k, &v).causal().run::<A>()?
             }
@@ -538,7 +351,8 @@ impl Llama {
                 let q = q.rope_at(frequencies, rope_style, position)?;
                 let k = k.rope_at(frequencies, rope_style, position)?;
                 k_cache.scatter_from(1, position, &k)?;
-                v_cache.scatter_from(1, position, &split(&layer.v, kv_heads)?)?;
+                let v = v.map_or_else(|| by_head(&layer.v, kv_heads), Ok)?;
+                v_cache.scatter_from(1, position, &v)?;
                 q.attention(k_cache, v_cache).kv_lens(count).causal().run::<A>()?
             }
         };
@@ -565,7 +379,6 @@ impl Llama {
         layer: &Layer,
         normed: &Tensor<A, 2>,
     ) -> Result<Tensor<A, 2>> {
-        let (gate, up) = (layer.gate.forward::<A, A>(normed)?, layer.up.forward(normed)?);
-        Ok(gate.silu_mul::<2>(&up)?)
+        layer.gated(normed)
     }
 }

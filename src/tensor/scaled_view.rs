@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use super::matmul::require_same_device;
 use super::scaled::ScaledTensor;
 use crate::error::{Error, Result};
 use crate::format::{BlockFormat, ScaleLayout, TILE_ROWS, WHOLE};
@@ -71,6 +72,81 @@ impl<F: BlockFormat, const R: usize> ScaledTensor<F, R> {
             tensor_scale: data.tensor_scale.clone(),
         });
         Ok(ScaledTensor { device: self.device.clone(), scaled: part, format: PhantomData })
+    }
+
+    /// Tensors one after the other along the outermost dimension, copied into one: of matrices
+    /// `[n, k]` the rows. They need the same tensor scale, where the format has one:
+    /// `LoadPlan::share_tensor_scales` gives it to weights that are quantised while loading.
+    ///
+    /// ```
+    /// use ferrocerium::{Device, ScaledTensor, Tensor, format::Mxfp4};
+    /// let w = Tensor::from_fn(&Device::cpu(), [4, 32], |[i, _]| i as f32)?.quantize::<Mxfp4>()?;
+    /// let both = ScaledTensor::concat_outer(&[&w, &w.slice_outer(1..3)?])?;
+    /// assert_eq!(both.shape(), [6, 32]);
+    /// assert_eq!(both.dequantize::<f32>()?.host()?[[5, 0]], 2.0);
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Value`] for no tensors; [`Error::Shape`] when shapes differ elsewhere;
+    /// [`Error::Layout`] for transposed or tiled ones, formats whose scales are for several rows,
+    /// and different tensor scales; [`Error::Device`] across devices; [`Error::OutOfMemory`].
+    pub fn concat_outer(tensors: &[&Self]) -> Result<Self> {
+        const OP: &str = "concat_outer";
+        let Some(first) = tensors.first() else {
+            return Err(Error::value(OP, "tensors", "there are none; pass at least 1"));
+        };
+        let tensor_scale = |tensor: &Self| -> Result<Option<Vec<u8>>> {
+            let data = tensor.scaled.data.as_ref();
+            let region = data.and_then(|data| data.tensor_scale.as_ref());
+            region.map(|region| Ok(region.to_host()?.to_vec())).transpose()
+        };
+        let scale = tensor_scale(first)?;
+        let mut shape = first.shape();
+        if R < 2 || F::FORMAT.spec().block_rows != 1 {
+            let problem = format!("they are {}: their scales are for several rows", first.scaled);
+            return Err(Error::layout(OP, "tensors", problem));
+        }
+        shape[0] = 0;
+        for (i, tensor) in tensors.iter().enumerate() {
+            require_same_device(&first.device, &tensor.device)?;
+            let (one, other) = (&first.scaled, &tensor.scaled);
+            if tensor.shape()[1..] != shape[1..] {
+                let problem = format!(
+                    "tensor {i} is {other}, tensor 0 is {one}: only the outermost size may differ"
+                );
+                return Err(Error::shape(OP, "tensors", problem));
+            }
+            if other.transposed || other.scale_layout != ScaleLayout::RowMajor {
+                let problem = format!("tensor {i} is {other}: pass it as stored, scales row-major");
+                return Err(Error::layout(OP, "tensors", problem));
+            }
+            if tensor_scale(tensor)? != scale {
+                let problem = format!(
+                    "tensor {i} has another tensor scale than tensor 0; quantise them with one"
+                );
+                return Err(Error::layout(OP, "tensors", problem));
+            }
+            shape[0] = shape[0].checked_add(tensor.shape()[0]).ok_or_else(|| {
+                Error::shape(OP, "tensors", "the sizes add up to more than a usize can count")
+            })?;
+        }
+        let all = Self::zeros(&first.device, shape)?;
+        let Some(to) = &all.scaled.data else { return Ok(all) };
+        let (mut codes_at, mut scales_at) = (to.codes.offset(), to.scales.offset());
+        for tensor in tensors {
+            let Some(data) = &tensor.scaled.data else { continue };
+            let layout = tensor.scaled.layout()?;
+            let codes = data.codes.slice(0, layout.codes_len())?;
+            let scales = data.scales.slice(0, layout.scales_bytes())?;
+            to.codes.buffer().copy_from_host(codes_at, &codes.to_host()?)?;
+            to.scales.buffer().copy_from_host(scales_at, &scales.to_host()?)?;
+            (codes_at, scales_at) = (codes_at + codes.len(), scales_at + scales.len());
+        }
+        if let (Some(to), Some(scale)) = (&to.tensor_scale, scale) {
+            to.buffer().copy_from_host(to.offset(), &scale)?;
+        }
+        Ok(all)
     }
 
     /// Refuses rows that do not begin and end at the border of a block, or of a tile of scales.

@@ -130,6 +130,9 @@ enum Command {
         /// Threads of both
         #[arg(long, default_value_t = llama::default_threads())]
         threads: usize,
+        /// Block format of the head beside weights of 4 bits: llama.cpp's files have one there too
+        #[arg(long, value_name = "FORMAT")]
+        head: Option<String>,
         /// Command that runs each measurement, such as `taskset -c 0,1`
         #[arg(long, value_name = "COMMAND")]
         with: Option<String>,
@@ -194,9 +197,9 @@ fn main() -> ExitCode {
         #[cfg(not(feature = "plot"))]
         Command::Roofline { .. } => with_feature("plot"),
         Command::Bundle { folder } => bundle::write(&folder),
-        Command::LlamaBench { formats, rounds, threads, with, json } => {
+        Command::LlamaBench { formats, rounds, threads, head, with, json } => {
             let runner = Runner(with);
-            llama::run(&llama::Options { formats, rounds, threads, runner, json })
+            llama::run(&llama::Options { formats, rounds, threads, head, runner, json })
         }
         Command::Results { file, benches, with } => {
             results::run(&results::Options { file, benches, runner: Runner(with) })

@@ -24,6 +24,8 @@ pub struct Options {
     pub formats: Vec<String>,
     pub rounds: usize,
     pub threads: usize,
+    /// Block format of the head beside weights of 4 bits; it stays at 16 bits where there is none.
+    pub head: Option<String>,
     /// What runs each measurement.
     pub runner: Runner,
     pub json: bool,
@@ -38,10 +40,10 @@ pub fn default_threads() -> usize {
 }
 
 impl Options {
-    /// Everything, as if the command line said nothing.
+    /// Everything, with a head such as llama.cpp's files have.
     pub fn all(runner: Runner) -> Self {
-        let threads = default_threads();
-        Options { formats: Vec::new(), rounds: ROUNDS, threads, runner, json: true }
+        let (threads, head) = (default_threads(), Some("nvfp4".to_owned()));
+        Options { formats: Vec::new(), rounds: ROUNDS, threads, head, runner, json: true }
     }
 }
 
@@ -107,10 +109,11 @@ fn measure_ours(
     options: &Options,
 ) -> Result<(Measured, Value)> {
     let mut command = options.runner.command(bench)?;
-    command.arg(model::fetch()?).args([format, "--json", "--runs", "1"]);
+    let kind = if narrowed { format!("{format}/int8") } else { format.to_owned() };
+    command.arg(model::fetch()?).args([&kind, "--json", "--runs", "1"]);
     command.args(["--threads", &options.threads.to_string()]);
-    if narrowed {
-        command.arg("--w4a8");
+    if let Some(head) = options.head.as_ref().filter(|_| format.ends_with("fp4")) {
+        command.args(["--head", head]);
     }
     let json = program::json(&mut command)?;
     let row = &json["rows"][0];
