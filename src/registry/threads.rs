@@ -213,8 +213,7 @@ mod tests {
             }
         };
         std::thread::scope(|scope| {
-            scope.spawn(regions);
-            scope.spawn(regions);
+            (0..3).for_each(|_| _ = scope.spawn(regions));
             regions();
         });
         assert_eq!(count.into_inner(), 4 * 50 * 4 * 5);

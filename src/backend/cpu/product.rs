@@ -21,8 +21,13 @@ use crate::registry::Workers;
 /// f32 that are packed at a time.
 const PACK: usize = 1 << 13;
 
-/// Tasks for each thread, so that threads of different speed finish together.
+/// Tasks for each thread where there is much to do, so that threads of different speed finish
+/// together.
 const TASKS_PER_THREAD: usize = 4;
+
+/// Of how many tasks' worth each of several tasks of a thread is at least: what a thread begins
+/// with lies in the caches of the one that called.
+const LONG_TASK: usize = 16;
 
 /// Bytes of A's rows that one task goes over again and again, at the pace of a second-level cache
 /// or of a third. The more rows, the fewer times B is unpacked.
@@ -165,11 +170,8 @@ impl Product<'_> {
     fn task_columns(&self, blocks: &[Block]) -> usize {
         let (worth, threads) = (self.worth_tasks(blocks), self.workers.threads());
         // As many for each thread: of few tasks one more would make all wait.
-        let wanted = match worth / threads {
-            _ if threads == 1 => 1,
-            0 => worth.max(1),
-            each => each.min(TASKS_PER_THREAD) * threads,
-        };
+        let each = (worth / threads / LONG_TASK).clamp(1, TASKS_PER_THREAD);
+        let wanted = if threads == 1 { 1 } else { worth.clamp(1, each * threads) };
         let stretches = wanted.div_ceil(blocks.len().max(1));
         self.factors.columns(blocks, self.n.div_ceil(stretches), self.parts)
     }
