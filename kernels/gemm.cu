@@ -6,7 +6,8 @@
 //        +----------+      Rows of A and columns of B lie along k in shared memory, 16-byte
 //      n |  B tile  |      chunks swizzled; in global memory they lie there too and are copied
 //        +----------+      asynchronously, or in any strides, or as codes: see load.cuh.
-// Few tiles are shared by blocks, each with a part of k.
+// Blocks are as many as the machine holds, and take tiles in turn; the first slices of the next one
+// are under way while one is left. Few tiles are shared by blocks, each with a part of k.
 // Where GROUPED, a tile's rows are of one group, which has a matrix B of its own.
 // Block scales go with their slices; others multiply sums, of FOLD elements along k or whole ones.
 // Limited by shared memory: ldmatrix reads (TILE_M/WARPS_M + TILE_N/WARPS_N) * 32 bytes a step.
@@ -22,9 +23,13 @@ constexpr int TILES = (TILE_M + TILE_N) * SLICE;
 // A multiple of a row, so that chunks can be told by bits of their addresses.
 constexpr int STAGE =
     (TILES + (TILE_M + TILE_N) * STEPS * STEP_SCALES + SLICE - 1) / SLICE * SLICE;
-constexpr int PITCH = TILE_N + 8;  // floats of a row of sums: eight rows are in different banks
+// Rows of sums that are left together: in a stage, while the others are filled for the next tile.
+constexpr int LEFT = TILE_M * TILE_N * 4 <= STAGE ? TILE_M : TILE_M / 2;
 static_assert(FRAGS_N % 2 == 0, "B's fragments are read in pairs");
-static_assert(TILE_M * PITCH * 4 <= STAGES * STAGE, "the sums fit where the slices were");
+static_assert(LEFT * TILE_N * 4 <= STAGE && LEFT % WARP_M == 0, "sums of whole warps fit");
+
+// Where a sum lies: four rows of eight are in different banks.
+__device__ inline int sum_at(int row, int col) { return row * TILE_N + (col ^ row % 4 * EIGHT); }
 
 struct Sums {
     float of[FRAGS_M][FRAGS_N][4];
@@ -153,117 +158,148 @@ __device__ inline void multiply(Sums& sums, const u8* stage, const Place& place,
     }
 }
 
-extern "C" __global__ __launch_bounds__(TILE_THREADS, 1) void gemm(const __grid_constant__ Args args) {
-    extern __shared__ __align__(128) u8 shared[];
-    const Work<TILE_M> work(args, (args.n + TILE_N - 1) / TILE_N);
-    if (work.is_none()) return;
+// Leaves a tile by way of a stage, so that a thread has eight neighbours.
+__device__ inline void leave_tile(const Args& args, const Work<TILE_M>& work, const Sums& sums,
+                                  const Place& place, float* stage) {
     const Source a(args.a, args.a_scales, work.batch), b(args.b, args.b_scales, work.batch);
-    const Rows& rows = work.rows;
     const Columns<TILE_N> columns(args, work.tile_n);
+    const int lane = place.lane;
+#pragma unroll 1
+    for (int top = 0; top < TILE_M; top += LEFT) {
+        // Others may still read the rows before.
+        if (top > 0) __syncthreads();
+        if (place.warp_m / LEFT * LEFT == top) {
+#pragma unroll
+            for (int i = 0; i < FRAGS_M * 2; i++)
+#pragma unroll
+                for (int j = 0; j < FRAGS_N; j++) {
+                    const int row = place.warp_m - top + 8 * i + lane / 4;
+                    const int col = place.warp_n + 8 * j + lane % 4 * 2;
+                    const float* pair = sums.of[i / 2][j] + i % 2 * 2;
+                    *(float2*)(stage + sum_at(row, col)) = make_float2(pair[0], pair[1]);
+                }
+        }
+        __syncthreads();
+        auto take = [&](float (&x)[EIGHT], int local_row, int local_col) {
+            const float4* at = (const float4*)(stage + sum_at(local_row - top, local_col));
+            const float4 low = at[0], high = at[1];
+            x[0] = low.x, x[1] = low.y, x[2] = low.z, x[3] = low.w;
+            x[4] = high.x, x[5] = high.y, x[6] = high.z, x[7] = high.w;
+        };
+        if (args.split.sums) {
+            leave_sums<LEFT>(args, work, columns, top, work.number, threadIdx.x, TILE_THREADS, take);
+            continue;
+        }
+        leave<LEFT>(args, work, columns, top,
+                    [&](float (&x)[EIGHT], int local_row, int local_col, int row, int col, int end) {
+                        take(x, local_row, local_col);
+                        multiply_factors(x, a, b, row, col, end, args.k);
+                    });
+    }
+}
+
+extern "C" __global__ __launch_bounds__(TILE_THREADS, RESIDENT) void gemm(
+    const __grid_constant__ Args args) {
+    extern __shared__ __align__(128) u8 shared[];
+    const auto tiles = Tiles<TILE_M, TILE_N>::counted(args);
+#if GROUPED
+    if (blockIdx.x == 0) args.groups.check();
+#endif
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const Place place(lane, warp % WARPS_M * WARP_M, warp / WARPS_M * WARP_N);
     const int units = (args.k + ELEMENTS - 1) / ELEMENTS;
     const int slices = (units * UNIT + SLICE - 1) / SLICE;
     const int part_slices = args.part / (SLICE / UNIT * ELEMENTS);
-    // All parts of k, or one.
-    const int begin = work.number * part_slices;
-    const int end = args.split.sums ? min(slices, begin + part_slices) : slices;
+    Sums sums;  // of all parts before
 
-    Loader<TILE_M, A_LOAD, TILE_THREADS, Rows> load_a(a, rows, units);
-    Loader<TILE_N, B_LOAD, TILE_THREADS, Columns<TILE_N>> load_b(b, columns, units);
+    for (int number = blockIdx.x;; number += gridDim.x) {
+        const Work<TILE_M> work(args, tiles, number);
+        const Source a(args.a, args.a_scales, work.batch), b(args.b, args.b_scales, work.batch);
+        const Rows& rows = work.rows;
+        const Columns<TILE_N> columns(args, work.tile_n);
+        // All parts of k, or one.
+        const int begin = work.number * part_slices;
+        const int end = args.split.sums ? min(slices, begin + part_slices) : slices;
+
+        Loader<TILE_M, A_LOAD, TILE_THREADS, Rows> load_a(a, rows, units);
+        Loader<TILE_N, B_LOAD, TILE_THREADS, Columns<TILE_N>> load_b(b, columns, units);
 #if MMA > MMA_FP8
-    ScaleLoader<TILE_M, STEP_SCALES, TILE_THREADS> load_a_scales(a, rows, threadIdx.x);
-    ScaleLoader<TILE_N, STEP_SCALES, TILE_THREADS> load_b_scales(b, columns, threadIdx.x);
+        ScaleLoader<TILE_M, STEP_SCALES, TILE_THREADS> load_a_scales(a, rows, threadIdx.x);
+        ScaleLoader<TILE_N, STEP_SCALES, TILE_THREADS> load_b_scales(b, columns, threadIdx.x);
 #endif
-    auto fetch = [&](int slice) {
-        if (slice < end) {
-            load_a.fetch(slice);
-            load_b.fetch(slice);
-        }
-    };
-    auto put = [&](int slice) {
-        if (slice < end) {
-            u8* stage = shared + slice % STAGES * STAGE;
-            load_a.put(stage, slice);
-            load_b.put(stage + TILE_M * SLICE, slice);
-#if MMA > MMA_FP8
-            u32* scales = (u32*)(stage + TILES);
-            load_a_scales.put(scales, slice * STEP_SCALES);
-            load_b_scales.put(scales + TILE_M * STEP_SCALES, slice * STEP_SCALES);
-#endif
-        }
-        copy_async_commit();
-    };
-
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const Place place(lane, warp % WARPS_M * WARP_M, warp / WARPS_M * WARP_N);
-    // Of all parts before, of this one, and of what is folded into it next.
-    Sums sums = {}, part = {}, next = {};
-
-    for (int slice = begin; slice < begin + STAGES - 1; slice++) {
-        fetch(slice);
-        put(slice);
-    }
-    fetch(begin + STAGES - 1);
-    int left = part_slices;
-    for (int slice = begin; slice < end; slice++) {
-        copy_async_wait<STAGES - 2>();
-        // The slice is there for all, and all are done with the one that is replaced next.
-        __syncthreads();
-        put(slice + STAGES - 1);
-        fetch(slice + STAGES);
-        multiply(FOLD ? next : part, shared + slice % STAGES * STAGE, place, [&](int step) {
-            const int at = (slice * SLICE + step * STEP) / UNIT;
-            float of_col[FRAGS_N * 2];
-#pragma unroll
-            for (int j = 0; j < FRAGS_N * 2; j++) {
-                int col = columns[place.warp_n + j / 2 * 8 + lane % 4 * 2 + j % 2];
-                of_col[j] = col < 0 || at >= units ? 0.0f : b.factor(col, at);
+        auto fetch = [&](int slice) {
+            if (slice < end) {
+                load_a.fetch(slice);
+                load_b.fetch(slice);
             }
-#pragma unroll
-            for (int i = 0; i < FRAGS_M * 2; i++) {
-                int row = rows[place.warp_m + i * 8 + lane / 4];
-                float of_row = row < 0 || at >= units ? 0.0f : a.factor(row, at);
+        };
+        auto put = [&](int slice) {
+            if (slice < end) {
+                u8* stage = shared + slice % STAGES * STAGE;
+                load_a.put(stage, slice);
+                load_b.put(stage + TILE_M * SLICE, slice);
+#if MMA > MMA_FP8
+                u32* scales = (u32*)(stage + TILES);
+                load_a_scales.put(scales, slice * STEP_SCALES);
+                load_b_scales.put(scales + TILE_M * STEP_SCALES, slice * STEP_SCALES);
+#endif
+            }
+            copy_async_commit();
+        };
+        // The first slices are under way while the tile before is left by the one stage that they
+        // do not fill.
+        for (int slice = begin; slice < begin + STAGES - 1 && !work.is_none(); slice++) {
+            fetch(slice);
+            put(slice);
+        }
+        if (number != blockIdx.x) {
+            const Work<TILE_M> before(args, tiles, number - gridDim.x);
+            float* stage = (float*)(shared + (begin + STAGES - 1) % STAGES * STAGE);
+            leave_tile(args, before, sums, place, stage);
+        }
+        if (work.is_none()) return;
+        fetch(begin + STAGES - 1);
+
+        sums = {};
+        Sums part = {}, next = {};  // of this part, and of what is folded into it next
+        int left = part_slices;
+        for (int slice = begin; slice < end; slice++) {
+            copy_async_wait<STAGES - 2>();
+            // The slice is there for all, and all are done with the one that is replaced next.
+            __syncthreads();
+            put(slice + STAGES - 1);
+            fetch(slice + STAGES);
+            multiply(FOLD ? next : part, shared + slice % STAGES * STAGE, place, [&](int step) {
+                const int at = (slice * SLICE + step * STEP) / UNIT;
+                float of_col[FRAGS_N * 2];
 #pragma unroll
                 for (int j = 0; j < FRAGS_N * 2; j++) {
-                    float& x = next.of[i / 2][j / 2][i % 2 * 2 + j % 2];
-                    float& sum = part.of[i / 2][j / 2][i % 2 * 2 + j % 2];
-                    sum = folded(sum, x, of_row, of_col[j]);
-                    x = 0.0f;
+                    int col = columns[place.warp_n + j / 2 * 8 + lane % 4 * 2 + j % 2];
+                    of_col[j] = col < 0 || at >= units ? 0.0f : b.factor(col, at);
                 }
+#pragma unroll
+                for (int i = 0; i < FRAGS_M * 2; i++) {
+                    int row = rows[place.warp_m + i * 8 + lane / 4];
+                    float of_row = row < 0 || at >= units ? 0.0f : a.factor(row, at);
+#pragma unroll
+                    for (int j = 0; j < FRAGS_N * 2; j++) {
+                        float& x = next.of[i / 2][j / 2][i % 2 * 2 + j % 2];
+                        float& sum = part.of[i / 2][j / 2][i % 2 * 2 + j % 2];
+                        sum = folded(sum, x, of_row, of_col[j]);
+                        x = 0.0f;
+                    }
+                }
+            });
+            if (--left == 0) {
+                sums.add(part);
+                part = {};
+                left = part_slices;
             }
-        });
-        if (--left == 0) {
-            sums.add(part);
-            part = {};
-            left = part_slices;
         }
+        sums.add(part);
+        // All are done with all slices.
+        __syncthreads();
     }
-    sums.add(part);
-
-    // Through shared memory, so that neighbouring threads store neighbouring columns.
-    copy_async_wait<0>();
-    __syncthreads();
-    float* tile = (float*)shared;
-#pragma unroll
-    for (int i = 0; i < FRAGS_M * 2; i++)
-#pragma unroll
-        for (int j = 0; j < FRAGS_N; j++) {
-            int row = place.warp_m + 8 * i + lane / 4, col = place.warp_n + 8 * j + lane % 4 * 2;
-            const float* pair = sums.of[i / 2][j] + i % 2 * 2;
-            *(float2*)(tile + row * PITCH + col) = make_float2(pair[0], pair[1]);
-        }
-    __syncthreads();
-    if (args.split.sums) {
-        for (int i = threadIdx.x; i < TILE_M * TILE_N; i += TILE_THREADS) {
-            int row = rows[i / TILE_N], col = columns[i % TILE_N];
-            if (row < 0 || col < 0) continue;
-            work.sums(args, work.number, row)[col] = tile[i / TILE_N * PITCH + i % TILE_N];
-        }
-        return;
-    }
-    auto sum = [&](int local_row, int local_col, int row, int col) {
-        return product(tile[local_row * PITCH + local_col], a, b, row, col, args.k);
-    };
-    leave(args, work, columns, sum);
 }
 
 extern "C" __global__ __launch_bounds__(TILE_THREADS, 1) void add_parts(const __grid_constant__ Args args) {

@@ -193,7 +193,10 @@ constexpr int BLOCKS_AT_ONCE = MOST_ROWS == 1 ? 2 : 1;
 extern "C" __global__ __launch_bounds__(THREADS, BLOCKS_AT_ONCE) void stream(
     const __grid_constant__ Args args) {
     extern __shared__ __align__(128) u8 shared[];
-    const Work<MOST_ROWS> work(args, (args.n + COLS - 1) / COLS);
+    const Work<MOST_ROWS> work(args, Tiles<MOST_ROWS, COLS>(args), blockIdx.x);
+#if GROUPED
+    if (blockIdx.x == 0) args.groups.check();
+#endif
     if (work.is_none()) return;
     const Source a(args.a, args.a_scales, work.batch), b(args.b, args.b_scales, work.batch);
     const Rows& rows = work.rows;
@@ -229,23 +232,25 @@ extern "C" __global__ __launch_bounds__(THREADS, BLOCKS_AT_ONCE) void stream(
     }
     if (args.split.sums) {
         __syncwarp();
-        for (int i = lane; first < end && i < MOST_ROWS * COLS; i += 32) {
-            int row = rows[i / COLS], col = columns[i % COLS];
-            if (row < 0 || col < 0) continue;
-            work.sums(args, number, row)[col] = own_sums[i / COLS * PITCH + i % COLS];
-        }
+        auto sum = [&](float (&x)[EIGHT], int local_row, int local_col) {
+#pragma unroll
+            for (int i = 0; i < EIGHT; i++) x[i] = own_sums[local_row * PITCH + local_col + i];
+        };
+        if (first < end) leave_sums<MOST_ROWS>(args, work, columns, 0, number, lane, 32, sum);
         return;
     }
     __syncthreads();
-    auto sum = [&](int local_row, int local_col, int row, int col) {
-        float total = 0.0f;
-        for (int i = 0; i < parts; i++) {
-            const float* of = (const float*)(shared + 128 + i * STAGES * STAGE);
-            total += of[local_row * PITCH + local_col];
+    auto sum = [&](float (&x)[EIGHT], int local_row, int local_col, int row, int col, int end) {
+#pragma unroll
+        for (int i = 0; i < EIGHT; i++) x[i] = 0.0f;
+        for (int part = 0; part < parts; part++) {
+            const float* of = (const float*)(shared + 128 + part * STAGES * STAGE);
+#pragma unroll
+            for (int i = 0; i < EIGHT; i++) x[i] += of[local_row * PITCH + local_col + i];
         }
-        return product(total, a, b, row, col, args.k);
+        multiply_factors(x, a, b, row, col, end, args.k);
     };
-    leave(args, work, columns, sum);
+    leave<MOST_ROWS>(args, work, columns, 0, sum);
 }
 
 extern "C" __global__ __launch_bounds__(THREADS, 1) void add_parts(const __grid_constant__ Args args) {

@@ -1,24 +1,7 @@
 // residual + f(alpha * t + beta * c + bias), and its store: what stands behind a matrix product.
 #pragma once
 
-#include "numbers.cuh"
-
-// A matrix of each batch index; strides in bytes. Null where it is left out.
-struct Matrix {
-    u8* data;
-    i64 batch[4];
-    i64 row, col;
-    int dtype;
-    int words;   // of codes: whether four bytes along a row are an aligned word
-    int eights;  // of elements: whether those along a row are contiguous, eight of them aligned
-    int reserved;
-
-    __device__ u8* of_batch(const int (&index)[4]) const {
-        u8* at = data;
-        for (int i = 0; i < 4; i++) at += index[i] * batch[i];
-        return at;
-    }
-};
+#include "row.cuh"
 
 // Activations, by the numbers that the host gives them.
 enum Activation { IDENTITY = 0, RELU = 1, SILU = 2, GELU = 3, GELU_TANH = 4 };
@@ -51,31 +34,37 @@ struct EpilogueOf {
         : e(e), c(e.c.of_batch(batch)), bias(e.bias.of_batch(batch)),
           residual(e.residual.of_batch(batch)), d(e.d.of_batch(batch)) {}
 
-    // What the activation is applied to, at a row and a column of B.
-    __device__ float before(float t, int row, int col) const {
-        t *= e.alpha;
-        if (e.c.data) t += e.beta * load(e.c.dtype, c + row * e.c.row + col * e.c.col);
-        if (e.bias.data) t += load(e.bias.dtype, bias + col * e.bias.col);
-        return t;
+    // t to what the activation is applied to, of eight columns of B from `col` to `end`.
+    __device__ void before(float (&t)[EIGHT], int row, int col, int end) const {
+        float x[EIGHT];
+#pragma unroll
+        for (int i = 0; i < EIGHT; i++) t[i] *= e.alpha;
+        if (e.c.data) {
+            Row(e.c, c, row, col).read(col, end, x);
+#pragma unroll
+            for (int i = 0; i < EIGHT; i++) t[i] += e.beta * x[i];
+        }
+        if (e.bias.data) {
+            Row(e.bias, bias, 0, col).read(col, end, x);
+#pragma unroll
+            for (int i = 0; i < EIGHT; i++) t[i] += x[i];
+        }
     }
 
-    // The result from what the activation gave, at a row and a column of D.
-    __device__ float after(float x, int row, int col) const {
-        if (!e.residual.data) return x;
-        return x + load(e.residual.dtype, residual + row * e.residual.row + col * e.residual.col);
+    __device__ void activated(float (&x)[EIGHT]) const {
+        if (e.activation != IDENTITY) each(x, [&](float y, int) { return activate(e.activation, y); });
     }
 
-    __device__ float plain(float t, int row, int col) const {
-        return after(activate(e.activation, before(t, row, col)), row, col);
+    // What the activation gave to the result, in columns of D.
+    __device__ void after(float (&x)[EIGHT], int row, int col, int end) const {
+        if (!e.residual.data) return;
+        float y[EIGHT];
+        Row(e.residual, residual, row, col).read(col, end, y);
+#pragma unroll
+        for (int i = 0; i < EIGHT; i++) x[i] += y[i];
     }
 
-    // From the gate and from what stands `up` columns behind it.
-    __device__ float pair(float gate, float value, int row, int col, int up) const {
-        float f = activate(e.activation, before(gate, row, col));
-        return after(f * before(value, row, col + up), row, col);
-    }
-
-    __device__ void put(float x, int row, int col) const {
-        store(e.d.dtype, d + row * e.d.row + col * e.d.col, x);
+    __device__ void put(const float (&x)[EIGHT], int row, int col, int end) const {
+        Row(e.d, d, row, col).write(col, end, x);
     }
 };

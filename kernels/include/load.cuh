@@ -4,7 +4,7 @@
 // what must be collected or decoded goes through registers.
 #pragma once
 
-#include "epilogue.cuh"
+#include "matrix.cuh"
 #include "mma.cuh"
 #include "ptx.cuh"
 #include "scales.cuh"
@@ -172,7 +172,7 @@ struct Source {
     // the matrix.
     __device__ void copy(u8* to, const u8* row, int at, int units) const {
         bool inside = row && at < units * UNIT;
-        copy_async_16(shared_address(to), inside ? row + at : data, inside ? CHUNK : 0);
+        copy_async_16(shared_address(to), inside ? row + at : matrix.data, inside ? CHUNK : 0);
     }
 
     __device__ float factor(int row, int at) const { return scales.factor(scale_data, row, at); }

@@ -37,6 +37,8 @@ struct Scales {
         return tile * 512 + row % 32 * 16 + row % 128 / 32 * 4 + col % 4;
     }
 
+    __device__ bool are_there() const { return data || tensor; }
+
     // What whole sums are multiplied with, where instructions apply the block scales.
     __device__ float whole() const { return tensor ? *tensor : 1.0f; }
 

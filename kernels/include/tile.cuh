@@ -1,6 +1,7 @@
 // Which rows and columns of D a block computes, and how it stores them.
 #pragma once
 
+#include "epilogue.cuh"
 #include "index.cuh"
 #include "load.cuh"
 #ifdef CODE
@@ -22,6 +23,12 @@ struct Groups {
     // A group's first row; within all rows whatever the data say.
     __device__ int offset(int group) const {
         return (int)max((i64)0, min((i64)rows, load(group)));
+    }
+
+    // Tiles of so many rows that a group takes.
+    template <int HEIGHT>
+    __device__ int tiles_of(int group) const {
+        return (max(0, offset(group + 1) - offset(group)) + HEIGHT - 1) / HEIGHT;
     }
 
     // Reports offsets that are not those of groups; all threads of a block take part.
@@ -50,6 +57,7 @@ struct Args {
     int part;  // elements along k that are added up by themselves: the parts are added in order
     Groups groups;
     Split split;
+    u32* amax;  // where the bits of D's largest magnitude are noted; null where nobody asks
 #ifdef CODE
     Blocks to;  // instead of the epilogue's D
 #endif
@@ -66,31 +74,86 @@ struct Rows {
     __device__ int below(int locals) const { return locals; }
 };
 
+// The tiles of D, HEIGHT x WIDTH each, in the order in which blocks take them: within a band of rows
+// of tiles column by column. So what blocks read at a time is little, each of it is read by several
+// of them, and the rows of A of a band stay in the second-level cache while columns of B pass by.
+template <int HEIGHT, int WIDTH>
+struct Tiles {
+    static constexpr int BAND = 8;
+    int rows, cols;      // of a matrix
+    int of_matrix, all;  // in that, and in all of the batch
+
+#if GROUPED
+    // Of groups, at most.
+    __device__ Tiles(const Args& args) : Tiles(args, args.groups.tiles) {}
+
+    // Of groups, counted by every warp.
+    __device__ static Tiles counted(const Args& args) {
+        const Groups& groups = args.groups;
+        int count = 0;
+        for (int group = threadIdx.x % 32; group < groups.count; group += 32)
+            count += groups.template tiles_of<HEIGHT>(group);
+        for (int lanes = 16; lanes; lanes /= 2) count += __shfl_xor_sync(~0u, count, lanes);
+        // Whatever the data say, no more than there can be.
+        return Tiles(args, min(count, groups.tiles));
+    }
+#else
+    __device__ Tiles(const Args& args) : Tiles(args, (args.m + HEIGHT - 1) / HEIGHT) {}
+    __device__ static Tiles counted(const Args& args) { return Tiles(args); }
+#endif
+
+    __device__ Tiles(const Args& args, int rows)
+        : rows(rows), cols((args.n + WIDTH - 1) / WIDTH), of_matrix(rows * cols), all(of_matrix) {
+        for (int i = 0; i < 4 && !GROUPED; i++) all *= args.batch[i];
+    }
+
+    // Row and column of a tile of a matrix.
+    __device__ int2 place(int tile) const {
+        const int first = tile / (BAND * cols) * BAND, height = min(BAND, rows - first);
+        tile -= first * cols;
+        return make_int2(first + tile % height, tile / height);
+    }
+};
+
 // What a block computes: up to HEIGHT rows of one matrix of the batch, which columns, and as which
 // of those that share a tile.
 template <int HEIGHT>
 struct Work {
-    int batch[4];
-    Rows rows;
-    int tile_n;
+    int batch[4] = {};
+    Rows rows = {};
+    int tile_n = 0;
     int matrix = 0;  // of the batch
     int number = 0;
 
+    // The work of that number: all tiles, for each of those that share them.
+    template <int WIDTH>
+    __device__ Work(const Args& args, const Tiles<HEIGHT, WIDTH>& tiles, int work) {
+        if (work >= tiles.all * args.split.blocks) return;
+        number = work / tiles.all;
+        work -= number * tiles.all;
+        matrix = work / tiles.of_matrix;
+        const int2 place = tiles.place(work - matrix * tiles.of_matrix);
+        tile_n = place.y;
+#if GROUPED
+        find(args.groups, place.x);
+#else
+        rows = {place.x * HEIGHT, args.m};
+        if (matrix == 0) return;
+#pragma unroll
+        for (int i = 3, rest = matrix; i >= 0; i--) {
+            batch[i] = rest % args.batch[i];
+            rest /= args.batch[i];
+        }
+#endif
+    }
+
 #if GROUPED
     // Every warp looks for the group of its tile by itself, 32 groups at a time.
-    __device__ Work(const Args& args, int tiles_n) : batch{}, rows{0, 0} {
-        const Groups& groups = args.groups;
-        const int block = own_block(args);
-        if (blockIdx.x == 0) groups.check();
-        const int lane = threadIdx.x % 32, tile = block % groups.tiles;
-        tile_n = block / groups.tiles;
+    __device__ void find(const Groups& groups, int tile) {
+        const int lane = threadIdx.x % 32;
         for (int first = 0, before = 0; first < groups.count; first += 32) {
-            int begin = 0, end = 0;
-            if (first + lane < groups.count) {
-                begin = groups.offset(first + lane);
-                end = groups.offset(first + lane + 1);
-            }
-            const int tiles = (max(0, end - begin) + HEIGHT - 1) / HEIGHT;
+            const int group = first + lane;
+            const int tiles = group < groups.count ? groups.template tiles_of<HEIGHT>(group) : 0;
             int sum = before + tiles;
             for (int step = 1; step < 32; step *= 2) {
                 int other = __shfl_up_sync(~0u, sum, step);
@@ -100,43 +163,24 @@ struct Work {
             if (beyond) {
                 const int owner = __ffs(beyond) - 1;
                 batch[3] = first + owner;
-                rows.first = __shfl_sync(~0u, begin + (tile - (sum - tiles)) * HEIGHT, owner);
-                rows.end = __shfl_sync(~0u, end, owner);
+                const int before = __shfl_sync(~0u, sum - tiles, owner);
+                rows.first = groups.offset(first + owner) + (tile - before) * HEIGHT;
+                rows.end = groups.offset(first + owner + 1);
                 return;
             }
             before = __shfl_sync(~0u, sum, 31);
         }
     }
-#else
-    // Neighbouring blocks share columns of B, which are the larger operand most often.
-    __device__ Work(const Args& args, int tiles_n) {
-        const int tiles_m = (args.m + HEIGHT - 1) / HEIGHT, block = own_block(args);
-        int rest = block / tiles_m;
-        rows = {block % tiles_m * HEIGHT, args.m};
-        tile_n = rest % tiles_n;
-        matrix = rest /= tiles_n;
-        for (int i = 3; i >= 0; i--) {
-            batch[i] = rest % args.batch[i];
-            rest /= args.batch[i];
-        }
-    }
 #endif
 
-    // The block's number among those for the same parts of k.
-    __device__ int own_block(const Args& args) {
-        const int blocks = gridDim.x / args.split.blocks;
-        number = blockIdx.x / blocks;
-        return blockIdx.x % blocks;
-    }
-
-    // Groups can fill fewer tiles than there are blocks.
+    // Behind the last tile; groups can fill fewer than there are blocks.
     __device__ bool is_none() const { return rows.first == rows.end; }
 
-    // Where the sums of a part of k are left, for a row.
-    __device__ float* sums(const Args& args, int part, int row) const {
+    // Where the sums of a part of k are left, for a row; of eights from `at` on.
+    __device__ Row sums(const Args& args, int part, int row, int at) const {
         i64 matrices = (i64)part;
         for (int i = 0; i < 4; i++) matrices *= args.batch[i];
-        return args.split.sums + ((matrices + matrix) * args.m + row) * args.n;
+        return Row(args.split.sums + ((matrices + matrix) * args.m + row) * args.n, args.n, at);
     }
 };
 
@@ -158,6 +202,9 @@ struct Columns {
         return local / 8 % 2 ? col + width : col;
     }
 
+    // Behind the last column of the piece of B that one is of.
+    __device__ int end(int col) const { return col < width ? width : 2 * width; }
+
     // How many of the eight from `local` on there are; they are neighbours.
     __device__ int run(int local) const {
         int col = gated ? first + local / 16 * 8 : first + local;
@@ -167,91 +214,119 @@ struct Columns {
     // How far apart columns are that are `locals`, a multiple of 16, apart in the tile.
     __device__ int below(int locals) const { return gated ? locals / 2 : locals; }
 
-    // How many columns of D that makes, and where in the tile one of them is.
-    __device__ int count() const { return gated ? WIDTH / 2 : WIDTH; }
-    __device__ int local(int i) const { return gated ? i / 8 * 16 + i % 8 : i; }
+    // How many eights of columns of D that makes, and where in the tile one of them is.
+    __device__ int eights() const { return WIDTH / EIGHT / (gated ? 2 : 1); }
+    __device__ int local(int eight) const { return (gated ? 2 : 1) * eight * EIGHT; }
 
-    // An element of D, of which sum(local row, local column, row, column) gives the products.
+    // Eight columns of D from `at` on, of which sum(x, local row, local column, row, column of B,
+    // end) gives the products.
     template <typename Sum>
-    __device__ float value(const EpilogueOf& epilogue, const Sum& sum, int local_row, int local,
-                           int row, int col) const {
-        const float t = sum(local_row, local, row, col);
-        if (!gated) return epilogue.plain(t, row, col);
-        return epilogue.pair(t, sum(local_row, local + 8, row, col + width), row, col, width);
-    }
-
-    // Stores ROWS rows of D: neighbouring threads store neighbouring columns.
-    template <int ROWS, typename Sum>
-    __device__ void store(const EpilogueOf& epilogue, const Rows& rows, const Sum& sum) const {
+    __device__ void values(float (&x)[EIGHT], const EpilogueOf& epilogue, const Sum& sum,
+                           int local_row, int local, int row, int at) const {
+        // The gates, then what they are multiplied with.
 #pragma unroll 1
-        for (int i = threadIdx.x; i < ROWS * count(); i += blockDim.x) {
-            const int at = local(i % count()), local_row = i / count();
-            const int row = rows[local_row], col = (*this)[at];
-            if (row < 0 || col < 0) continue;
-            epilogue.put(value(epilogue, sum, local_row, at, row, col), row, col);
-        }
-    }
-
-#ifdef CODE
-    // Quantises them, eight columns a thread. They are rows from `above` on of all matrices'.
-    template <int ROWS, typename Sum>
-    __device__ void quantize(const EpilogueOf& epilogue, const Blocks& to, int above,
-                             const Rows& rows, const Sum& sum) const {
-        const int eights = count() / EIGHT;
-#pragma unroll 1
-        for (int i = threadIdx.x; i < ROWS * eights; i += blockDim.x) {
-            const int from = i % eights * EIGHT, local_row = i / eights, row = rows[local_row];
-            float x[EIGHT];
+        for (int piece = 0; piece <= gated; piece++) {
+            const int col = at + piece * width, end = width + piece * width;
+            float t[EIGHT];
+            sum(t, local_row, local + piece * EIGHT, row, col, end);
+            epilogue.before(t, row, col, end);
+            if (piece == 0) epilogue.activated(t);
 #pragma unroll
-            for (int j = 0; j < EIGHT; j++) {
-                const int at = local(from + j), col = (*this)[at];
-                x[j] = row < 0 || col < 0 ? 0.0f
-                                          : value(epilogue, sum, local_row, at, row, col);
-            }
-            // Behind all codes there is nothing to store.
-            ::quantize(to, above + row, row < 0 ? 2 * to.row_bytes : first + from, x);
+            for (int i = 0; i < EIGHT; i++) x[i] = piece == 0 ? t[i] : x[i] * t[i];
         }
-        for (int i = 0; first == 0 && i < ROWS && rows[i] >= 0; i++)
-            clear_padding(to, above + rows[i]);
+        epilogue.after(x, row, at, width);
     }
-#endif
 };
 
-// A sum of products with the factors of its row and column, where they belong to whole sums.
-__device__ inline float product(float sum, const Source& a, const Source& b, int row, int col,
-                                int k) {
+// Sums of products with the factors of their row and columns, where they belong to whole sums.
+__device__ inline void multiply_factors(float (&x)[EIGHT], const Source& a, const Source& b, int row,
+                                        int col, int end, int k) {
     // Without products there is nothing to multiply with a scale, which may be NaN.
-    if (FOLD || k == 0) return sum;
-    if (MMA > MMA_FP8) return scaled(sum, a.scales.whole(), b.scales.whole());
-    return scaled(sum, a.factor(row, 0), b.factor(col, 0));
+    if (FOLD || k == 0 || !a.scales.are_there() && !b.scales.are_there()) return;
+    const float of_row = MMA > MMA_FP8 ? a.scales.whole() : a.factor(row, 0);
+    each(x, [&](float sum, int i) {
+        if (col + i >= end) return sum;
+        return scaled(sum, of_row, MMA > MMA_FP8 ? b.scales.whole() : b.factor(col + i, 0));
+    });
 }
 
-// Leaves a tile of D, of whose elements sum(…) gives the products.
-template <int HEIGHT, int WIDTH, typename Sum>
+// Leaves the sums of a part of k, which sum(x, local row, local column) gives eight of, for ROWS
+// rows of a tile from its row `top` on; the threads share them.
+template <int ROWS, int HEIGHT, int WIDTH, typename Sum>
+__device__ inline void leave_sums(const Args& args, const Work<HEIGHT>& work,
+                                  const Columns<WIDTH>& columns, int top, int part, int thread,
+                                  int threads, const Sum& sum) {
+#pragma unroll 1
+    for (int i = thread; i < ROWS * (WIDTH / EIGHT); i += threads) {
+        const int local_row = top + i / (WIDTH / EIGHT), local = i % (WIDTH / EIGHT) * EIGHT;
+        const int row = work.rows[local_row], col = columns[local];
+        if (row < 0 || col < 0) continue;
+        float x[EIGHT];
+        sum(x, local_row, local);
+        work.sums(args, part, row, col).write(col, columns.end(col), x);
+    }
+}
+
+// Leaves ROWS rows of a tile of D, from its row `top` on; see Columns::values. Eight columns a
+// thread, neighbours to neighbouring threads. All threads of the block take part.
+template <int ROWS, int HEIGHT, int WIDTH, typename Sum>
 __device__ inline void leave(const Args& args, const Work<HEIGHT>& work,
-                             const Columns<WIDTH>& columns, const Sum& sum) {
+                             const Columns<WIDTH>& columns, int top, const Sum& sum) {
     const EpilogueOf epilogue(args.epilogue, work.batch);
+    const int eights = columns.eights(), width = columns.width;
+    u32 largest = 0;
+#pragma unroll 1
+    for (int i = threadIdx.x; i < ROWS * eights; i += blockDim.x) {
+        const int local_row = top + i / eights, row = work.rows[local_row];
+        const int eight = i % eights, at = columns.first + eight * EIGHT;
+        const bool there = row >= 0 && at < width;
+        float x[EIGHT] = {};
+        if (there) columns.values(x, epilogue, sum, local_row, columns.local(eight), row, at);
 #ifdef CODE
-    columns.template quantize<HEIGHT>(epilogue, args.to, work.matrix * args.m, work.rows, sum);
+#pragma unroll
+        for (int j = 0; j < EIGHT; j++)
+            if (at + j >= width) x[j] = 0.0f;
+        // They are rows of all matrices. Behind all codes there is nothing to store.
+        quantize(args.to, work.matrix * args.m + row, row < 0 ? 2 * args.to.row_bytes : at, x);
 #else
-    columns.template store<HEIGHT>(epilogue, work.rows, sum);
+        if (there) epilogue.put(x, row, at, width);
+        if (!args.amax) continue;
+#pragma unroll
+        for (int j = 0; j < EIGHT; j++)
+            if (there && at + j < width) largest = max(largest, __float_as_uint(x[j]) & 0x7FFFFFFFu);
+#endif
+    }
+#ifdef CODE
+    for (int i = top; columns.first == 0 && i < top + ROWS && work.rows[i] >= 0; i++)
+        clear_padding(args.to, work.matrix * args.m + work.rows[i]);
+#else
+    if (!args.amax) return;
+    for (int lanes = 16; lanes; lanes /= 2)
+        largest = max(largest, __shfl_xor_sync(~0u, largest, lanes));
+    if (threadIdx.x % 32 == 0) atomicMax(args.amax, largest);
 #endif
 }
 
 // Adds the sums of all parts in order, for what is behind them.
 template <int HEIGHT, int WIDTH>
 __device__ inline void add_all_parts(const Args& args) {
-    const Work<HEIGHT> work(args, (args.n + WIDTH - 1) / WIDTH);
+    const Work<HEIGHT> work(args, Tiles<HEIGHT, WIDTH>(args), blockIdx.x);
     if (work.is_none()) return;
     const Source a(args.a, args.a_scales, work.batch), b(args.b, args.b_scales, work.batch);
     const Columns<WIDTH> columns(args, work.tile_n);
     const int parts = (args.k + args.part - 1) / args.part;
-    auto sum = [&](int, int, int row, int col) {
-        float total = 0.0f;
-        for (int part = 0; part < parts; part++) total += work.sums(args, part, row)[col];
-        return product(total, a, b, row, col, args.k);
+    auto sum = [&](float (&x)[EIGHT], int, int, int row, int col, int end) {
+#pragma unroll
+        for (int i = 0; i < EIGHT; i++) x[i] = 0.0f;
+        for (int part = 0; part < parts; part++) {
+            float y[EIGHT];
+            work.sums(args, part, row, col).read(col, end, y);
+#pragma unroll
+            for (int i = 0; i < EIGHT; i++) x[i] += y[i];
+        }
+        multiply_factors(x, a, b, row, col, end, args.k);
     };
-    leave(args, work, columns, sum);
+    leave<HEIGHT>(args, work, columns, 0, sum);
 }
 
 // sum + x * of_a * of_b, of which FACTORS says which there are: 1 for A's, 2 for B's.

@@ -34,6 +34,66 @@ fn large_products_are_right_in_large_tiles() {
     }
 }
 
+/// The dot product of two rows of `small`.
+fn small_dot(i: usize, j: usize, k: usize) -> f32 {
+    (0..k).map(|l| (small([i, l]) * small([j, l])).to_f32()).sum()
+}
+
+#[test]
+fn blocks_that_take_several_tiles_leave_them_all() {
+    let Some(device) = emulated(Arch::SM121A) else { return };
+    let device = device.with_request(Request::kernel("cuda.gemm"));
+    // Of 16 × 64, of 64 × 64 and of 128 × 128; in bands, in batches, and with parts of k.
+    for ([batch, m, n, k], how) in [
+        ([1, 5, 6500, 70], "102 tiles of 16 × 64, by 96 blocks"),
+        ([30, 3, 250, 33], "120 tiles of 16 × 64, by 96 blocks"),
+        ([1, 700, 690, 40], "121 tiles of 64 × 64, by 96 blocks"),
+        ([60, 20, 70, 33], "60 tiles of 128 × 128, by 48 blocks"),
+        ([1, 1290, 640, 20], "55 tiles of 128 × 128, by 48 blocks"),
+        ([1, 5, 840, 4096], "14 tiles of 16 × 64, k over 8 blocks each, by 96 blocks"),
+    ] {
+        let x = Tensor::from_fn(&device, [batch, m, k], |[b, i, l]| small([b + i, l])).unwrap();
+        let w = Tensor::from_fn(&device, [n, k], small).unwrap();
+        let y = Tensor::<f32, 3>::zeros(&device, [batch, m, n]).unwrap();
+        let (a, b) = (x.operand().clone(), w.t().operand().clone());
+        let op = Op::Gemm(Gemm::new(a, b, y.operand()));
+        let text = device.explain(&op).unwrap().to_string();
+        assert!(text.contains(how), "{text}");
+        device.run(&op).unwrap();
+        let y = y.host().unwrap();
+        for at in (0..batch * m * n).step_by(97) {
+            let [b, i, j] = [at / n / m, at / n % m, at % n];
+            assert_eq!(y[[b, i, j]], small_dot(b + i, j, k), "{b}, {i}, {j} of {how}");
+        }
+    }
+}
+
+#[test]
+fn blocks_take_the_tiles_of_groups_in_turn() {
+    let Some(device) = emulated(Arch::SM121A) else { return };
+    let device = device.with_request(Request::kernel("cuda.grouped_gemm"));
+    // 33 groups with rows, of which one is more than a tile, and some without.
+    let mut offsets = vec![0u32];
+    for group in 0..40 {
+        let rows = if group == 7 { 35 } else { group % 6 };
+        offsets.push(offsets[group as usize] + rows);
+    }
+    let (groups, n, k) = (offsets.len() - 1, 200, 40);
+    let m = offsets[groups] as usize;
+    let x = Tensor::from_fn(&device, [m, k], small).unwrap();
+    let w = Tensor::from_fn(&device, [groups, n, k], |[e, j, l]| small([e + j, l])).unwrap();
+    let ends = Tensor::from_host(&device, [groups + 1], &offsets).unwrap();
+    let y = x.grouped_gemm(&w.transpose(1, 2).unwrap(), &ends).run::<f32>().unwrap();
+    let y = y.host().unwrap();
+    for e in 0..groups {
+        for i in offsets[e] as usize..offsets[e + 1] as usize {
+            for j in (0..n).step_by(3) {
+                assert_eq!(y[[i, j]], small_dot(i, e + j, k), "group {e}, row {i}, column {j}");
+            }
+        }
+    }
+}
+
 #[test]
 fn operands_that_are_contiguous_across_rows_are_multiplied_as_they_are() {
     let Some(device) = emulated(Arch::SM121A) else { return };
@@ -355,7 +415,7 @@ fn check_quantized<F: BlockFormat>(
     quantizer: Quantizer,
     (layout, how): (ScaleLayout, &str),
 ) {
-    for [m, n, k] in [[3, 40, 600], [66, 72, 40]] {
+    for [m, n, k] in [[3, 40, 600], [66, 72, 40], [5, 3130, 40]] {
         let (x, w) = (kind.matrix(device, [m, k], 1), kind.matrix(device, [2 * n, k], 2));
         let product = |d: Operand| {
             let mut op = Gemm::new(x.operand().clone(), w.t().unwrap().operand().clone(), d);

@@ -16,12 +16,13 @@ use crate::memory::{Access, Region};
 use crate::registry::{Accelerator, Launch, Stream};
 
 /// What kernel sources can include.
-const HEADERS: [(&str, &str); 19] = [
+const HEADERS: [(&str, &str); 21] = [
     ("blocks.cuh", include_str!("../../../kernels/include/blocks.cuh")),
     ("epilogue.cuh", include_str!("../../../kernels/include/epilogue.cuh")),
     ("index.cuh", include_str!("../../../kernels/include/index.cuh")),
     ("keys.cuh", include_str!("../../../kernels/include/keys.cuh")),
     ("load.cuh", include_str!("../../../kernels/include/load.cuh")),
+    ("matrix.cuh", include_str!("../../../kernels/include/matrix.cuh")),
     ("mma.cuh", include_str!("../../../kernels/include/mma.cuh")),
     ("numbers.cuh", include_str!("../../../kernels/include/numbers.cuh")),
     ("nvfp4.cuh", include_str!("../../../kernels/include/nvfp4.cuh")),
@@ -29,6 +30,7 @@ const HEADERS: [(&str, &str); 19] = [
     ("order.cuh", include_str!("../../../kernels/include/order.cuh")),
     ("ptx.cuh", include_str!("../../../kernels/include/ptx.cuh")),
     ("quantize.cuh", include_str!("../../../kernels/include/quantize.cuh")),
+    ("row.cuh", include_str!("../../../kernels/include/row.cuh")),
     ("rows.cuh", include_str!("../../../kernels/include/rows.cuh")),
     ("scales.cuh", include_str!("../../../kernels/include/scales.cuh")),
     ("tile.cuh", include_str!("../../../kernels/include/tile.cuh")),

@@ -27,7 +27,7 @@ pub(super) struct Blocks {
     codes: u64,
     scales: Scales,
     tensor: u64,
-    amax: u64,
+    pub amax: u64,
     wrong: u64,
     of_matrix: i64,
     n: i32,
@@ -96,6 +96,11 @@ impl Quantizing {
     fn looks_first(self) -> bool {
         let tensor = self.format.spec().tensor_scale;
         self.fixed.is_none() && (tensor || self.block() == 0)
+    }
+
+    /// Whether what it looks for is the largest of all values: kernels that make them can note it.
+    pub fn has_one_largest(self) -> bool {
+        self.looks_first() && self.format.spec().tensor_scale
     }
 
     /// What sources are compiled with.
@@ -224,6 +229,9 @@ struct Args {
     of_matrix: i64,
 }
 
+/// What quantises rows, in that source.
+const QUANTIZE_ROWS: &str = "quantize_rows";
+
 /// `cuda.quantize`
 pub(super) const QUANTIZE: RowKernel = RowKernel {
     name: "cuda.quantize",
@@ -308,6 +316,18 @@ impl Quantizing {
         self.run_rows(run, Args::new(Source::plain(src), rows), dst, rows)
     }
 
+    /// The same of values whose largest was noted when they were made.
+    pub fn noted_rows(
+        self,
+        run: &mut Run<'_, '_, '_>,
+        src: Matrix,
+        to: Blocks,
+        rows: &Rows,
+    ) -> Result<()> {
+        let args = Quantized { args: Args::new(Source::plain(src), rows), to };
+        run.run(&program(self), QUANTIZE_ROWS, rows.blocks(), &args)
+    }
+
     fn run_rows(
         self,
         run: &mut Run<'_, '_, '_>,
@@ -316,6 +336,6 @@ impl Quantizing {
         rows: &Rows,
     ) -> Result<()> {
         let shape = [rows.blocks(), THREADS as usize];
-        self.run(run, &program(self), "quantize_rows", shape, args, to)
+        self.run(run, &program(self), QUANTIZE_ROWS, shape, args, to)
     }
 }

@@ -11,6 +11,7 @@
 
 mod plan;
 mod product;
+mod quantized;
 mod split;
 mod stages;
 mod stream;
@@ -47,7 +48,7 @@ pub(super) fn programs(caps: &Caps) -> Vec<Program> {
     let of_tiles = plans
         .iter()
         .flat_map(|plan| Tile::all(plan.folds()).into_iter().flat_map(|tile| plan.programs(tile)));
-    let quantizing = plans.iter().filter(|plan| plan.quantizes()).flat_map(|plan| {
+    let quantizing = plans.iter().flat_map(|plan| {
         Tile::all(false).into_iter().flat_map(|tile| plan.quantizing_programs(tile))
     });
     let half = plans.iter().filter(|plan| plan.is_half());

@@ -262,10 +262,10 @@ impl Plan {
         matches!(self.mma, Mma::Bf16 | Mma::F16)
     }
 
-    /// Whether tiles can be quantised: the programs of others are many already, and NVFP4 leaves
-    /// no registers for it.
-    pub fn quantizes(&self) -> bool {
-        matches!(self.mma, Mma::Mxfp8 | Mma::Mxfp4)
+    /// Whether tiles are quantised so: the programs of other instructions are many already, and
+    /// NVFP4 leaves no registers for it.
+    pub fn quantizes(&self, quantizing: Quantizing) -> bool {
+        matches!(self.mma, Mma::Mxfp8 | Mma::Mxfp4) && quantizing.fits_tiles()
     }
 
     /// Whether sums of fewer elements than a part has are folded.
@@ -426,7 +426,7 @@ impl Plan {
             program.defines.extend(quantizing.defines());
             program
         };
-        let all = Quantizing::all().filter(|quantizing| quantizing.fits_tiles());
+        let all = Quantizing::all().filter(|&quantizing| self.quantizes(quantizing));
         all.flat_map(|q| [source(q, false), source(q, true)]).collect()
     }
 

@@ -3,13 +3,13 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::plan::{Family, Plan};
+use super::quantized::BoundBlocks;
 use super::split::{Split, SplitArgs};
 use super::{MOST_PARTS, PART_STEP, SHORTEST_PART};
 use crate::backend::cuda::args::{BATCH_RANK, Matrix, batch_sizes};
 use crate::backend::cuda::epilogue::Epilogue;
 use crate::backend::cuda::gpu::Call;
 use crate::backend::cuda::quantize::{Blocks, Quantizing};
-use crate::backend::cuda::rows::{Rows, Run};
 use crate::backend::cuda::source::{Scales, Source};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
@@ -163,19 +163,9 @@ impl<'o> Product<'o> {
         }
     }
 
-    /// How its result is quantised, if it is.
-    pub fn quantizing(&self) -> Option<(Quantizing, &'o Scaled)> {
-        let to = self.d.as_scaled()?;
-        Some((Quantizing::new(to, self.epilogue.quantizer, None), to))
-    }
-
-    /// What `explain` says of that.
-    pub fn quantized(&self, in_tiles: bool) -> &'static str {
-        match self.d {
-            Operand::Dense(_) => "",
-            Operand::Scaled(_) if in_tiles => ", d quantised with it",
-            Operand::Scaled(_) => ", d quantised after it",
-        }
+    /// How its result is quantised, to that.
+    pub fn quantizing(&self, to: &Scaled) -> Quantizing {
+        Quantizing::new(to, self.epilogue.quantizer, None)
     }
 
     /// Where kernels leave the result: in `d`, nowhere else where they quantise it, or as f32 for
@@ -192,28 +182,11 @@ impl<'o> Product<'o> {
         }
     }
 
-    /// Binds a result that is quantised.
-    pub fn bind_blocks(
-        &self,
-        (quantizing, to): (Quantizing, &Scaled),
-        call: &mut Call<'_, '_>,
-    ) -> Result<Blocks> {
-        quantizing.bind(&mut Run { call }, "d", to)
-    }
-
-    /// Quantises what kernels left for that.
-    pub fn quantize(&self, args: &Args, call: &mut Call<'_, '_>) -> Result<()> {
-        let Some(quantizing) = self.quantizing() else { return Ok(()) };
-        let d = self.bind_blocks(quantizing, call)?;
-        let rows = Rows::of(self.d.dims());
-        quantizing.0.rows(&mut Run { call }, args.epilogue.d, d, &rows)
-    }
-
-    /// The parameters for tiles of `height` rows that are quantised or are not, and the factors,
-    /// `b` by columns.
+    /// The parameters for tiles of `height` rows, and the factors, `b` by columns.
     pub fn bind(
         &self,
-        (height, quantized): (usize, bool),
+        height: usize,
+        blocks: Option<&BoundBlocks>,
         split: Split,
         call: &mut Call<'_, '_>,
     ) -> Result<(Args, [Source; 2])> {
@@ -227,7 +200,8 @@ impl<'o> Product<'o> {
         let b = Source::bind(call, "b", self.b, &[&matrices[..], &[self.k, self.n]].concat())?;
         let b = b.transposed();
         let added = (self.alpha, self.c, self.beta);
-        let d = (self.bind_result(quantized, call)?, d_dims);
+        let in_tiles = blocks.is_some_and(|blocks| blocks.of_tiles().is_some());
+        let d = (self.bind_result(in_tiles, call)?, d_dims);
         let mut epilogue = Epilogue::bind(added, self.epilogue, d, self.n, call)?;
         let groups = match self.grouped {
             Some(op) => {
@@ -249,6 +223,7 @@ impl<'o> Product<'o> {
             part: self.part() as i32,
             groups,
             split: split.bind(self, call)?,
+            amax: blocks.map_or(0, BoundBlocks::amax),
         };
         Ok((args, [a, b]))
     }
@@ -262,7 +237,7 @@ pub(super) struct Args {
     b: Matrix,
     a_scales: Scales,
     b_scales: Scales,
-    epilogue: Epilogue,
+    pub epilogue: Epilogue,
     batch: [i32; BATCH_RANK],
     m: i32,
     n: i32,
@@ -270,6 +245,7 @@ pub(super) struct Args {
     part: i32,
     groups: Groups,
     pub split: SplitArgs,
+    amax: u64,
 }
 
 /// `Args` where the result is quantised.

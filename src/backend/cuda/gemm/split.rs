@@ -58,25 +58,28 @@ impl Split {
         Ok(SplitArgs { sums, blocks: self.blocks as i32, reserved: 0 })
     }
 
-    /// Runs a kernel for tiles, and the one that adds what it leaves.
+    /// Blocks that share all of so many tiles.
+    pub fn of_all(self, tiles: usize) -> usize {
+        tiles.saturating_mul(self.blocks)
+    }
+
+    /// Runs a kernel for tiles, and the one that adds what it leaves, with a block for each tile.
     pub fn run(
         self,
         call: &mut Call<'_, '_>,
-        program: &Program,
-        entry: &str,
-        tiles: Grid,
+        (program, entry, grid): (&Program, &str, Grid),
+        tiles: usize,
         args: &Args,
         to: Option<Blocks>,
     ) -> Result<()> {
-        // Checked by `supports`.
-        let blocks = tiles.blocks.saturating_mul(self.blocks as u32);
-        args.pass(to, |args| call.run(program, entry, Grid { blocks, ..tiles }, args))?;
+        args.pass(to, |args| call.run(program, entry, grid, args))?;
         if !self.is_split() {
             return Ok(());
         }
         let mut args = *args;
         args.split.blocks = 1;
-        let grid = Grid { shared_memory: 0, ..tiles };
+        // Checked by `supports`.
+        let grid = Grid { blocks: tiles as u32, shared_memory: 0, ..grid };
         args.pass(to, |args| call.run(program, "add_parts", grid, args))
     }
 }

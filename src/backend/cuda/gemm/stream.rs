@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::plan::Family;
 use super::product::Product;
+use super::quantized::Quantized;
 use super::split::Split;
 use super::stages::{COLS, Stages};
 use super::{BYTES_PER_SECOND, MOST_PARTS, PRODUCTS_PER_SECOND};
@@ -43,15 +44,19 @@ impl StreamKernel {
         let mut call = self.gpu.call(&self.info.name, launch);
         let stages = plan.stages(product.rows());
         let split = Self::split(product, stages, launch.caps.units);
-        let (args, sources) = product.bind((stages.rows, false), split, &mut call)?;
+        let blocks = Quantized::of(product, &plan).map(|q| q.bind(&mut call)).transpose()?;
+        let (args, sources) = product.bind(stages.rows, blocks.as_ref(), split, &mut call)?;
         let program = plan.stream_program(stages, [&sources[0], &sources[1]], product);
+        let tiles = product.blocks(stages.rows, COLS);
         let grid = Grid {
-            blocks: product.blocks(stages.rows, COLS) as u32,
+            blocks: split.of_all(tiles) as u32,
             threads: 32 * split.parts as u32,
             shared_memory: stages.shared_memory(split.parts) as u32,
         };
-        split.run(&mut call, &program, "stream", grid, &args, None)?;
-        product.quantize(&args, &mut call)?;
+        split.run(&mut call, (&program, "stream", grid), tiles, &args, None)?;
+        if let Some(blocks) = blocks {
+            blocks.quantize(args.epilogue.d, &mut call)?;
+        }
         call.finish()
     }
 }
@@ -88,7 +93,7 @@ impl Kernel for StreamKernel {
         let stages = plan.stages(product.rows());
         let blocks = product.blocks(stages.rows, COLS);
         let (parts, split) = (product.parts(), Self::split(&product, stages, caps.units));
-        let quantized = product.quantized(false);
+        let quantized = Quantized::of(&product, &plan).map(|q| q.to_string()).unwrap_or_default();
         Some(format!(
             "{blocks} blocks of {COLS} columns, k in {parts} parts{split}, {plan}{quantized}"
         ))

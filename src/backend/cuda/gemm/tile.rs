@@ -11,8 +11,12 @@ pub(super) const SLICE: usize = 128;
 /// Instructions along k of a slice, as in the source.
 const STEPS: usize = 4;
 
-/// Shared memory that a block has on every target.
-pub(super) const SHARED_MEMORY: usize = 99 << 10;
+/// Shared memory that every multiprocessor has, and what of it a block takes for itself.
+const UNIT_MEMORY: usize = 100 << 10;
+const RESERVED: usize = 1 << 10;
+
+/// Shared memory that a block has on every target, alone on a multiprocessor.
+pub(super) const SHARED_MEMORY: usize = UNIT_MEMORY - RESERVED;
 
 /// The most slices along k that are under way: more than hide the latency of memory.
 pub(super) const MOST_STAGES: usize = 4;
@@ -27,17 +31,19 @@ pub(super) struct Tile {
     n: usize,
     warps_m: usize,
     warps_n: usize,
+    /// Blocks of a multiprocessor.
+    pub resident: usize,
 }
 
 impl Tile {
     /// For a few rows: one fragment of them, so that little is computed in vain.
-    const FLAT: Tile = Tile { m: 16, n: 64, warps_m: 1, warps_n: 4 };
+    const FLAT: Tile = Tile { m: 16, n: 64, warps_m: 1, warps_n: 4, resident: 2 };
     /// For products that large tiles would not spread over all multiprocessors.
-    const SMALL: Tile = Tile { m: 64, n: 64, warps_m: 2, warps_n: 2 };
+    const SMALL: Tile = Tile { m: 64, n: 64, warps_m: 2, warps_n: 2, resident: 2 };
     /// Two or three slices fill shared memory.
-    const LARGE: Tile = Tile { m: 128, n: 128, warps_m: 2, warps_n: 4 };
+    const LARGE: Tile = Tile { m: 128, n: 128, warps_m: 2, warps_n: 4, resident: 1 };
     /// Half as large, where threads keep one more sum of each element.
-    const FOLDED: Tile = Tile { m: 128, n: 64, warps_m: 4, warps_n: 2 };
+    const FOLDED: Tile = Tile { m: 128, n: 64, warps_m: 4, warps_n: 2, resident: 1 };
 
     /// The tiles of products whose sums are folded, or are not.
     pub fn all(folds: bool) -> [Tile; 3] {
@@ -82,7 +88,8 @@ impl Tile {
 
     /// How many slices along k are under way.
     fn stages(&self, step_scales: usize) -> usize {
-        (SHARED_MEMORY / self.stage(step_scales)).min(MOST_STAGES)
+        let of_block = UNIT_MEMORY / self.resident - RESERVED;
+        (of_block / self.stage(step_scales)).min(MOST_STAGES)
     }
 
     /// Bytes of shared memory of a block.
@@ -91,12 +98,13 @@ impl Tile {
     }
 
     /// The tile for the source.
-    pub fn defines(&self, step_scales: usize) -> [(&'static str, u32); 5] {
+    pub fn defines(&self, step_scales: usize) -> [(&'static str, u32); 6] {
         [
             ("TILE_M", self.m as u32),
             ("TILE_N", self.n as u32),
             ("WARPS_M", self.warps_m as u32),
             ("WARPS_N", self.warps_n as u32),
+            ("RESIDENT", self.resident as u32),
             ("STAGES", self.stages(step_scales) as u32),
         ]
     }

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use super::plan::Family;
 use super::product::Product;
+use super::quantized::{BoundBlocks, Quantized};
 use super::tile::Tile;
 use super::{BYTES_PER_SECOND, MOST_PARTS, PRODUCTS_PER_SECOND};
 use crate::backend::cuda::args::sizes_fit;
 use crate::backend::cuda::driver::Grid;
 use crate::backend::cuda::gpu::Gpu;
-use crate::backend::cuda::quantize::Quantizing;
 use crate::caps::{Caps, Isa};
 use crate::error::{Error, Result};
-use crate::op::{Op, OpKind, Scaled};
+use crate::op::{Op, OpKind};
 use crate::registry::{Cost, Kernel, KernelInfo, Launch, Numerics, Unsupported};
 
 /// `cuda.gemm`, `cuda.gemm.fp8`, `cuda.gemm.block_scaled`, and the same of `cuda.grouped_gemm`.
@@ -38,11 +38,9 @@ impl TileKernel {
         TileKernel { info, family, gpu }
     }
 
-    /// How tiles are quantised, where they are.
-    fn quantizing<'o>(&self, product: &Product<'o>) -> Option<(Quantizing, &'o Scaled)> {
-        let plan = product.plan(self.family).ok()?;
-        let quantizing = product.quantizing().filter(|(quantizing, _)| quantizing.fits_tiles());
-        quantizing.filter(|_| plan.quantizes())
+    /// Blocks that do the work of so many in turn: as many as the machine holds at once.
+    fn blocks(work: usize, tile: Tile, caps: &Caps) -> usize {
+        work.min(caps.units * tile.resident)
     }
 
     fn run(&self, product: &Product<'_>, launch: &Launch<'_>) -> Result<()> {
@@ -53,20 +51,20 @@ impl TileKernel {
         let mut call = self.gpu.call(&self.info.name, launch);
         let tile = Tile::choose(product, launch.caps.units, plan.folds());
         let split = tile.split(product, launch.caps.units);
-        let quantizing = self.quantizing(product);
-        let in_tiles = (tile.m, quantizing.is_some());
-        let (args, sources) = product.bind(in_tiles, split, &mut call)?;
-        let to = quantizing.map(|to| product.bind_blocks(to, &mut call)).transpose()?;
+        let blocks = Quantized::of(product, &plan).map(|q| q.bind(&mut call)).transpose()?;
+        let (args, sources) = product.bind(tile.m, blocks.as_ref(), split, &mut call)?;
         let mut program = plan.program(tile, [&sources[0], &sources[1]], product);
-        program.defines.extend(quantizing.into_iter().flat_map(|(q, _)| q.defines()));
+        program.defines.extend(blocks.as_ref().map(BoundBlocks::defines).unwrap_or_default());
+        let tiles = tile.blocks(product);
         let grid = Grid {
-            blocks: tile.blocks(product) as u32,
+            blocks: Self::blocks(split.of_all(tiles), tile, launch.caps) as u32,
             threads: tile.threads(),
             shared_memory: tile.shared_memory(plan.mma.step_scales()) as u32,
         };
-        split.run(&mut call, &program, "gemm", grid, &args, to)?;
-        if quantizing.is_none() {
-            product.quantize(&args, &mut call)?;
+        let to = blocks.as_ref().and_then(BoundBlocks::of_tiles);
+        split.run(&mut call, (&program, "gemm", grid), tiles, &args, to)?;
+        if let Some(blocks) = blocks {
+            blocks.quantize(args.epilogue.d, &mut call)?;
         }
         call.finish()
     }
@@ -111,9 +109,10 @@ impl Kernel for TileKernel {
         let product = Product::of(op).ok()?;
         let plan = product.plan(self.family).ok()?;
         let tile = Tile::choose(&product, caps.units, plan.folds());
-        let (blocks, split) = (tile.blocks(&product), tile.split(&product, caps.units));
-        let quantized = product.quantized(self.quantizing(&product).is_some());
-        Some(format!("{blocks} blocks of {tile}{split}, {plan}{quantized}"))
+        let (tiles, split) = (tile.blocks(&product), tile.split(&product, caps.units));
+        let blocks = Self::blocks(split.of_all(tiles), tile, caps);
+        let quantized = Quantized::of(&product, &plan).map(|q| q.to_string()).unwrap_or_default();
+        Some(format!("{tiles} tiles of {tile}{split}, by {blocks} blocks, {plan}{quantized}"))
     }
 
     fn launch(&self, launch: &Launch<'_>) -> Result<()> {
