@@ -23,8 +23,9 @@ pub(super) trait Factors: Sync {
     /// f32 that a packed row of A takes.
     fn packed_words(&self) -> usize;
 
-    /// Those of them that are gone over again and again.
-    fn pass_words(&self) -> usize;
+    /// Most rows of A that one task goes over again and again. The more rows, the fewer times B is
+    /// unpacked.
+    fn block_rows(&self) -> usize;
 
     /// Rows that a block takes where it is packed.
     fn packed_rows(&self, block: Block) -> usize {

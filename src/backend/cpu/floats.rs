@@ -13,15 +13,28 @@ use std::ops::Range;
 use super::factors::Factors;
 use super::product::{Block, PANEL, odd_lines, with_scratch};
 use super::rows::RowSource;
-use super::simd::{self, BAND, Bands, CHUNK, GROUP, LANES, Level, Rows, STREAM_ROWS, STRIP};
+use super::simd::{
+    self, BAND, Bands, CHUNK, GROUP, LANES, Level, Rows, STREAM_ROWS, STRIP, Weights,
+};
 use crate::error::Result;
 use crate::memory::scratch;
 
 /// Bytes of B's panel, beside a block of A's rows in a second-level cache.
 pub(super) const PANEL_BYTES: usize = 192 << 10;
 
+/// Bytes of A's rows that a task goes over again and again: at the pace of a second-level cache, or
+/// of a third.
+pub(super) const BLOCK_BYTES: usize = 1 << 20;
+
+/// The same where they meet strips, which are wider: at the pace of a third-level cache.
+const STRIP_BLOCK: usize = 2 << 20;
+
 /// Most columns of many rows that are computed before they are finished.
 const STRIPS: usize = 2 * STRIP;
+
+/// Elements of rows that are unpacked before they become columns: 16 rows of them stay in a
+/// first-level cache.
+const PIECE: usize = 256;
 
 /// A multiple of every register tile's width.
 const TILE: usize = 24;
@@ -49,11 +62,15 @@ impl Factors for FloatFactors<'_> {
     }
 
     fn packed_words(&self) -> usize {
-        self.k.next_multiple_of(GROUP)
+        let chunks = self.k.div_ceil(simd::chunk(self.k));
+        let banded = chunks * simd::by_lanes_len(self.steps(), BAND) / BAND;
+        let strips = simd::strips_pay(self.level).is_some();
+        self.k.next_multiple_of(GROUP).max(if strips { banded } else { 0 })
     }
 
-    fn pass_words(&self) -> usize {
-        simd::chunk(self.k)
+    fn block_rows(&self) -> usize {
+        let bytes = if simd::strips_pay(self.level).is_some() { STRIP_BLOCK } else { BLOCK_BYTES };
+        bytes / size_of::<f32>() / simd::chunk(self.k)
     }
 
     fn packed_rows(&self, block: Block) -> usize {
@@ -80,7 +97,7 @@ impl Factors for FloatFactors<'_> {
         match self.way(block) {
             Way::Stream if self.b.weights(block.b).is_some() => 0,
             Way::Stream | Way::Panel => columns * panel_stride,
-            Way::Strips => LANES * panel_stride + STRIP * simd::chunk(self.k),
+            Way::Strips => LANES * PIECE + simd::by_lanes_len(self.steps(), STRIP),
         }
     }
 
@@ -99,20 +116,18 @@ impl Factors for FloatFactors<'_> {
             }
             Ok(())
         };
-        let rows = BAND.min(block.len - first);
         if self.way(block) != Way::Strips {
             return to.chunks_mut(stride).enumerate().try_for_each(|(i, dst)| read(i, dst));
         }
-        with_scratch(&PANEL, BAND * stride, |plain| {
-            let mut chunks = plain.chunks_mut(stride);
-            chunks.by_ref().take(rows).enumerate().try_for_each(|(i, dst)| read(i, dst))?;
-            chunks.for_each(|row| row.fill(0.0));
-            let chunk = simd::chunk(self.k);
-            for first in (0..self.k).step_by(chunk) {
-                let steps = chunk.min(self.k - first).div_ceil(LANES);
-                let rows = Rows { data: &plain[first..], stride, len: BAND };
-                simd::by_lanes(self.level, rows, steps, &mut to[BAND * first..], BAND);
-            }
+        let len = BAND.min(block.len - first);
+        if !interleaved && let Some(rows) = self.a.in_place(block.a) {
+            let first = block.first + first;
+            self.band(rows.part(first..first + len), self.k, to);
+            return Ok(());
+        }
+        with_scratch(&PANEL, len * stride, |plain| {
+            plain.chunks_mut(stride).enumerate().try_for_each(|(i, dst)| read(i, dst))?;
+            self.band(Rows { data: plain, stride, len }, self.k.next_multiple_of(LANES), to);
             Ok(())
         })
     }
@@ -125,17 +140,32 @@ impl Factors for FloatFactors<'_> {
         (sums, width): (&mut [f32], usize),
         panel: &mut [f32],
     ) -> Result<()> {
-        let panel = (panel, self.panel_stride());
         if self.way(block) == Way::Strips {
             let a = Bands { data, stride, len: block.len };
-            return self.strip_sums(block.b, a, rows, sums, width, panel);
+            return self.strip_sums(block.b, a, rows, (sums, width), panel);
         }
         let a = Rows { data, stride, len: block.len };
-        self.row_sums(block.b, a, rows, sums, width, panel)
+        self.row_sums(block.b, a, rows, sums, width, (panel, self.panel_stride()))
     }
 }
 
 impl FloatFactors<'_> {
+    /// Steps of each lane in a chunk.
+    fn steps(&self) -> usize {
+        simd::chunk(self.k) / LANES
+    }
+
+    /// Rows of `k` elements as a band, chunk by chunk.
+    fn band(&self, rows: Rows<'_>, k: usize, to: &mut [f32]) {
+        let chunk = simd::chunk(self.k);
+        let chunks = to.chunks_mut(simd::by_lanes_len(self.steps(), BAND));
+        for (first, to) in (0..k).step_by(chunk).zip(chunks) {
+            let len = chunk.min(k - first);
+            let rows = Rows { data: &rows.data[first..], ..rows };
+            simd::by_lanes(self.level, rows, len, to, (len.div_ceil(LANES), BAND));
+        }
+    }
+
     fn way(&self, block: Block) -> Way {
         match block.len {
             ..=STREAM_ROWS => Way::Stream,
@@ -172,7 +202,8 @@ impl FloatFactors<'_> {
         let chunk = simd::chunk(self.k);
         for first in (0..self.k).step_by(chunk) {
             let len = chunk.min(self.k - first);
-            self.unpack(matrix, rows.clone(), (first, len), panel, panel_stride)?;
+            let from = (matrix, weights.as_ref());
+            self.unpack(from, rows.clone(), (first, len), panel, panel_stride)?;
             let multiple = len.next_multiple_of(LANES);
             let a = Rows { data: &a.data[first..], ..a };
             let b = Rows { data: panel, stride: panel_stride, len: rows.len() };
@@ -191,12 +222,13 @@ impl FloatFactors<'_> {
         matrix: usize,
         a: Bands<'_>,
         rows: Range<usize>,
-        sums: &mut [f32],
-        width: usize,
-        (panel, panel_stride): (&mut [f32], usize),
+        (sums, width): (&mut [f32], usize),
+        panel: &mut [f32],
     ) -> Result<()> {
+        let weights = self.b.weights(matrix);
+        let from = (matrix, weights.as_ref());
         let chunk = simd::chunk(self.k);
-        let (unpacked, strip) = panel.split_at_mut(LANES * panel_stride);
+        let (unpacked, strip) = panel.split_at_mut(LANES * PIECE);
         for begin in rows.clone().step_by(STRIP) {
             let rows_of_strip = begin..rows.end.min(begin + STRIP);
             let columns = rows_of_strip.len();
@@ -207,19 +239,44 @@ impl FloatFactors<'_> {
                 rows.for_each(|row| row.iter_mut().take(columns).for_each(|x| *x = 0.0));
             }
             for first in (0..self.k).step_by(chunk) {
-                let len = chunk.min(self.k - first);
-                let steps = len.div_ceil(LANES);
+                let part = first..self.k.min(first + chunk);
+                let steps = part.len().div_ceil(LANES);
                 for at in (0..columns).step_by(LANES) {
                     let now = begin + at..rows_of_strip.end.min(begin + at + LANES);
-                    unpacked[now.len() * panel_stride..].fill(0.0);
-                    self.unpack(matrix, now, (first, len), unpacked, panel_stride)?;
-                    let rows = Rows { data: unpacked, stride: panel_stride, len: LANES };
-                    simd::by_lanes(self.level, rows, steps, &mut strip[at..], strip_width);
+                    let to = (&mut strip[at..], (steps, strip_width));
+                    self.columns_by_lanes(from, now, part.clone(), unpacked, to)?;
                 }
-                let a = Bands { data: &a.data[BAND * first..], ..a };
+                let before = first / chunk * simd::by_lanes_len(self.steps(), BAND);
+                let a = Bands { data: &a.data[before..], ..a };
                 let (b, out) = ((&*strip, strip_width, columns), (&mut *sums, width));
                 simd::strip(self.level, a, b, steps, out, first > 0);
             }
+        }
+        Ok(())
+    }
+
+    /// Elements `part` of up to [`LANES`] of B's rows as columns of a strip.
+    fn columns_by_lanes(
+        &self,
+        from: (usize, Option<&Weights<'_>>),
+        rows: Range<usize>,
+        part: Range<usize>,
+        unpacked: &mut [f32],
+        (to, place): (&mut [f32], (usize, usize)),
+    ) -> Result<()> {
+        if let Some(plain) = self.b.in_place(from.0) {
+            let rows = plain.part(rows);
+            let rows = Rows { data: &rows.data[part.start..], ..rows };
+            simd::by_lanes(self.level, rows, part.len(), to, place);
+            return Ok(());
+        }
+        for first in part.clone().step_by(PIECE) {
+            let len = PIECE.min(part.end - first);
+            self.unpack(from, rows.clone(), (first, len), unpacked, PIECE)?;
+            let rows = Rows { data: unpacked, stride: PIECE, len: rows.len() };
+            let to = &mut to[(first - part.start) / LANES * place.1..];
+            // Of FP4 a whole block is in an order of its own.
+            simd::by_lanes(self.level, rows, len.next_multiple_of(LANES), to, place);
         }
         Ok(())
     }
@@ -228,7 +285,7 @@ impl FloatFactors<'_> {
     /// `panel`.
     fn unpack(
         &self,
-        matrix: usize,
+        (matrix, weights): (usize, Option<&Weights<'_>>),
         rows: Range<usize>,
         (first, len): (usize, usize),
         panel: &mut [f32],
@@ -236,10 +293,10 @@ impl FloatFactors<'_> {
     ) -> Result<()> {
         let padded = len.next_multiple_of(GROUP);
         let count = rows.len();
-        match self.b.weights(matrix) {
+        match weights {
             Some(weights) => {
                 for (row, dst) in rows.zip(panel.chunks_mut(stride)) {
-                    simd::unpack(self.level, &weights, row, (first, len), &mut dst[..padded]);
+                    simd::unpack(self.level, weights, row, (first, len), &mut dst[..padded]);
                 }
             }
             None => {
@@ -252,4 +309,5 @@ impl FloatFactors<'_> {
     }
 }
 
-const _: () = assert!(CHUNK.is_multiple_of(GROUP) && TILE.is_multiple_of(BAND));
+const _: () = assert!(CHUNK.is_multiple_of(GROUP) && PIECE.is_multiple_of(GROUP));
+const _: () = assert!(TILE.is_multiple_of(BAND));

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::factors::Factors;
-use super::floats::PANEL_BYTES;
+use super::floats::{BLOCK_BYTES, PANEL_BYTES};
 use super::product::Block;
 use super::rows::RowSource;
 use super::simd::int8::{GROUP, Int8Level, PANEL_WORDS, Packed, panel, products, quantize, stream};
@@ -94,8 +94,8 @@ impl Factors for Int8Factors<'_> {
         self.groups() * GROUP_WORDS + 1
     }
 
-    fn pass_words(&self) -> usize {
-        self.packed_words()
+    fn block_rows(&self) -> usize {
+        BLOCK_BYTES / size_of::<f32>() / self.packed_words()
     }
 
     fn columns(&self, blocks: &[Block], wanted: usize, parts: usize) -> usize {

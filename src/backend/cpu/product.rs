@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::thread::LocalKey;
 
 use super::factors::Factors;
-use super::simd::{BAND, LANES};
+use super::simd::{self, BAND, LANES};
 use crate::error::{Error, Result};
 use crate::memory::{resize, room};
 use crate::num::Scalar;
@@ -29,9 +29,8 @@ const TASKS_PER_THREAD: usize = 4;
 /// with lies in the caches of the one that called.
 const LONG_TASK: usize = 16;
 
-/// Bytes of A's rows that one task goes over again and again, at the pace of a second-level cache
-/// or of a third. The more rows, the fewer times B is unpacked.
-const BLOCK_BYTES: usize = 1 << 20;
+/// Rows of results that are asked for ahead.
+const AHEAD: usize = 8;
 
 /// Bytes of packed rows of A that are held at a time.
 const PACKED_BYTES: usize = 16 << 20;
@@ -99,7 +98,7 @@ struct Task<'t, E> {
 impl Product<'_> {
     /// Cuts `m` rows so that a block stays in a cache beside a panel.
     pub(super) fn block_rows(&self, m: usize) -> usize {
-        let most = BLOCK_BYTES / size_of::<f32>() / self.factors.pass_words();
+        let most = self.factors.block_rows();
         let blocks = m.div_ceil(most.clamp(ROWS, 22 * ROWS)).max(1);
         m.div_ceil(blocks).next_multiple_of(ROWS)
     }
@@ -254,8 +253,11 @@ impl Product<'_> {
                 self.factors.sums(block, (packed, stride), rows, (sums, width), panel)?;
             }
             let mut other = Vec::new();
-            let rows = sums.chunks_mut(width).zip(&mut task.rows);
-            for (i, (values, out)) in rows.enumerate() {
+            for (i, values) in sums.chunks_mut(width).take(task.rows.len()).enumerate() {
+                if let Some(later) = task.rows.get(i + AHEAD) {
+                    simd::prefetch(later);
+                }
+                let out = &mut *task.rows[i];
                 let row =
                     Row { block: &block, row: block.first + i, columns: columns.clone(), values };
                 finish.finish(row, &mut other)?;

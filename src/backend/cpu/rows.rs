@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::simd::int8::{self, Packed};
-use super::simd::{self, Code, Fp4Table, Level, Scales, Weights};
+use super::simd::{self, Code, Fp4Table, Level, Rows, Scales, Weights};
 use crate::error::{Error, Result};
 use crate::format::{Dequantizer, ScaleLayout};
 use crate::memory::{room, scratch};
@@ -33,6 +33,11 @@ pub(super) trait RowSource: Sync {
             self.part(batch, row, part.start, &mut dst[..part.len()])?;
         }
         Ok(())
+    }
+
+    /// The rows of matrix `batch` where they lie, if they are f32 and contiguous.
+    fn in_place(&self, _batch: usize) -> Option<Rows<'_>> {
+        None
     }
 
     /// The rows of matrix `batch` as they are stored, where kernels can read them so.
@@ -188,6 +193,15 @@ impl<E: Scalar> RowSource for DenseRows<'_, E> {
             }
         }
         Ok(())
+    }
+
+    fn in_place(&self, batch: usize) -> Option<Rows<'_>> {
+        if self.k_stride != 1 || E::DTYPE != DType::F32 {
+            return None;
+        }
+        let data = self.data.get(*self.starts.get(batch)?..)?;
+        let data = bytemuck::try_cast_slice(data).ok()?;
+        Some(Rows { data, stride: self.row_stride, len: self.rows })
     }
 
     fn weights(&self, batch: usize) -> Option<Weights<'_>> {

@@ -101,25 +101,19 @@ impl<'a> KeyLines<'a> {
     }
 }
 
-/// Memory for a block's keys, as columns, and values, as rows.
-pub(super) struct Block {
+/// A block's keys as columns.
+pub(super) struct KeyColumns {
     rows: Vec<f32>,
     columns: Vec<f32>,
-    values: Vec<f32>,
 }
 
-impl Block {
-    pub(super) fn new(d: usize, d_v: usize) -> Result<Self> {
-        Ok(Block {
-            rows: scratch(BLOCK * d, 0.0)?,
-            columns: scratch(BLOCK * d, 0.0)?,
-            values: scratch(BLOCK * d_v.next_multiple_of(COLUMNS), 0.0)?,
-        })
+impl KeyColumns {
+    pub(super) fn new(d: usize) -> Result<Self> {
+        Ok(KeyColumns { rows: scratch(BLOCK * d, 0.0)?, columns: scratch(BLOCK * d, 0.0)? })
     }
 
-    /// The keys' columns, [`BLOCK`] apart; those behind the last key, up to a multiple of
-    /// [`COLUMNS`], are 0.
-    pub(super) fn keys(
+    /// Columns [`BLOCK`] apart; those behind the last key, up to a multiple of [`COLUMNS`], are 0.
+    pub(super) fn decode(
         &mut self,
         level: Level,
         k: &KeyLines<'_>,
@@ -145,12 +139,21 @@ impl Block {
         if padded != keys.len() {
             self.columns.chunks_mut(BLOCK).for_each(|row| row[keys.len()..padded].fill(0.0));
         }
-        Ok(Rows { data: &self.columns, stride: BLOCK, len: k.n })
+        Ok(Rows { data: &self.columns, stride: BLOCK, len: n })
+    }
+}
+
+/// A block's values.
+pub(super) struct ValueRows(Vec<f32>);
+
+impl ValueRows {
+    pub(super) fn new(d_v: usize) -> Result<Self> {
+        Ok(ValueRows(scratch(BLOCK * d_v.next_multiple_of(COLUMNS), 0.0)?))
     }
 
-    /// The values' rows, padded to a multiple of [`COLUMNS`]; where they lie if they are read only
+    /// Rows padded to a multiple of [`COLUMNS`]; where they lie if they are read only
     /// `once`, for rows far apart share few places of the first-level cache.
-    pub(super) fn values<'b>(
+    pub(super) fn decode<'b>(
         &'b mut self,
         level: Level,
         v: &'b KeyLines<'_>,
@@ -166,7 +169,10 @@ impl Block {
             return Ok(rows);
         }
         let stride = v.n.next_multiple_of(COLUMNS);
-        let mut rest = &mut self.values[..];
+        if stride == 0 {
+            return Ok(Rows { data: &[], stride, len: keys.len() });
+        }
+        let mut rest = &mut self.0[..];
         v.stretches(sequence, keys, head, |first, len| {
             let (now, later) = std::mem::take(&mut rest).split_at_mut(len * stride);
             rest = later;
@@ -178,7 +184,7 @@ impl Block {
             }
             Ok(())
         })?;
-        Ok(Rows { data: &self.values, stride, len: keys.len() })
+        Ok(Rows { data: &self.0, stride, len: keys.len() })
     }
 }
 

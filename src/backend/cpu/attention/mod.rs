@@ -4,9 +4,10 @@
 //! each task, ROWS queries that share a key head, or a few of all key heads:
 //!     each chunk of CHUNK keys, gathered by itself and then joined to the chunks before it:
 //!         each block of BLOCK keys: decode them once, keys as columns
-//!             scores = queries · keys                     rows × BLOCK, a matrix product
-//!             row by row: scale, softcap, bias, mask; e^(s − largest so far)
-//!             values = values · factor + weights · values rows × d_v, a matrix product
+//!             each band of rows:
+//!                 scores = queries · keys                     rows × BLOCK, a matrix product
+//!                 row by row: scale, softcap, bias, mask; e^(s − largest so far)
+//!                 values = values · factor + weights · values rows × d_v, a matrix product
 //! ```
 //!
 //! Blocks and chunks lie at fixed keys, and each output is one chain of sums over them, so that a
@@ -29,16 +30,16 @@ use crate::registry::{Cost, Kernel, KernelInfo, Launch, Unsupported};
 use keys::KeyLines;
 use task::{Inputs, State, Task};
 
-/// Keys that are scored at once: with 64 elements each, keys and values fill the first-level
-/// cache.
-const BLOCK: usize = 64;
+/// Keys that are scored at once: with 64 elements each, keys and values fit a small second-level
+/// cache. The more, the rarer values are brought to a larger score.
+const BLOCK: usize = 128;
 
 /// Keys that are gathered by themselves: what long contexts are split into for threads.
 const CHUNK: usize = 512;
 
 /// Rows of queries that a task scores at once: enough to decode keys rarely, few enough that
-/// queries, scores and values stay in the second-level cache.
-const ROWS: usize = 192;
+/// queries and values stay in the second-level cache.
+const ROWS: usize = 384;
 
 /// Rows that fit a tile or two: keys and values are read once, at the memory's pace.
 const FEW: usize = 12;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::keys::{Block, KeyLines, finite};
+use super::keys::{KeyColumns, KeyLines, ValueRows, finite};
 use super::{BLOCK, CHUNK, FEW};
 use crate::backend::cpu::lines::{Lines, Piece};
 use crate::backend::cpu::simd::{self, COLUMNS, Gathered, Level, Line, Rows, Score};
@@ -132,9 +132,10 @@ impl Inputs<'_> {
         }
         let mut work = Work {
             queries,
-            scores: scratch(rows * BLOCK, 0.0)?,
+            scores: scratch(BAND.max(self.group) * BLOCK, 0.0)?,
             lines: room(BAND + self.group)?,
-            block: Block::new(self.d, self.d_v)?,
+            columns: KeyColumns::new(self.d)?,
+            values: ValueRows::new(self.d_v)?,
             seen: task.queries.clone().map(|query| self.seen_by(sequence, query)).collect(),
         };
         let empty = |_: &State| State::empty(rows, self.d_v);
@@ -172,7 +173,7 @@ impl Inputs<'_> {
     ) -> Result<()> {
         let (level, d, group) = (self.level, self.d, self.group);
         let sequence = &self.sequences[task.sequence];
-        let Work { queries: all_queries, scores, lines, block, seen } = work;
+        let Work { queries: all_queries, scores, lines, columns, values, seen } = work;
         let within = |query: usize| {
             let seen = &seen[query - task.queries.start];
             let start = seen.start.clamp(keys.start, keys.end) - keys.start;
@@ -190,61 +191,62 @@ impl Inputs<'_> {
         let next = keys.end..(keys.end + BLOCK).min(sequence.kv_len);
         self.k.prefetch(sequence, &next, kv_head);
         self.v.prefetch(sequence, &next, kv_head);
-        let columns = block.keys(level, &self.k, sequence, &keys, kv_head)?;
+        let columns = columns.decode(level, &self.k, sequence, &keys, kv_head)?;
+        let values = values.decode(level, &self.v, sequence, &keys, kv_head, few)?;
         let stride = gathered.stride;
         let score = Score { scale: self.op.score_scale() as f32, softcap: self.op.softcap };
         let rows_of_head = task.queries.len() * group;
         let queries_of_head = &all_queries[(kv_head - task.kv_heads.start) * rows_of_head * d..];
-        // A few tiles of rows at a time: their products stay in the first-level cache.
+        let mut finite_values = None;
+        // A few tiles of rows at a time: their scores stay in the first-level cache.
         let band = (BAND / group).max(1);
         for first in queries.clone().step_by(band) {
             let band = first..(first + band).min(queries.end);
-            let width = band.clone().map(|query| within(query).end).max().unwrap_or(0);
-            let width = width.next_multiple_of(COLUMNS);
+            // The keys that the band sees, from a multiple of whole vectors on.
+            let start = band.clone().map(|query| within(query).start).min().unwrap_or(0);
+            let start = start / COLUMNS * COLUMNS;
+            let end = band.clone().map(|query| within(query).end).max().unwrap_or(0).max(start);
+            let width = (end - start).next_multiple_of(COLUMNS);
             let (from, to) = (row(band.start), row(band.end));
-            let data = &queries_of_head[from * d..to * d];
-            let scores = &mut scores[from * BLOCK..to * BLOCK];
-            let rows = Rows { data, stride: d, len: to - from };
+            let scores = &mut scores[..(to - from) * BLOCK];
+            let rows = Rows { data: &queries_of_head[from * d..to * d], stride: d, len: to - from };
+            let columns = Rows { data: columns.data.get(start..).unwrap_or_default(), ..columns };
             simd::products(level, rows, columns, width, scores, BLOCK, false);
             lines.clear();
-            for query in band {
-                let distance = (keys.start as i64 - sequence.position(query)) as f32;
+            for query in band.clone() {
+                let seen = within(query);
+                let seen = seen.start.max(start) - start..seen.end.max(start) - start;
+                let first = (keys.start + start) as i64;
+                let distance = (first - sequence.position(query)) as f32;
                 for head in kv_head * group..(kv_head + 1) * group {
                     let slope = self.slopes.get(head).copied().unwrap_or(0.0);
-                    lines.push(Line { seen: within(query), slope, distance });
+                    lines.push(Line { seen: seen.clone(), slope, distance });
                 }
             }
             let line = |i: usize| lines[i].clone();
-            let values = (&mut gathered.values[from * stride..to * stride], stride);
+            let out = &mut gathered.values[from * stride..to * stride];
             let gathered = &mut gathered.gathered[from..to];
-            simd::online(level, (scores, BLOCK, width), score, line, gathered, values);
-            if width < keys.len() {
-                scores.chunks_mut(BLOCK).for_each(|row| row[width..keys.len()].fill(0.0));
-            }
-        }
-        let scores = &scores[start * BLOCK..end * BLOCK];
-
-        if self.d_v == 0 {
-            return Ok(());
-        }
-        let values = block.values(level, &self.v, sequence, &keys, kv_head, few)?;
-        let out = &mut gathered.values[start * stride..end * stride];
-        let whole = |query: &usize| within(*query).len() == keys.len();
-        if queries.clone().all(|query| whole(&query)) || finite(level, values, self.d_v) {
-            let weights = Rows { data: scores, stride: BLOCK, len: end - start };
-            simd::products(level, weights, values, stride, out, stride, true);
-            return Ok(());
-        }
-        // A weight of 0 does not hide an infinity: keys that a query does not see are left out.
-        for (i, out) in out.chunks_mut(stride).enumerate() {
-            let seen = within(queries.start + i / group);
-            if seen.is_empty() {
+            simd::online(level, (scores, BLOCK, width), score, line, gathered, (out, stride));
+            if self.d_v == 0 {
                 continue;
             }
-            let weights = Rows { data: &scores[i * BLOCK + seen.start..], stride: 0, len: 1 };
-            let data = &values.data[seen.start * values.stride..];
-            let values = Rows { data, stride: values.stride, len: seen.len() };
-            simd::products(level, weights, values, stride, out, stride, true);
+            let used = values.part(start..end);
+            let mut no_infinity =
+                || *finite_values.get_or_insert_with(|| finite(level, values, self.d_v));
+            if lines.iter().all(|line| line.seen == (0..used.len)) || no_infinity() {
+                let weights = Rows { data: scores, stride: BLOCK, len: to - from };
+                simd::products(level, weights, used, stride, out, stride, true);
+                continue;
+            }
+            // A weight of 0 does not hide an infinity: keys that a query does not see are left out.
+            for (i, out) in out.chunks_mut(stride).enumerate() {
+                let seen = lines[i].seen.clone();
+                if seen.is_empty() {
+                    continue;
+                }
+                let weights = Rows { data: &scores[i * BLOCK + seen.start..], stride: 0, len: 1 };
+                simd::products(level, weights, used.part(seen), stride, out, stride, true);
+            }
         }
         Ok(())
     }
@@ -256,7 +258,8 @@ struct Work {
     scores: Vec<f32>,
     /// What the rows of a band see of a block.
     lines: Vec<Line>,
-    block: Block,
+    columns: KeyColumns,
+    values: ValueRows,
     /// The keys that each query sees.
     seen: Vec<Range<usize>>,
 }

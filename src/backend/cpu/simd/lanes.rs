@@ -7,9 +7,6 @@ pub(super) trait Lanes: Copy {
     /// How many: a divisor of [`LANES`], at least a quarter of it.
     const WIDTH: usize;
 
-    /// Whether a multiply-add is rounded once.
-    const FUSED: bool;
-
     fn splat(x: f32) -> Self;
 
     /// # Safety

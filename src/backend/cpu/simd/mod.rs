@@ -36,13 +36,15 @@ pub use online::{Gathered, Line, Score, divide, join_values, online};
 pub use outer::{COLUMNS, products, transpose};
 pub use rotate::{rotate, sin_cos};
 pub use stream::{CHUNK, GROUP, STREAM_ROWS, chunk, stream, unpack};
-pub use strips::{BAND, Bands, STRIP, by_lanes, strip, strips_pay};
+pub use strips::{BAND, Bands, STRIP, by_lanes, by_lanes_len, strip, strips_pay};
 pub use unpack::Fp4Table;
 pub use weights::{Code, Scales, Weights, interleave};
 pub use widen::{decode_e2m1, widen};
 
 use lanes::{Lanes, Work};
 use tile::Out;
+
+use std::ops::Range;
 
 use crate::caps::Isa;
 
@@ -60,7 +62,13 @@ pub struct Rows<'a> {
     pub len: usize,
 }
 
-impl Rows<'_> {
+impl<'a> Rows<'a> {
+    /// Some of them.
+    pub fn part(&self, rows: Range<usize>) -> Rows<'a> {
+        let data = self.data.get(rows.start * self.stride..).unwrap_or_default();
+        Rows { data, stride: self.stride, len: rows.len() }
+    }
+
     fn holds(&self, k: usize) -> bool {
         self.len == 0 || (self.len - 1) * self.stride + k <= self.data.len()
     }
@@ -136,6 +144,21 @@ fn levels() -> Vec<Level> {
     let mut levels = vec![Level::Portable, Level::of(&[Isa::Avx2Fma]), Level::of(&detect())];
     levels.dedup();
     levels
+}
+
+/// Has the processor fetch some values to its second-level cache.
+pub fn prefetch<T>(values: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        const LINE: usize = 64;
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        let first = values.as_ptr().cast::<i8>();
+        for at in (0..size_of_val(values)).step_by(LINE) {
+            // SAFETY: a hint, without effect on any state; SSE is part of the baseline.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(first.wrapping_add(at)) };
+        }
+    }
+    let _ = values;
 }
 
 /// `out[i · out_stride + j] = a[i] · b[j]` over the first `k` elements of each row, in one chunk.

@@ -78,9 +78,14 @@ per_level! {
         later: Gathered,
         later_values: &[f32],
     ) {
-        let max = if later.max > so_far.max { later.max } else { so_far.max };
+        let larger = later.max > so_far.max;
+        let (max, low) = match larger {
+            true => (later.max, so_far.max),
+            false => (so_far.max, later.max),
+        };
         let shift = if max == f32::NEG_INFINITY { 0.0 } else { max };
-        let (old, new) = (exp2::<FUSED>(so_far.max - shift), exp2::<FUSED>(later.max - shift));
+        let factor = exp2::<FUSED>(low - shift);
+        let (old, new) = if larger { (factor, 1.0) } else { (1.0, factor) };
         *so_far = Gathered { max, sum: so_far.sum * old + later.sum * new };
         for (value, later) in values.iter_mut().zip(later_values) {
             *value = *value * old + *later * new;
@@ -101,8 +106,7 @@ per_level! {
 /// gathered `values[i · values_stride ..]` of as many elements.
 ///
 /// # Panics
-/// When `width` or `values_stride` is no multiple of [`LANES`], `width` is over four times that, or
-/// a row reaches past its slice.
+/// When `width` or `values_stride` is no multiple of [`LANES`], or a row reaches past its slice.
 pub fn online(
     level: Level,
     (products, stride, width): (&mut [f32], usize, usize),
@@ -112,7 +116,6 @@ pub fn online(
     (values, values_stride): (&mut [f32], usize),
 ) {
     assert!(width.is_multiple_of(LANES) && values_stride.is_multiple_of(LANES), "whole vectors");
-    assert!(width <= 4 * LANES, "a row stays in registers");
     let reach = gathered.len().checked_sub(1).map_or(0, |last| last * stride + width);
     assert!(reach <= products.len(), "products lie inside their slice");
     assert!(gathered.len() * values_stride <= values.len(), "values lie inside their slice");
@@ -134,26 +137,9 @@ struct Online<'a, F> {
 const ROWS: usize = SUMS;
 
 impl<F: Fn(usize) -> Line> Work for Online<'_, F> {
+    // SAFETY: what `online` asserts.
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
-        // SAFETY: what `online` asserts.
-        unsafe {
-            match self.products.2 / LANES {
-                0 => {}
-                1 => self.rows::<V, 1>(),
-                2 => self.rows::<V, 2>(),
-                3 => self.rows::<V, 3>(),
-                _ => self.rows::<V, 4>(),
-            }
-        }
-    }
-}
-
-impl<F: Fn(usize) -> Line> Online<'_, F> {
-    /// # Safety
-    /// As of [`Online::run`]; rows have `N` times [`LANES`] products.
-    #[inline(always)]
-    unsafe fn rows<V: Lanes, const N: usize>(self) {
         let (products, stride, width) = self.products;
         let (values, values_stride) = self.values;
         let scale = self.score.scale * LOG2_E;
@@ -175,7 +161,7 @@ impl<F: Fn(usize) -> Line> Online<'_, F> {
                     row[line.seen.end..].fill(f32::NEG_INFINITY);
                 }
                 let mut found = Whole::<V>::splat(f32::NEG_INFINITY);
-                for j in 0..N {
+                for j in 0..width / LANES {
                     // SAFETY: vector j of the row.
                     let s = unsafe { Whole::<V>::load(row.as_ptr().add(j * LANES)) };
                     found = found.join(s, V::max);
@@ -183,27 +169,32 @@ impl<F: Fn(usize) -> Line> Online<'_, F> {
                 largest[i] = found.fold(V::max);
             }
             let largest = V::across(&largest, V::max);
-            // What is taken from each score.
-            let mut shifts = [0.0; ROWS];
+            // What is taken from each score, and from the largest so far.
+            let (mut shifts, mut steps) = ([0.0; ROWS], [0.0; LANES]);
             for (i, so_far) in gathered.iter_mut().enumerate() {
                 let found = largest[i] * scales[i];
-                let max = if found > so_far.max { found } else { so_far.max };
-                let shift = if max == f32::NEG_INFINITY { 0.0 } else { max };
-                shifts[i] = shift;
-                // Most blocks have no larger score, and 2^0 takes as long as any other power.
-                let old = std::mem::replace(&mut so_far.max, max);
-                if old != shift {
-                    let factor = match V::FUSED {
-                        true => exp2::<true>(old - shift),
-                        false => exp2::<false>(old - shift),
-                    };
-                    so_far.sum *= factor;
-                    let factor = V::splat(factor);
-                    let row = &mut values[(first + i) * values_stride..][..values_stride];
-                    for x in row.chunks_exact_mut(V::WIDTH) {
-                        // SAFETY: a vector of the row.
-                        unsafe { V::load(x.as_ptr()).mul(factor).store(x.as_mut_ptr()) };
-                    }
+                let old = so_far.max;
+                so_far.max = if found > old { found } else { old };
+                shifts[i] = if so_far.max == f32::NEG_INFINITY { 0.0 } else { so_far.max };
+                steps[i] = old - shifts[i];
+            }
+            let mut factors = [0.0; LANES];
+            // SAFETY: as many values as there are lanes.
+            unsafe {
+                let powers = Whole::<V>::load(steps.as_ptr()).map(V::exp2);
+                powers.store(factors.as_mut_ptr());
+            }
+            for (i, so_far) in gathered.iter_mut().enumerate() {
+                so_far.sum *= factors[i];
+                // Many blocks have no larger score, and before the first there are no values.
+                if steps[i] == 0.0 || steps[i] == f32::NEG_INFINITY {
+                    continue;
+                }
+                let factor = V::splat(factors[i]);
+                let row = &mut values[(first + i) * values_stride..][..values_stride];
+                for x in row.chunks_exact_mut(V::WIDTH) {
+                    // SAFETY: a vector of the row.
+                    unsafe { V::load(x.as_ptr()).mul(factor).store(x.as_mut_ptr()) };
                 }
             }
             let mut sums = [V::splat(0.0); ROWS];
@@ -211,7 +202,7 @@ impl<F: Fn(usize) -> Line> Online<'_, F> {
                 let row = &mut products[(first + i) * stride..][..width];
                 let (shift, scale) = (V::splat(-shifts[i]), V::splat(scales[i]));
                 let mut sum = Whole::<V>::splat(0.0);
-                for j in 0..N {
+                for j in 0..width / LANES {
                     // SAFETY: vector j of the row.
                     unsafe {
                         let s = Whole::<V>::load(row.as_ptr().add(j * LANES));

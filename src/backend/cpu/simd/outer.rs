@@ -106,7 +106,7 @@ unsafe fn columns<V: Lanes, const NV: usize>(
     }
 }
 
-/// All rows against all columns, `NV` vectors at a time, then single ones.
+/// All rows against all columns, `NV` vectors at a time, then half as many, then single ones.
 ///
 /// # Safety
 /// The slices hold what [`products`] asserts.
@@ -114,17 +114,22 @@ unsafe fn columns<V: Lanes, const NV: usize>(
 unsafe fn all<V: Lanes, const NV: usize>(a: Rows<'_>, b: Rows<'_>, n: usize, out: Out) {
     let mut j = 0;
     while j < n {
-        let wide = j + NV * V::WIDTH <= n;
+        let vectors = match (n - j) / V::WIDTH {
+            left if left >= NV => NV,
+            left if left >= 2 => 2,
+            _ => 1,
+        };
         // SAFETY: columns j.. of `b` and of the outputs, inside their n.
         unsafe {
             let b_part = (b.data.as_ptr().add(j), b.stride);
             let out = Out { to: out.to.add(j), ..out };
-            match wide {
-                true => columns::<V, NV>(a, b_part, b.len, out),
-                false => columns::<V, 1>(a, b_part, b.len, out),
+            match vectors {
+                1 => columns::<V, 1>(a, b_part, b.len, out),
+                2 => columns::<V, 2>(a, b_part, b.len, out),
+                _ => columns::<V, NV>(a, b_part, b.len, out),
             }
         }
-        j += if wide { NV * V::WIDTH } else { V::WIDTH };
+        j += vectors * V::WIDTH;
     }
 }
 

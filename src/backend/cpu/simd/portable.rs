@@ -18,8 +18,6 @@ impl Four {
 impl Lanes for Four {
     const WIDTH: usize = 4;
 
-    const FUSED: bool = BASELINE_FUSED;
-
     #[inline(always)]
     fn splat(x: f32) -> Self {
         Four([x; 4])

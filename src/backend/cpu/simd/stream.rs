@@ -12,9 +12,9 @@ use crate::num::DType;
 /// Elements of the largest group that is unpacked at once: rows are padded to whole ones.
 pub const GROUP: usize = 64;
 
-/// Most elements along k that are summed up before the sum is added to the output. Six rows of
+/// Most elements along k that are summed up before the sum is added to the output. Four rows of
 /// them fit a first-level cache.
-pub const CHUNK: usize = 640;
+pub const CHUNK: usize = 1024;
 
 /// Elements in a chunk along `k`: as few chunks as [`CHUNK`] allows, of about the same size.
 pub fn chunk(k: usize) -> usize {

@@ -1,8 +1,8 @@
 //! Products of many rows with strips of columns, to the bits of the dot products by lanes.
 //!
 //! ```text
-//! a strip, up to STRIP columns of B:      [turn of the lane][step along k][column]
-//! a band, BAND rows of A:                 [turn of the lane][step along k][row]
+//! a strip, up to STRIP columns of B:      [turn of the lane][step along k][column], padded
+//! a band, BAND rows of A:                 [turn of the lane][step along k][row], padded
 //! each tile, MR rows × NV vectors of columns:
 //!     each lane:   MR × NV chains of multiply-adds along its steps, in registers
 //!     add up the lanes by halves
@@ -53,28 +53,55 @@ const fn turn(lane: usize) -> usize {
     lane.reverse_bits() >> (usize::BITS - LANES.ilog2())
 }
 
+/// Values from one turn to the next: an odd number of cache lines, so that turns do not compete for
+/// the same places of a cache.
+const fn turn_len(steps: usize, width: usize) -> usize {
+    ((steps * width).div_ceil(LANES) | 1) * LANES
+}
+
+/// Values of all turns of a chunk.
+pub const fn by_lanes_len(steps: usize, width: usize) -> usize {
+    LANES * turn_len(steps, width)
+}
+
 /// Steps that B is asked for ahead of its use: what a second-level cache takes to answer.
 const AHEAD: usize = 8;
 
-/// Puts rows side by side as columns, in the order of lanes: element `step · LANES + lane` of row i
-/// goes to `dst[(turn · steps + step) · width + i]`.
+/// Puts `len` elements of rows side by side as columns, in the order of lanes: element
+/// `step · LANES + lane` of row i goes to place `step · width + i` of the lane's turn. Elements of the
+/// last step, and rows up to [`LANES`] or to `width`, that are missing are taken as 0.
 ///
 /// # Panics
-/// When there are not 8 or 16 rows, or an element is missing or has no place.
-pub fn by_lanes(level: Level, rows: Rows<'_>, steps: usize, dst: &mut [f32], width: usize) {
-    assert!(rows.holds(steps * LANES), "rows lie inside their slice");
-    assert!(matches!(rows.len, 8 | 16) && rows.len <= width, "whole blocks");
-    let reach = (steps * LANES).checked_sub(1).map_or(0, |last| last * width + rows.len);
-    assert!(reach <= dst.len(), "columns lie inside their slice");
-    match level {
+/// When there are more rows than that, `width` is not [`BAND`] nor a multiple of [`LANES`], or an
+/// element is missing or has no place.
+pub fn by_lanes(
+    level: Level,
+    rows: Rows<'_>,
+    len: usize,
+    dst: &mut [f32],
+    (steps, width): (usize, usize),
+) {
+    let columns = width.min(LANES);
+    assert!(rows.holds(len) && rows.len <= columns, "rows lie inside their slice");
+    assert!(width == BAND || width.is_multiple_of(LANES), "whole vectors");
+    let (own, apart) = (len.div_ceil(LANES), turn_len(steps, width));
+    let reach = (LANES - 1) * apart + (own * width).saturating_sub(width) + columns;
+    assert!(own <= steps && reach <= dst.len(), "columns have places");
+    let whole = rows.len == columns;
+    let done = match level {
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: both levels have AVX; the assertions above.
-        Level::Avx2 | Level::Avx512 => unsafe { x86::by_lanes(rows, steps, dst, width) },
-        Level::Portable => {
-            for (i, at) in (0..rows.len).flat_map(|i| (0..steps * LANES).map(move |at| (i, at))) {
-                let place = (turn(at % LANES) * steps + at / LANES) * width + i;
-                dst[place] = rows.data[i * rows.stride + at];
-            }
+        // SAFETY: the level is present; the assertions above.
+        Level::Avx512 if whole => unsafe { x86::by_lanes_512(rows, len, dst, (apart, width)) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Level::Avx2 if whole => unsafe { x86::by_lanes(rows, len, dst, (apart, width)) },
+        _ => 0,
+    };
+    for at in done * LANES..own * LANES {
+        let place = turn(at % LANES) * apart + at / LANES * width;
+        for (i, x) in dst[place..place + columns].iter_mut().enumerate() {
+            let there = i < rows.len && at < len;
+            *x = if there { rows.data[i * rows.stride + at] } else { 0.0 };
         }
     }
 }
@@ -94,11 +121,10 @@ pub fn strip(
     (out, out_stride): (&mut [f32], usize),
     add: bool,
 ) {
-    let k = steps * LANES;
     assert!(width.is_multiple_of(LANES) && columns <= width && width <= STRIP, "whole vectors");
-    assert!(k <= a.stride && k * width <= b.len(), "steps lie inside the operands");
-    let bands = a.len.div_ceil(BAND);
-    assert!(bands == 0 || (bands - 1) * BAND * a.stride + BAND * k <= a.data.len(), "bands");
+    assert!(by_lanes_len(steps, width) <= b.len(), "steps lie inside the strip");
+    let before = a.len.div_ceil(BAND).saturating_sub(1) * BAND * a.stride;
+    assert!(before + by_lanes_len(steps, BAND) <= a.data.len(), "steps lie inside the bands");
     let reach = a.len.checked_sub(1).map_or(0, |last| last * out_stride + columns);
     assert!(reach <= out.len(), "outputs lie inside their slice");
     let out = Out { to: out.as_mut_ptr(), stride: out_stride, add };
@@ -179,8 +205,8 @@ unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(
         let mut sums = [[V::splat(0.0); NV]; MR];
         // SAFETY: the steps of a lane.
         unsafe {
-            let a = (a.add(turn * steps * BAND), 1, BAND);
-            let b = (b.add(turn * steps * width), width);
+            let a = (a.add(turn * turn_len(steps, BAND)), 1, BAND);
+            let b = (b.add(turn * turn_len(steps, width)), width);
             chains::<V, MR, NV, AHEAD>(&mut sums, a, b, steps);
         }
         for _ in 0..turn.trailing_ones() {
@@ -222,22 +248,29 @@ unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    use std::arch::x86_64::*;
+
     use super::{LANES, Rows, turn};
     use crate::backend::cpu::simd::outer::x86::transpose_block;
 
-    /// Blocks of 8 × 8.
+    /// Whole steps in blocks of 8 × 8; gives how many.
     ///
     /// # Safety
-    /// AVX, and what [`super::by_lanes`] asserts.
+    /// AVX, and what [`super::by_lanes`] asserts, of 8 or 16 rows.
     #[target_feature(enable = "avx")]
-    pub(super) unsafe fn by_lanes(rows: Rows<'_>, steps: usize, dst: &mut [f32], width: usize) {
+    pub(super) unsafe fn by_lanes(
+        rows: Rows<'_>,
+        len: usize,
+        dst: &mut [f32],
+        (apart, width): (usize, usize),
+    ) -> usize {
         let (from, to) = (rows.data.as_ptr(), dst.as_mut_ptr());
-        for step in 0..steps {
+        for step in 0..len / LANES {
             for (i, lane) in [(0, 0), (0, 8), (8, 0), (8, 8)] {
                 if i < rows.len {
                     let mut places = [to; 8];
                     for (c, place) in places.iter_mut().enumerate() {
-                        let at = (turn(lane + c) * steps + step) * width + i;
+                        let at = turn(lane + c) * apart + step * width + i;
                         *place = to.wrapping_add(at);
                     }
                     // SAFETY: eight elements of eight rows, and their places.
@@ -248,6 +281,74 @@ mod x86 {
                 }
             }
         }
+        len / LANES
+    }
+
+    /// Whole steps in blocks of 16 × 16: one of 16 rows, or two of 8, which are neighbours in `dst`.
+    /// Gives how many.
+    ///
+    /// # Safety
+    /// AVX-512 F and DQ, and what [`super::by_lanes`] asserts, of 8 or 16 rows.
+    #[target_feature(enable = "avx512f,avx512dq")]
+    pub(super) unsafe fn by_lanes_512(
+        rows: Rows<'_>,
+        len: usize,
+        dst: &mut [f32],
+        (apart, width): (usize, usize),
+    ) -> usize {
+        /// Steps that are asked for ahead.
+        const AHEAD: usize = 8;
+        let (from, stride, to) = (rows.data.as_ptr(), rows.stride, dst.as_mut_ptr());
+        let (each, second) = match rows.len {
+            16 => (1, 8 * stride),
+            _ => (2, LANES),
+        };
+        let done = len / LANES / each * each;
+        for step in (0..done).step_by(each) {
+            let from = from.wrapping_add(step * LANES);
+            // Four rows each.
+            let quarters = [0, 4 * stride, second, second + 4 * stride];
+            let quarters = quarters.map(|at| from.wrapping_add(at));
+            for i in 0..4 {
+                for quarter in quarters {
+                    let ahead = quarter.wrapping_add(i * stride + AHEAD * each * LANES);
+                    _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
+                }
+            }
+            // Of row i of each quarter the elements from 4 · l on: each row is read at once, for so
+            // many rows may share few places of a cache.
+            let mut fours = [[_mm512_setzero_ps(); 4]; 4];
+            for i in 0..4 {
+                for (l, fours) in fours.iter_mut().enumerate() {
+                    // SAFETY: elements of a step of the rows.
+                    let four =
+                        |q: usize| unsafe { _mm_loadu_ps(quarters[q].add(i * stride + 4 * l)) };
+                    let low = _mm512_castps128_ps512(four(0));
+                    let low = _mm512_mask_broadcast_f32x4(low, 0x00F0, four(1));
+                    let high = _mm512_mask_broadcast_f32x4(low, 0x0F00, four(2));
+                    fours[i] = _mm512_mask_broadcast_f32x4(high, 0xF000, four(3));
+                }
+            }
+            for (l, [a, b, c, d]) in fours.into_iter().enumerate() {
+                let pair = |a, b| {
+                    let (low, high) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+                    (_mm512_castps_pd(low), _mm512_castps_pd(high))
+                };
+                let ((a, c), (b, d)) = (pair(a, b), pair(c, d));
+                let columns = [
+                    _mm512_unpacklo_pd(a, b),
+                    _mm512_unpackhi_pd(a, b),
+                    _mm512_unpacklo_pd(c, d),
+                    _mm512_unpackhi_pd(c, d),
+                ];
+                for (i, column) in columns.into_iter().enumerate() {
+                    let at = turn(4 * l + i) * apart + step * width;
+                    // SAFETY: 16 columns of a step, or 8 of two.
+                    unsafe { _mm512_storeu_ps(to.add(at), _mm512_castpd_ps(column)) };
+                }
+            }
+        }
+        done
     }
 }
 
@@ -263,13 +364,15 @@ mod tests {
     /// Rows of `k` values in bands, what is missing NaN.
     fn banded(level: Level, rows: Rows<'_>, steps: usize) -> Vec<f32> {
         let k = steps * LANES;
-        let mut data = vec![f32::NAN; rows.len.next_multiple_of(BAND) * k];
-        for (band, dst) in data.chunks_mut(BAND * k).enumerate() {
+        let len = by_lanes_len(steps, BAND);
+        let mut data = vec![f32::NAN; rows.len.div_ceil(BAND) * len];
+        for (band, dst) in data.chunks_mut(len).enumerate() {
             let mut plain = [f32::NAN; BAND].repeat(k);
             for (i, row) in plain.chunks_mut(k).enumerate().take(rows.len - band * BAND) {
                 row.copy_from_slice(&rows.data[(band * BAND + i) * rows.stride..][..k]);
             }
-            by_lanes(level, Rows { data: &plain, stride: k, len: BAND }, steps, dst, BAND);
+            let rows = Rows { data: &plain, stride: k, len: BAND };
+            by_lanes(level, rows, k, dst, (steps, BAND));
         }
         data
     }
@@ -292,13 +395,14 @@ mod tests {
                 for (j, row) in padded.chunks_mut(k).enumerate().take(n) {
                     row.copy_from_slice(&b[j * (k + 5)..][..k]);
                 }
-                let mut columns = vec![f32::NAN; width * k];
+                let mut columns = vec![f32::NAN; by_lanes_len(steps, width)];
                 for first in (0..width).step_by(LANES) {
                     let rows = Rows { data: &padded[first * k..], stride: k, len: LANES };
-                    by_lanes(level, rows, steps, &mut columns[first..], width);
+                    by_lanes(level, rows, k, &mut columns[first..], (steps, width));
                 }
                 let data = banded(level, a, steps);
-                let bands = Bands { data: &data, stride: k, len: m };
+                let stride = by_lanes_len(steps, BAND) / BAND;
+                let bands = Bands { data: &data, stride, len: m };
                 strip(level, bands, (&columns, width, n), steps, (&mut out, n + 2), add);
                 let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
                 assert_eq!(bits(&out), bits(&wanted), "{level:?} {m} × {n} × {k}, add {add}");

@@ -170,14 +170,7 @@ impl<'a> Weights<'a> {
     /// Has the processor fetch all rows to its second-level cache.
     pub fn prefetch(&self) {
         #[cfg(target_arch = "x86_64")]
-        for row in 0..self.rows {
-            const LINE: usize = 64;
-            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-            for line in self.row(row).chunks(LINE) {
-                // SAFETY: a hint, without effect on any state; SSE is part of the baseline.
-                unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
-            }
-        }
+        (0..self.rows).for_each(|row| super::prefetch(self.row(row)));
     }
 
     /// Whether each block of 16 elements is in the order that [`interleave`] makes where [`unpack`]

@@ -19,8 +19,6 @@ macro_rules! common {
      $max:ident) => {
         const WIDTH: usize = $width;
 
-        const FUSED: bool = true;
-
         #[inline(always)]
         fn splat(x: f32) -> Self {
             // SAFETY: values of this type are made only at this level.
