@@ -120,7 +120,7 @@ impl<'a> Row<'a> {
         if let Some(head) = head {
             model.quantize_head(head)?;
         }
-        model.join_products()?;
+        model.lay_out()?;
         let tokens: Vec<u32> = (0..PREFILL).map(|i| (i * 7919 % model.vocab()) as u32).collect();
         let mut cache = model.cache(PREFILL)?;
         let step = model.record(&cache, |logits| Ok(logits.clone()))?;

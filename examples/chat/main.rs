@@ -76,7 +76,7 @@ fn run(cli: &Cli) -> Result<()> {
     if let Some(format) = &head {
         model.quantize_head(format)?;
     }
-    model.join_products()?;
+    model.lay_out()?;
     bar.finish_and_clear();
     ensure!(
         prompt.iter().all(|&token| (token as usize) < model.vocab()),

@@ -34,6 +34,13 @@ impl Layer {
         Ok(())
     }
 
+    /// All matrices, also joined ones.
+    pub(super) fn weights_mut(&mut self) -> impl Iterator<Item = &mut AnyTensor> {
+        let Layer { q, k, v, o, gate, up, down, qkv, gate_up, .. } = self;
+        let joined = qkv.iter_mut().chain(gate_up);
+        [q, k, v, o, gate, up, down].into_iter().chain(joined).map(|linear| &mut linear.weight_t)
+    }
+
     /// `silu(Wgate·n) ∘ Wup·n`
     pub(super) fn gated<A: Float>(&self, normed: &Tensor<A, 2>) -> Result<Tensor<A, 2>> {
         if let Some(gate_up) = &self.gate_up {

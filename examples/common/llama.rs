@@ -185,13 +185,27 @@ impl Llama {
         Ok(())
     }
 
-    /// Has matrices of the same inputs multiplied as one, on CPUs, where their formats and scales
-    /// allow that; results stay the same.
-    pub fn join_products(&mut self) -> Result<()> {
-        match self.is_on_gpu() {
-            true => Ok(()),
-            false => self.layers.iter_mut().try_for_each(Layer::join),
+    /// Lays weights in block formats out for decoding on CPUs: matrices of the same inputs are
+    /// multiplied as one, where formats and scales allow that, and lie in few large buffers. Results
+    /// stay the same. Meanwhile there are two copies of what goes into one buffer.
+    pub fn lay_out(&mut self) -> Result<()> {
+        /// Bytes of a buffer, about: many large pages.
+        const BUFFER: usize = 32 << 20;
+        if self.is_on_gpu() {
+            return Ok(());
         }
+        let each = self.linears().map(|linear| linear.weight_t.bytes()).sum::<usize>();
+        let each = BUFFER.div_ceil((each / self.layers.len().max(1)).max(1));
+        for layers in self.layers.chunks_mut(each) {
+            layers.iter_mut().try_for_each(Layer::join)?;
+            let weights = layers.iter_mut().flat_map(Layer::weights_mut);
+            let mut weights: Vec<_> = weights.filter(|weight| weight.format().is_some()).collect();
+            AnyTensor::into_one_buffer(&self.device, &mut weights, "layers")?;
+        }
+        if self.head.weight_t.format().is_some() {
+            AnyTensor::into_one_buffer(&self.device, &mut [&mut self.head.weight_t], "head")?;
+        }
+        Ok(())
     }
 
     /// Bytes of the weights that decoding reads for each token: head and linear layers, for of the

@@ -1,11 +1,14 @@
 //! Tensors whose type is known at run time only, as loaders find them.
 
+use std::collections::BTreeMap;
+
 use super::dense::Tensor;
 use super::scaled::ScaledTensor;
+use crate::caps::MemoryKind;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::format::{BlockFormat, Format, Quantizer};
-use crate::memory::{Buffer, Region};
+use crate::memory::{Buffer, HOST_ALIGNMENT, Region, prefer_huge_pages};
 use crate::num::{DType, Element};
 use crate::op::{Convert, Dense, Operand, Scaled};
 
@@ -171,6 +174,61 @@ impl AnyTensor {
             Operand::Scaled(scaled) => scaled.with_copies(copy)?.into(),
         };
         Ok(AnyTensor { device: device.clone(), operand })
+    }
+
+    /// Moves tensors into one new buffer of the device, which is in large pages where the system has
+    /// them: many small weights are then read as one large one is, and are locked as one. What
+    /// shares bytes does so afterwards; what lies in mapped files stays there.
+    ///
+    /// ```
+    /// # use ferrocerium::{AnyTensor, Device, Tensor};
+    /// let device = Device::cpu();
+    /// let mut a = AnyTensor::from(Tensor::full(&device, [2, 3], 1.0f32)?);
+    /// let mut b = AnyTensor::from(Tensor::full(&device, [4], 2.0f32)?);
+    /// AnyTensor::into_one_buffer(&device, &mut [&mut a, &mut b], "weights")?;
+    /// assert_eq!(device.memory().buffers, 1);
+    /// assert_eq!(b.tensor::<f32, 1>()?.to_vec()?, [2.0; 4]);
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`]: meanwhile there are two copies; [`Error::Memory`] and
+    /// [`Error::Busy`] where a buffer can not be read.
+    pub fn into_one_buffer(
+        device: &Device,
+        tensors: &mut [&mut AnyTensor],
+        label: impl Into<String>,
+    ) -> Result<()> {
+        let (mut places, mut len) = (BTreeMap::<u64, (Buffer, usize)>::new(), 0usize);
+        for region in tensors.iter().flat_map(|tensor| tensor.operand.regions()) {
+            let buffer = region.buffer();
+            if buffer.kind() != MemoryKind::Mapped && !places.contains_key(&buffer.id()) {
+                places.insert(buffer.id(), (buffer.clone(), len));
+                len = len.saturating_add(buffer.len().next_multiple_of(HOST_ALIGNMENT));
+            }
+        }
+        let all = device.allocate(len, label)?;
+        all.fill(|bytes| {
+            prefer_huge_pages(bytes);
+            places.values().try_for_each(|(buffer, at)| {
+                buffer.copy_to_host(0, &mut bytes[*at..at + buffer.len()])
+            })
+        })?;
+        let moved = |region: &Region| match places.get(&region.buffer().id()) {
+            Some((_, at)) => Region::new(all.clone(), at + region.offset(), region.len()),
+            None => Ok(region.clone()),
+        };
+        for tensor in tensors {
+            tensor.operand = match &tensor.operand {
+                Operand::Dense(dense) => {
+                    let data = dense.data.as_ref().map(moved).transpose()?;
+                    Dense { data, ..dense.clone() }.into()
+                }
+                Operand::Scaled(scaled) => scaled.with_copies(moved)?.into(),
+            };
+            tensor.device = device.clone();
+        }
+        Ok(())
     }
 
     /// The same values as elements of another type: see [`Tensor::cast`] and
