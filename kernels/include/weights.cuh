@@ -29,7 +29,7 @@ __device__ inline float log_sum(float top, float total) {
 __device__ inline bool is_odd(u32 sum) { return sum != 0; }
 
 // sum, and other bits once one of four codes was NaN.
-__device__ inline u32 noted_nan(u32 codes, u32 sum) {
+__device__ inline u32 noted(u32 codes, u32 sum) {
     return sum | ((codes & 0x7F7F7F7Fu) + 0x01010101u & 0x80808080u);
 }
 
@@ -55,7 +55,7 @@ __device__ inline float high_of(u32 pair) {
 }
 
 // sum + 0 * pair: NaN for ever once an element was infinite or NaN.
-__device__ inline u32 times_zero(u32 pair, u32 sum) {
+__device__ inline u32 noted(u32 pair, u32 sum) {
 #if MMA == MMA_BF16
     asm("fma.rn.bf16x2 %0, %1, %2, %0;" : "+r"(sum) : "r"(pair), "r"(0));
 #else

@@ -10,7 +10,7 @@ use ferrocerium::caps::{Arch, Caps, MemoryKind};
 use super::emulated;
 
 #[test]
-#[ignore = "compiles some thousand programs: most of an hour of several cores"]
+#[ignore = "compiles about two thousand programs for each architecture: hours"]
 fn every_program_compiles_for_every_architecture() {
     if emulated(Arch::SM121A).is_none() {
         return;
