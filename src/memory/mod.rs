@@ -45,6 +45,8 @@ mod file;
 )]
 mod filling;
 mod host;
+#[cfg(feature = "cpu")]
+mod lent;
 mod limit;
 #[cfg_attr(not(any(feature = "cuda", feature = "emulator")), allow(dead_code, reason = "for GPUs"))]
 mod locks;
@@ -67,6 +69,8 @@ pub use buffer::{Buffer, Region, RegionView};
 pub use file::SourceFile;
 #[cfg(any(feature = "gguf", feature = "safetensors"))]
 pub(crate) use filling::{Bounce, Filling, Piece};
+#[cfg(feature = "cpu")]
+pub(crate) use lent::{Job, Lender, Loan};
 pub use limit::{Limit, LimitSource};
 #[cfg(any(feature = "cuda", feature = "emulator"))]
 pub(crate) use locks::DeviceUse;

@@ -1,15 +1,16 @@
 //! Threads that help whoever calls, and stay awake between small pieces of work.
 //!
 //! A call puts its work on a board, with a ticket for each helper that it has use for, and begins
-//! itself. Helpers that are awake look at the board all the time: one that takes a ticket is inside
-//! the call until it finds no more to do. The call ends when no ticket is left and nobody inside.
+//! itself. Helpers that are awake look at the board all the time.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use std::{io, ptr, thread};
+use std::{io, thread};
+
+use crate::memory::{Job, Lender, Loan};
 
 /// How long threads stay awake for more work after some: many times what waking one takes, and
 /// longer than a model's loop computes on one thread between operations.
@@ -17,10 +18,6 @@ const LINGER: Duration = Duration::from_micros(300);
 
 /// Looks at the board between two looks at the clock.
 const LOOKS: usize = 16;
-
-/// Looks at whether helpers are done before others may have the processor: longer than a task of a
-/// small operation takes.
-const PATIENCE: usize = 1 << 12;
 
 /// Threads, and where they look for work.
 #[derive(Debug)]
@@ -80,21 +77,10 @@ impl Drop for Pool {
     }
 }
 
-/// What a helper does for a call. It does not panic.
-type Job<'a> = &'a (dyn Fn() + Sync);
-
-/// A ticket in [`Board::state`], above the number of helpers inside.
-const TICKET: u64 = 1 << 32;
-
 /// Where the work of one call is put up.
 #[derive(Debug, Default)]
 struct Board {
-    /// Whether a call has it.
-    taken: AtomicBool,
-    /// The call's [`Job`], there while tickets are left or somebody is inside.
-    job: AtomicPtr<()>,
-    /// Tickets left, and helpers inside.
-    state: AtomicU64,
+    lent: Lender,
     /// Helpers that sleep.
     sleeping: AtomicUsize,
     sleep: Mutex<()>,
@@ -106,15 +92,11 @@ struct Board {
 impl Board {
     /// Puts up a job for so many helpers, until the result is dropped. Nobody helps where another
     /// call has the board.
-    fn put_up<'a>(&'a self, job: &'a Job<'a>, helpers: usize) -> Option<Call<'a>> {
-        if helpers == 0 || self.taken.swap(true, Ordering::Acquire) {
-            return None;
-        }
-        self.job.store(ptr::from_ref(job).cast_mut().cast(), Ordering::Relaxed);
+    fn put_up<'a>(&'a self, job: &'a Job<'a>, helpers: usize) -> Option<Loan<'a>> {
         // Before the look at who sleeps, as that is before a last look at this.
-        self.state.store(helpers as u64 * TICKET, Ordering::SeqCst);
+        let loan = self.lent.lend(job, helpers)?;
         self.wake(helpers);
-        Some(Call(self))
+        Some(loan)
     }
 
     /// Wakes helpers that sleep, so many at most.
@@ -133,7 +115,7 @@ impl Board {
             let mut idle_since = Instant::now();
             while idle_since.elapsed() < LINGER {
                 for _ in 0..LOOKS {
-                    if self.help_once() {
+                    if self.lent.run() {
                         idle_since = Instant::now();
                     } else {
                         std::hint::spin_loop();
@@ -144,53 +126,13 @@ impl Board {
         }
     }
 
-    /// Helps the call that has the board, where that wants help.
-    fn help_once(&self) -> bool {
-        let take = |state: u64| (state >= TICKET).then(|| state - TICKET + 1);
-        let looked = self.state.load(Ordering::Relaxed);
-        if looked < TICKET
-            || self.state.fetch_update(Ordering::Acquire, Ordering::Relaxed, take).is_err()
-        {
-            return false;
-        }
-        let job = self.job.load(Ordering::Relaxed).cast::<Job<'_>>();
-        // SAFETY: `put_up` stored a pointer to a job before it gave out tickets, and the call that
-        // borrows the job does not end while somebody is inside, as this thread is by its ticket.
-        let job = unsafe { *job };
-        job();
-        self.state.fetch_sub(1, Ordering::Release);
-        true
-    }
-
     fn sleep(&self) {
         let mut guard = self.sleep.lock().unwrap_or_else(PoisonError::into_inner);
         self.sleeping.fetch_add(1, Ordering::SeqCst);
-        while self.state.load(Ordering::SeqCst) < TICKET && !self.ended.load(Ordering::SeqCst) {
+        while !self.lent.has_tickets() && !self.ended.load(Ordering::SeqCst) {
             guard = self.woken.wait(guard).unwrap_or_else(PoisonError::into_inner);
         }
         self.sleeping.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// A call that has the board.
-struct Call<'a>(&'a Board);
-
-impl Drop for Call<'_> {
-    fn drop(&mut self) {
-        let board = self.0;
-        // No more tickets.
-        board.state.fetch_and(TICKET - 1, Ordering::Relaxed);
-        let mut looks = 0;
-        while board.state.load(Ordering::Acquire) != 0 {
-            if looks < PATIENCE {
-                looks += 1;
-                std::hint::spin_loop();
-            } else {
-                // Helpers may have no processor of their own.
-                thread::yield_now();
-            }
-        }
-        board.taken.store(false, Ordering::Release);
     }
 }
 
