@@ -270,6 +270,9 @@ impl FloatFactors<'_> {
             simd::by_lanes(self.level, rows, part.len(), to, place);
             return Ok(());
         }
+        if self.b.across(from.0, rows.clone(), part.clone(), to, place) {
+            return Ok(());
+        }
         for first in part.clone().step_by(PIECE) {
             let len = PIECE.min(part.end - first);
             self.unpack(from, rows.clone(), (first, len), unpacked, PIECE)?;

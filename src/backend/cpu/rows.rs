@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::simd::int8::{self, Packed};
-use super::simd::{self, Code, Fp4Table, Level, Rows, Scales, Weights};
+use super::simd::{self, Code, Fp4Table, LANES, Level, Rows, Scales, Weights};
 use crate::error::{Error, Result};
 use crate::format::{Dequantizer, ScaleLayout};
 use crate::memory::{room, scratch};
@@ -38,6 +38,19 @@ pub(super) trait RowSource: Sync {
     /// The rows of matrix `batch` where they lie, if they are f32 and contiguous.
     fn in_place(&self, _batch: usize) -> Option<Rows<'_>> {
         None
+    }
+
+    /// Elements `part` of up to [`LANES`] rows of matrix `batch` as [`simd::by_lanes`] puts them, if
+    /// they lie side by side; `false` where they do not.
+    fn across(
+        &self,
+        _batch: usize,
+        _rows: Range<usize>,
+        _part: Range<usize>,
+        _dst: &mut [f32],
+        _shape: (usize, usize),
+    ) -> bool {
+        false
     }
 
     /// The rows of matrix `batch` as they are stored, where kernels can read them so.
@@ -202,6 +215,31 @@ impl<E: Scalar> RowSource for DenseRows<'_, E> {
         let data = self.data.get(*self.starts.get(batch)?..)?;
         let data = bytemuck::try_cast_slice(data).ok()?;
         Some(Rows { data, stride: self.row_stride, len: self.rows })
+    }
+
+    fn across(
+        &self,
+        batch: usize,
+        rows: Range<usize>,
+        part: Range<usize>,
+        dst: &mut [f32],
+        shape: (usize, usize),
+    ) -> bool {
+        if self.row_stride != 1 || self.k_stride == 1 {
+            return false;
+        }
+        let start = self.starts[batch] + rows.start + part.start * self.k_stride;
+        for at in 0..part.len().next_multiple_of(LANES) {
+            let columns = &mut dst[simd::place(at, shape)..][..LANES];
+            let there = if at < part.len() { rows.len() } else { 0 };
+            let (columns, missing) = columns.split_at_mut(there);
+            if there > 0 {
+                let elements = &self.data[start + at * self.k_stride..][..there];
+                simd::widen(self.level, elements, columns);
+            }
+            missing.fill(0.0);
+        }
+        true
     }
 
     fn weights(&self, batch: usize) -> Option<Weights<'_>> {

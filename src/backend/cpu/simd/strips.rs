@@ -64,6 +64,11 @@ pub const fn by_lanes_len(steps: usize, width: usize) -> usize {
     LANES * turn_len(steps, width)
 }
 
+/// Where element `at` of column 0 of a chunk has its place.
+pub const fn place(at: usize, (steps, width): (usize, usize)) -> usize {
+    turn(at % LANES) * turn_len(steps, width) + at / LANES * width
+}
+
 /// Steps that B is asked for ahead of its use: what a second-level cache takes to answer.
 const AHEAD: usize = 8;
 
@@ -98,7 +103,7 @@ pub fn by_lanes(
         _ => 0,
     };
     for at in done * LANES..own * LANES {
-        let place = turn(at % LANES) * apart + at / LANES * width;
+        let place = place(at, (steps, width));
         for (i, x) in dst[place..place + columns].iter_mut().enumerate() {
             let there = i < rows.len && at < len;
             *x = if there { rows.data[i * rows.stride + at] } else { 0.0 };
