@@ -137,7 +137,6 @@ struct Online<'a, F> {
 const ROWS: usize = SUMS;
 
 impl<F: Fn(usize) -> Line> Work for Online<'_, F> {
-    // SAFETY: what `online` asserts.
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
         let (products, stride, width) = self.products;

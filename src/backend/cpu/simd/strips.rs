@@ -92,14 +92,17 @@ pub fn by_lanes(
     let (own, apart) = (len.div_ceil(LANES), turn_len(steps, width));
     let reach = (LANES - 1) * apart + (own * width).saturating_sub(width) + columns;
     assert!(own <= steps && reach <= dst.len(), "columns have places");
-    let whole = rows.len == columns;
     let done = match level {
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: the level is present; the assertions above.
-        Level::Avx512 if whole => unsafe { x86::by_lanes_512(rows, len, dst, (apart, width)) },
+        Level::Avx512 if rows.len == columns => {
+            // SAFETY: the level is present; the assertions above.
+            unsafe { x86::by_lanes_512(rows, len, dst, (apart, width)) }
+        }
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        Level::Avx2 if whole => unsafe { x86::by_lanes(rows, len, dst, (apart, width)) },
+        Level::Avx2 if rows.len == columns => {
+            // SAFETY: as above.
+            unsafe { x86::by_lanes(rows, len, dst, (apart, width)) }
+        }
         _ => 0,
     };
     for at in done * LANES..own * LANES {
