@@ -54,6 +54,9 @@ struct Cli {
     /// A block format for the head
     #[arg(long, value_name = "FORMAT")]
     head: Option<String>,
+    /// Quantise q, k and v, and gate and up, with one tensor scale each: NVFP4 is faster so
+    #[arg(long)]
+    join: bool,
     /// Threads (default: one per core)
     #[arg(long)]
     threads: Option<usize>,
@@ -89,10 +92,13 @@ fn main() -> Result<()> {
     let head = cli.head.as_deref().map(|name| WeightFormat::parse(name, None)).transpose()?;
     for kind in &cli.formats {
         let (format, device) = kind_of(&device, kind);
-        let checkpoint = Checkpoint::open(&device, path)?;
+        let mut checkpoint = Checkpoint::open(&device, path)?;
+        checkpoint.join = cli.join;
         let row = Row::measure(&checkpoint, (format, head.as_ref()), cli.runs, &limits)
             .with_context(|| format!("measuring {kind}"))?;
-        report.row(&row.line(kind), row.json(device.request().numerics));
+        let mut json = row.json(device.request().numerics);
+        json["joined"] = cli.join.into();
+        report.row(&row.line(kind), json);
     }
     report.finish();
     Ok(())

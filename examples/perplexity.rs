@@ -84,7 +84,8 @@ fn run(cli: &Cli) -> Result<()> {
         bail!("--calibrate {}: that is the text to predict", file.display());
     }
     let device = cli.device.builder().numerics(cli.numerics.numerics()).cpu()?;
-    let checkpoint = Checkpoint::open(&device, &cli.model)?;
+    let mut checkpoint = Checkpoint::open(&device, &cli.model)?;
+    checkpoint.join = cli.numerics.join;
     let (mut text, bos) = windows(&checkpoint, &cli.text, cli.context)?;
     if cli.windows > 0 {
         text.truncate(cli.windows);

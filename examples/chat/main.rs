@@ -51,6 +51,7 @@ fn run(cli: &Cli) -> Result<()> {
     // The host reads files, and converts them with all its threads.
     let loading_device = if is_gpu(&device) { cli.flags.builder().cpu()? } else { device.clone() };
     let mut checkpoint = Checkpoint::open(&loading_device, &cli.model)?;
+    checkpoint.join = cli.numerics.join;
     if let Some(layers) = cli.layers {
         let all = checkpoint.config.layers;
         ensure!(layers <= all, "--layers {layers}: the model has {all}");

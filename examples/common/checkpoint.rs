@@ -45,6 +45,9 @@ const ROPE_FACTORS: &str = "rope_freqs.weight";
 pub struct Checkpoint {
     /// Sizes and constants.
     pub config: Config,
+    /// Whether matrices that have the same inputs are quantised with one tensor scale, so that they
+    /// can be one: see [`Llama::lay_out`](crate::common::llama::Llama::lay_out).
+    pub join: bool,
     weights: Weights,
 }
 
@@ -70,7 +73,7 @@ impl Checkpoint {
             let factors = weights.decode::<f64, 1>(ROPE_FACTORS)?.to_vec()?;
             config.rope_scaling = RopeScaling::LongRope { factors, attention_factor: 1.0 };
         }
-        Ok(Checkpoint { config, weights })
+        Ok(Checkpoint { config, join: false, weights })
     }
 
     /// The file's tensors and metadata.
@@ -91,7 +94,7 @@ impl Checkpoint {
             Some(part) => format.target_of_part(weight, part),
             None => Target::Skip,
         };
-        let joined = |name: &str| joined(parts.get(name)?);
+        let joined = |name: &str| joined(parts.get(name).filter(|_| self.join)?);
         Ok(Loader::of(self.weights.clone()).plan(target)?.share_tensor_scales(joined))
     }
 

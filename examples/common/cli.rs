@@ -47,6 +47,10 @@ pub struct NumericsArgs {
     /// CPUs, less exact. Without it activations are multiplied as they are (W4A32)
     #[arg(long)]
     pub w4a8: bool,
+    /// Quantise q, k and v, and gate and up, with one tensor scale each, so that a CPU multiplies
+    /// them as one matrix: faster with NVFP4, less exact
+    #[arg(long)]
+    pub join: bool,
 }
 
 impl NumericsArgs {

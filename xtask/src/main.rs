@@ -133,6 +133,9 @@ enum Command {
         /// Block format of the head beside weights of 4 bits: llama.cpp's files have one there too
         #[arg(long, value_name = "FORMAT")]
         head: Option<String>,
+        /// Quantise q, k and v, and gate and up, with one tensor scale each: NVFP4 is faster so
+        #[arg(long)]
+        join: bool,
         /// Command that runs each measurement, such as `taskset -c 0,1`
         #[arg(long, value_name = "COMMAND")]
         with: Option<String>,
@@ -197,9 +200,9 @@ fn main() -> ExitCode {
         #[cfg(not(feature = "plot"))]
         Command::Roofline { .. } => with_feature("plot"),
         Command::Bundle { folder } => bundle::write(&folder),
-        Command::LlamaBench { formats, rounds, threads, head, with, json } => {
+        Command::LlamaBench { formats, rounds, threads, head, join, with, json } => {
             let runner = Runner(with);
-            llama::run(&llama::Options { formats, rounds, threads, head, runner, json })
+            llama::run(&llama::Options { formats, rounds, threads, head, join, runner, json })
         }
         Command::Results { file, benches, with } => {
             results::run(&results::Options { file, benches, runner: Runner(with) })

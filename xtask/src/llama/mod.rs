@@ -26,6 +26,8 @@ pub struct Options {
     pub threads: usize,
     /// Block format of the head beside weights of 4 bits; it stays at 16 bits where there is none.
     pub head: Option<String>,
+    /// Whether matrices of the same inputs have one tensor scale here.
+    pub join: bool,
     /// What runs each measurement.
     pub runner: Runner,
     pub json: bool,
@@ -43,7 +45,15 @@ impl Options {
     /// Everything, with a head such as llama.cpp's files have.
     pub fn all(runner: Runner) -> Self {
         let (threads, head) = (default_threads(), Some("nvfp4".to_owned()));
-        Options { formats: Vec::new(), rounds: ROUNDS, threads, head, runner, json: true }
+        Options {
+            formats: Vec::new(),
+            rounds: ROUNDS,
+            threads,
+            head,
+            join: true,
+            runner,
+            json: true,
+        }
     }
 }
 
@@ -114,6 +124,9 @@ fn measure_ours(
     command.args(["--threads", &options.threads.to_string()]);
     if let Some(head) = options.head.as_ref().filter(|_| format.ends_with("fp4")) {
         command.args(["--head", head]);
+    }
+    if options.join {
+        command.arg("--join");
     }
     let json = program::json(&mut command)?;
     let row = &json["rows"][0];
