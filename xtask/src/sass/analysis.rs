@@ -44,6 +44,9 @@ pub struct Analysis {
 
 /// The launches of an operation; none where the machine has no kernel for it.
 pub fn analyse(case: &Case, machine: &Machine, tools: &Path) -> Result<Vec<Analysis>> {
+    if !case.is_of(machine.arch) {
+        return Ok(Vec::new());
+    }
     let arch = Arch::ALL.into_iter().find(|arch| arch.name() == machine.arch);
     let arch = arch.with_context(|| format!("{} is no architecture", machine.arch))?;
     let (device, recording) = Device::builder().recorded(arch, machine.units as usize)?;

@@ -71,6 +71,12 @@ pub struct Case {
 }
 
 impl Case {
+    /// Whether an architecture does it as it is meant: to round to four bits takes instructions that
+    /// multiply those.
+    pub fn is_of(&self, arch: &str) -> bool {
+        self.numerics < Numerics::FourBitOperands || arch == "sm_121a"
+    }
+
     /// How the name of the instruction must begin that an architecture multiplies with.
     pub fn instruction(&self, arch: &str) -> Option<&'static str> {
         use Format::*;
