@@ -11,7 +11,7 @@
 //! and codes are monotone in what they are made of, so nothing in between is left out; and where
 //! `e` does not reach across a rounding border, but one result is right.
 
-use super::bounds::TINY_F32;
+use super::bounds::{TINY_F32, U_F32};
 use super::output::Parts;
 use crate::error::Result;
 use crate::format::{
@@ -208,7 +208,8 @@ impl Bounded<'_> {
             (Quantizer::FourOverSix, _) => (Quantizer::Amax, 1.0, 6.0 / 4.0),
             (Quantizer::Mse, DType::UE4M3) => (Quantizer::Amax, 6.0 / 8.0, 6.0 / 3.0),
             (Quantizer::Mse, DType::E8M0) => (Quantizer::Ocp, 0.5, 2.0),
-            (Quantizer::Mse, _) => (Quantizer::Amax, 1.0, 1.75),
+            // Both the product and the quotient below round to f32, as amax did before.
+            (Quantizer::Mse, _) => (Quantizer::Amax, 1.0, 1.75 * (1.0 + 4.0 * U_F32)),
             (rule, _) => (rule, 1.0, 1.0),
         };
         options.quantizer = rule;

@@ -35,11 +35,13 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     }
     let wanted =
         |name: &&str| options.benches.is_empty() || options.benches.iter().any(|b| b == name);
+    // Before the file is written, which may be one of the tree's.
+    let commit = bundle::commit();
     for name in names().filter(wanted) {
         eprintln!("{name}");
         let result = measure(name, &options.runner).with_context(|| format!("bench {name}"))?;
         // Written each time: what follows may fail, or be interrupted.
-        update(&options.file, name, result)?;
+        update(&options.file, name, &commit, result)?;
     }
     println!("{}", options.file.display());
     Ok(ExitCode::SUCCESS)
@@ -70,14 +72,14 @@ fn build(name: &str) -> Result<PathBuf> {
 }
 
 /// Puts a result into a file beside what it holds.
-fn update(path: &Path, name: &str, mut result: Value) -> Result<()> {
+fn update(path: &Path, name: &str, commit: &str, mut result: Value) -> Result<()> {
     let mut all = match fs::read_to_string(path) {
         Ok(text) => serde_json::from_str(&text)
             .with_context(|| format!("{} is no JSON object", path.display()))?,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Map::new(),
         Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
     };
-    result["commit"] = json!(bundle::commit());
+    result["commit"] = json!(commit);
     all.insert(name.to_owned(), result);
     let text = format!("{:#}\n", Value::Object(all));
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
@@ -91,12 +93,12 @@ mod tests {
     fn a_bench_replaces_its_own_results_only() {
         let path = std::env::temp_dir().join(format!("xtask-results-{}.json", std::process::id()));
         let _ = fs::remove_file(&path);
-        update(&path, "gemm", json!({"rows": [1]})).unwrap();
-        update(&path, "gemv", json!({"rows": [2]})).unwrap();
-        update(&path, "gemm", json!({"rows": [3]})).unwrap();
+        update(&path, "gemm", "abc", json!({"rows": [1]})).unwrap();
+        update(&path, "gemv", "abc", json!({"rows": [2]})).unwrap();
+        update(&path, "gemm", "abc", json!({"rows": [3]})).unwrap();
         let all: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
         fs::remove_file(&path).unwrap();
         assert_eq!((&all["gemm"]["rows"][0], &all["gemv"]["rows"][0]), (&json!(3), &json!(2)));
-        assert!(all["gemm"]["commit"].is_string());
+        assert_eq!(all["gemm"]["commit"], "abc");
     }
 }
