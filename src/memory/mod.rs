@@ -51,10 +51,6 @@ mod limit;
 #[cfg_attr(not(any(feature = "cuda", feature = "emulator")), allow(dead_code, reason = "for GPUs"))]
 mod locks;
 mod mapped;
-#[cfg_attr(
-    not(any(feature = "gguf", feature = "npy", feature = "safetensors")),
-    allow(dead_code, reason = "for files")
-)]
 mod pages;
 mod pool;
 #[cfg_attr(not(any(feature = "cuda", feature = "emulator")), allow(dead_code, reason = "for GPUs"))]
@@ -75,7 +71,6 @@ pub use limit::{Limit, LimitSource};
 #[cfg(any(feature = "cuda", feature = "emulator"))]
 pub(crate) use locks::DeviceUse;
 pub use locks::{BufferBytes, Locks};
-#[cfg(feature = "npy")]
 pub(crate) use pages::prefer_huge_pages;
 pub use pool::{LiveBuffer, MemoryReport, Pool};
 #[cfg(feature = "emulator")]
