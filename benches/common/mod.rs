@@ -4,7 +4,7 @@
 mod limits;
 mod report;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ferrocerium::format::{Format, Quantizer};
 use ferrocerium::registry::{Numerics, Request};
@@ -52,6 +52,9 @@ pub fn stored_as(values: &AnyTensor, name: &str) -> AnyTensor {
     values.quantize(format, Quantizer::default_for(format)).expect("finite values")
 }
 
+/// What a program's threads take to go to sleep.
+const REST: Duration = Duration::from_millis(2);
+
 /// Overwrites a result, so that what is not written shows.
 pub fn poison<const R: usize>(out: &Tensor<f32, R>) {
     out.host_mut().expect("no guards").for_each_mut(|_, x| *x = f32::NAN);
@@ -85,8 +88,14 @@ pub fn in_turn<const N: usize>(mut programs: [&mut dyn FnMut() -> f64; N]) -> [f
 /// As [`in_turn`].
 pub fn in_turn_all(programs: &mut [&mut dyn FnMut() -> f64]) -> Vec<f64> {
     let mut times = vec![Vec::new(); programs.len()];
+    let alone = programs.len() == 1;
     for run in 0..RUNS + 1 {
         for (f, times) in programs.iter_mut().zip(&mut times) {
+            if !alone {
+                // Threads of the one before stay awake for a while, and its own may sleep.
+                std::thread::sleep(REST);
+                f();
+            }
             let seconds = f();
             // The first run warms up.
             if run > 0 {

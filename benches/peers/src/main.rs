@@ -19,12 +19,12 @@ const SIZES: [[usize; 3]; 5] =
     [[256, 256, 256], [1024, 1024, 1024], [2048, 2048, 2048], [128, 4096, 4096], [1, 4096, 4096]];
 
 fn main() {
-    let device = Device::cpu();
-    let threads = device.caps().units;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     for name in ["RAYON_NUM_THREADS", "CANDLE_NUM_THREADS", "MATMUL_NUM_THREADS"] {
-        // SAFETY: no other thread runs yet: the device starts its own with its first operation.
+        // SAFETY: no other thread runs yet.
         unsafe { std::env::set_var(name, threads.to_string()) };
     }
+    let device = Device::builder().threads(threads).cpu().expect("at least one thread");
     let limits = Limits::measure(threads);
     let header = format!(
         "{:<22} {:<5} {:<15} {:>10} {:>9} {:>9} {:>13}",
