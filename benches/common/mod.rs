@@ -52,7 +52,7 @@ pub fn stored_as(values: &AnyTensor, name: &str) -> AnyTensor {
     values.quantize(format, Quantizer::default_for(format)).expect("finite values")
 }
 
-/// What a program's threads take to go to sleep.
+/// More than a program's threads take to go to sleep.
 const REST: Duration = Duration::from_millis(2);
 
 /// Overwrites a result, so that what is not written shows.
@@ -93,8 +93,10 @@ pub fn in_turn_all(programs: &mut [&mut dyn FnMut() -> f64]) -> Vec<f64> {
         for (f, times) in programs.iter_mut().zip(&mut times) {
             if !alone {
                 // Threads of the one before stay awake for a while, and its own may sleep.
-                std::thread::sleep(REST);
-                f();
+                let start = Instant::now();
+                while start.elapsed() < REST {
+                    f();
+                }
             }
             let seconds = f();
             // The first run warms up.
