@@ -28,14 +28,22 @@ pub(crate) struct Lender {
 }
 
 impl Lender {
-    /// Lends a job to so many threads, until the result is dropped; `None` where another is lent.
-    pub(crate) fn lend<'a>(&'a self, job: &'a Job<'a>, tickets: usize) -> Option<Loan<'a>> {
+    /// Lends a job to so many threads while something is done, which hears whether it is lent: not
+    /// where another is. Returns when who took a ticket is done too.
+    pub(crate) fn lend<R>(
+        &self,
+        job: Job<'_>,
+        tickets: usize,
+        meanwhile: impl FnOnce(bool) -> R,
+    ) -> R {
         if tickets == 0 || self.taken.swap(true, Ordering::Acquire) {
-            return None;
+            return meanwhile(false);
         }
-        self.job.store(ptr::from_ref(job).cast_mut().cast(), Ordering::Relaxed);
+        self.job.store(ptr::from_ref(&job).cast_mut().cast(), Ordering::Relaxed);
         self.state.store(tickets as u64 * TICKET, Ordering::SeqCst);
-        Some(Loan(self))
+        // Also where that panics.
+        let _loan = Loan(self);
+        meanwhile(true)
     }
 
     /// Whether a job wants threads.
@@ -53,8 +61,8 @@ impl Lender {
             return false;
         }
         let job = self.job.load(Ordering::Relaxed).cast::<Job<'_>>();
-        // SAFETY: `lend` stored a pointer to a job before it gave out tickets, and the loan that
-        // borrows the job does not end while somebody is inside, as this thread is by its ticket.
+        // SAFETY: `lend` stored a pointer to a job before it gave out tickets, and neither returns
+        // nor unwinds while somebody is inside, as this thread is by its ticket.
         let job = unsafe { *job };
         job();
         self.state.fetch_sub(1, Ordering::Release);
@@ -63,7 +71,7 @@ impl Lender {
 }
 
 /// A job that is lent. Dropped, it waits for who is inside.
-pub(crate) struct Loan<'a>(&'a Lender);
+struct Loan<'a>(&'a Lender);
 
 impl Drop for Loan<'_> {
     fn drop(&mut self) {

@@ -66,7 +66,7 @@ pub use file::SourceFile;
 #[cfg(any(feature = "gguf", feature = "safetensors"))]
 pub(crate) use filling::{Bounce, Filling, Piece};
 #[cfg(feature = "cpu")]
-pub(crate) use lent::{Job, Lender, Loan};
+pub(crate) use lent::Lender;
 pub use limit::{Limit, LimitSource};
 #[cfg(any(feature = "cuda", feature = "emulator"))]
 pub(crate) use locks::DeviceUse;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
-use crate::memory::{Job, Lender, Loan};
+use crate::memory::Lender;
 
 /// How long threads stay awake for more work after some: many times what waking one takes, and
 /// longer than a model's loop computes on one thread between operations.
@@ -59,10 +59,14 @@ impl Pool {
                 *panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(payload);
             }
         };
-        let job: Job<'_> = &help;
-        let call = self.board.put_up(&job, self.helpers.min(len.saturating_sub(1)));
-        work();
-        drop(call);
+        let helpers = self.helpers.min(len.saturating_sub(1));
+        self.board.lent.lend(&help, helpers, |lent| {
+            // After the tickets were given out, as who goes to sleep looks for them last.
+            if lent {
+                self.board.wake(helpers);
+            }
+            work();
+        });
         if let Some(payload) = panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
             resume_unwind(payload);
         }
@@ -90,15 +94,6 @@ struct Board {
 }
 
 impl Board {
-    /// Puts up a job for so many helpers, until the result is dropped. Nobody helps where another
-    /// call has the board.
-    fn put_up<'a>(&'a self, job: &'a Job<'a>, helpers: usize) -> Option<Loan<'a>> {
-        // Before the look at who sleeps, as that is before a last look at this.
-        let loan = self.lent.lend(job, helpers)?;
-        self.wake(helpers);
-        Some(loan)
-    }
-
     /// Wakes helpers that sleep, so many at most.
     fn wake(&self, helpers: usize) {
         let sleeping = self.sleeping.load(Ordering::SeqCst).min(helpers);

@@ -9,11 +9,21 @@ pub(super) trait Words {
     /// Elements of a word.
     const ELEMENTS: usize;
 
-    /// Sixteen elements of a row, each the first of a word.
+    /// Sixteen elements of a row, each the first of a word. Those of FP4 are taken apart otherwise.
     ///
     /// # Safety
     /// The level is present, and `from` valid for the elements.
-    unsafe fn spread(from: *const u8) -> __m512i;
+    #[inline(always)]
+    unsafe fn spread(from: *const u8) -> __m512i {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match Self::ELEMENTS {
+                1 => _mm512_loadu_si512(from.cast()),
+                2 => _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast())),
+                _ => _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast())),
+            }
+        }
+    }
 
     /// Whether some element is one that [`Words::element`] gets wrong.
     ///
@@ -41,12 +51,6 @@ impl Words for F32 {
     const ELEMENTS: usize = 1;
 
     #[inline(always)]
-    unsafe fn spread(from: *const u8) -> __m512i {
-        // SAFETY: the caller's promise.
-        unsafe { _mm512_loadu_si512(from.cast()) }
-    }
-
-    #[inline(always)]
     unsafe fn element<const E: usize>(words: __m512i) -> __m512 {
         // SAFETY: the level is present.
         unsafe { _mm512_castsi512_ps(words) }
@@ -55,12 +59,6 @@ impl Words for F32 {
 
 impl Words for Bf16 {
     const ELEMENTS: usize = 2;
-
-    #[inline(always)]
-    unsafe fn spread(from: *const u8) -> __m512i {
-        // SAFETY: the caller's promise.
-        unsafe { _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast())) }
-    }
 
     #[inline(always)]
     unsafe fn element<const E: usize>(words: __m512i) -> __m512 {
@@ -88,12 +86,6 @@ impl Words for F16 {
     const ELEMENTS: usize = 2;
 
     #[inline(always)]
-    unsafe fn spread(from: *const u8) -> __m512i {
-        // SAFETY: the caller's promise.
-        unsafe { _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast())) }
-    }
-
-    #[inline(always)]
     unsafe fn element<const E: usize>(words: __m512i) -> __m512 {
         // SAFETY: the level is present.
         unsafe {
@@ -107,12 +99,6 @@ impl Words for F16 {
 
 impl Words for E4m3 {
     const ELEMENTS: usize = 4;
-
-    #[inline(always)]
-    unsafe fn spread(from: *const u8) -> __m512i {
-        // SAFETY: the caller's promise.
-        unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast())) }
-    }
 
     /// NaN.
     #[inline(always)]
@@ -146,12 +132,6 @@ impl Words for E4m3 {
 /// The upper half of an f16.
 impl Words for E5m2 {
     const ELEMENTS: usize = 4;
-
-    #[inline(always)]
-    unsafe fn spread(from: *const u8) -> __m512i {
-        // SAFETY: the caller's promise.
-        unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast())) }
-    }
 
     #[inline(always)]
     unsafe fn element<const E: usize>(words: __m512i) -> __m512 {
