@@ -13,9 +13,7 @@ use std::ops::Range;
 use super::factors::Factors;
 use super::product::{Block, PANEL, odd_lines, with_scratch};
 use super::rows::RowSource;
-use super::simd::{
-    self, BAND, Bands, CHUNK, GROUP, LANES, Level, Rows, STREAM_ROWS, STRIP, Weights,
-};
+use super::simd::{self, BAND, Bands, CHUNK, GROUP, LANES, Level, Rows, STRIP, Weights};
 use crate::error::Result;
 use crate::memory::scratch;
 
@@ -95,8 +93,8 @@ impl Factors for FloatFactors<'_> {
     fn panel_len(&self, block: Block, columns: usize) -> usize {
         let panel_stride = self.panel_stride();
         match self.way(block) {
-            Way::Stream if self.b.weights(block.b).is_some() => 0,
-            Way::Stream | Way::Panel => columns * panel_stride,
+            Way::Stream => 0,
+            Way::Panel => columns * panel_stride,
             Way::Strips => LANES * PIECE + simd::by_lanes_len(self.steps(), STRIP),
         }
     }
@@ -167,8 +165,9 @@ impl FloatFactors<'_> {
     }
 
     fn way(&self, block: Block) -> Way {
+        let streams = |weights: Weights<'_>| block.len <= simd::stream_rows(self.level, &weights);
         match block.len {
-            ..=STREAM_ROWS => Way::Stream,
+            _ if self.b.weights(block.b).is_some_and(streams) => Way::Stream,
             len if simd::strips_pay(self.level).is_some_and(|rows| len >= rows) => Way::Strips,
             _ => Way::Panel,
         }
@@ -194,7 +193,7 @@ impl FloatFactors<'_> {
         }
         let weights = self.b.weights(matrix);
         if let Some(weights) = &weights
-            && a.len <= STREAM_ROWS
+            && a.len <= simd::stream_rows(self.level, weights)
         {
             simd::stream(self.level, a, weights, rows, sums, width);
             return Ok(());

@@ -6,8 +6,10 @@ use super::factors::Factors;
 use super::floats::{BLOCK_BYTES, PANEL_BYTES};
 use super::product::Block;
 use super::rows::RowSource;
-use super::simd::int8::{GROUP, Int8Level, PANEL_WORDS, Packed, panel, products, quantize, stream};
-use super::simd::{self, Level, Rows, STREAM_ROWS, Weights};
+use super::simd::int8::{
+    GROUP, Int8Level, PANEL_WORDS, Packed, STREAM_ROWS, panel, products, quantize, stream,
+};
+use super::simd::{self, Level, Rows, Weights};
 use crate::caps::Isa;
 use crate::error::{Error, Result};
 use crate::memory::scratch;

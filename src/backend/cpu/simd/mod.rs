@@ -35,7 +35,7 @@ pub use narrow::{narrow, quantize_band};
 pub use online::{Gathered, Line, Score, divide, join_values, online};
 pub use outer::{COLUMNS, products, transpose};
 pub use rotate::{rotate, sin_cos};
-pub use stream::{CHUNK, GROUP, STREAM_ROWS, chunk, stream, unpack};
+pub use stream::{CHUNK, GROUP, chunk, stream, stream_rows, unpack};
 pub use strips::{BAND, Bands, STRIP, by_lanes, by_lanes_len, place, strip, strips_pay};
 pub use unpack::Fp4Table;
 pub use weights::{Code, Scales, Weights, interleave};

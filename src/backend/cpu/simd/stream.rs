@@ -4,7 +4,9 @@ use std::ops::Range;
 
 use super::lanes::Lanes;
 use super::tile::{self, Out};
-use super::unpack::{Bf16, E4m3, E5m2, F16, F32, Fp4Row, Mxfp4, Nvfp4, Stored, Tail, Unpack};
+use super::unpack::{
+    Bf16, E4m3, E5m2, F16, F32, Fp4Row, Mxfp4, Nvfp4, Storage, Stored, Tail, Unpack,
+};
 use super::weights::{Code, Weights};
 use super::{LANES, Level, Rows};
 use crate::num::DType;
@@ -29,8 +31,35 @@ pub(super) const AHEAD: usize = 8 << 10;
 /// Most bytes that, asked for ahead, stay in a second-level cache until they are used.
 pub(super) const NEAR: usize = 128 << 10;
 
-/// The most rows that [`stream`] multiplies at once.
-pub const STREAM_ROWS: usize = 4;
+/// Most bytes of A that stay in a first-level cache while weights pass by.
+const NEAREST: usize = 32 << 10;
+
+/// Rows of weights that pass by a chunk of larger A.
+const BLOCK: usize = 16;
+
+/// The most rows of A that [`stream`] multiplies: with more it pays to unpack weights beforehand, or
+/// to put them in columns. Where there are registers for it eight rows share what is unpacked, and
+/// what takes few instructions to unpack may be unpacked twice.
+pub fn stream_rows(level: Level, weights: &Weights<'_>) -> usize {
+    match (level, weights.code()) {
+        #[cfg(target_arch = "x86_64")]
+        (Level::Avx512, Code::Fp8(_)) => 8,
+        #[cfg(target_arch = "x86_64")]
+        (Level::Avx512, _) => 16,
+        _ => 4,
+    }
+}
+
+/// Of so many rows of A those that are multiplied at once, of which none are left alone.
+const fn rows_at_once(left: usize) -> usize {
+    match left {
+        ..=4 => left,
+        5 => 3,
+        7 => 4,
+        6 | 9 | 10 => 6,
+        _ => 8,
+    }
+}
 
 /// Calls `$f` with the vector type of the level and the storage of the code.
 macro_rules! each_level {
@@ -66,7 +95,7 @@ macro_rules! each_code {
 /// of [`GROUP`].
 ///
 /// # Panics
-/// With more than [`STREAM_ROWS`] rows of `a`, or where a row or output is missing.
+/// With more than [`stream_rows`] rows of `a`, or where a row or output is missing.
 pub fn stream(
     level: Level,
     a: Rows<'_>,
@@ -75,7 +104,10 @@ pub fn stream(
     out: &mut [f32],
     out_stride: usize,
 ) {
-    assert!(a.len <= STREAM_ROWS && a.holds(weights.k().next_multiple_of(GROUP)), "rows of a");
+    assert!(
+        a.len <= stream_rows(level, weights) && a.holds(weights.k().next_multiple_of(GROUP)),
+        "rows of a"
+    );
     assert!(rows.start <= rows.end && rows.end <= weights.len(), "rows of weights");
     let columns = rows.end - rows.start;
     if a.len == 0 || columns == 0 {
@@ -116,7 +148,7 @@ macro_rules! level {
             use super::*;
 
             /// # Safety
-            /// As [`super::stream_rows`], and the level is present.
+            /// As [`super::stream_all`], and the level is present.
             $(#[$feature])?
             pub(super) unsafe fn stream_at<U: Unpack<$V>>(
                 a: Rows<'_>,
@@ -124,16 +156,11 @@ macro_rules! level {
                 rows: Range<usize>,
                 out: Out,
             ) {
-                // Many rows at once share what is loaded of `a`, and have sums that do not wait for
-                // each other.
                 // SAFETY: the caller's promises.
                 unsafe {
-                    match (a.len, U::CODE_BYTES / U::STEPS) {
-                        (1, ..=8) => stream_rows::<$V, U, 1, 8>(a, weights, rows, out),
-                        (1, _) => stream_rows::<$V, U, 1, 4>(a, weights, rows, out),
-                        (2, _) => stream_rows::<$V, U, 2, 2>(a, weights, rows, out),
-                        (3, _) => stream_rows::<$V, U, 3, 2>(a, weights, rows, out),
-                        _ => stream_rows::<$V, U, 4, 2>(a, weights, rows, out),
+                    match U::CODE_BYTES / U::STEPS {
+                        ..=8 => stream_all::<$V, U, 8>(a, weights, rows, out),
+                        _ => stream_all::<$V, U, 4>(a, weights, rows, out),
                     }
                 }
             }
@@ -164,63 +191,145 @@ level!(
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 );
 
+/// All rows of `a` with some of the weights: one with `ONE` of them at once, which share what is
+/// loaded of it, more with two, whose sums do not wait for each other either.
+///
 /// # Safety
-/// `a` has `MR` rows of whole groups, `weights` the rows, `out` room for the products.
+/// `a` has rows of whole groups, `weights` the rows, `out` room for the products.
 #[inline(always)]
-unsafe fn stream_rows<V: Lanes, U: Unpack<V>, const MR: usize, const NR: usize>(
+unsafe fn stream_all<V: Lanes, U: Unpack<V>, const ONE: usize>(
     a: Rows<'_>,
     weights: &Weights<'_>,
     rows: Range<usize>,
     out: Out,
 ) {
-    let mut j = rows.start;
-    while j < rows.end {
-        // SAFETY: rows j .. of the range and their outputs, by the caller's promise.
+    let most = if a.len == 1 { ONE } else { 2 };
+    // Where all of `a` stays in a first-level cache, weights are read as they follow each other.
+    let near = a.len * weights.k() * size_of::<f32>() <= NEAREST;
+    let block = if near { most } else { BLOCK };
+    for first in rows.clone().step_by(block) {
+        let block = first..rows.end.min(first + block);
+        // SAFETY: rows of the range and their outputs, by the caller's promise.
         unsafe {
-            let out = Out { to: out.to.add(j - rows.start), ..out };
-            if j + NR <= rows.end {
-                stream_tile::<V, U, MR, NR>(a, weights, j, out);
-                j += NR;
-            } else {
-                stream_tile::<V, U, MR, 1>(a, weights, j, out);
-                j += 1;
+            let out = Out { to: out.to.add(first - rows.start), ..out };
+            match a.len {
+                1 => stream_block::<V, U, 1, ONE>(a, weights, block, out),
+                _ => stream_block::<V, U, 8, 2>(a, weights, block, out),
             }
         }
     }
 }
 
+/// Chunk by chunk, `MOST` rows of `a` at once with all of some weights, `NR` of them at once.
+///
 /// # Safety
-/// As [`stream_rows`], for rows `j .. j + NR`.
+/// As [`stream_all`].
 #[inline(always)]
-unsafe fn stream_tile<V: Lanes, U: Unpack<V>, const MR: usize, const NR: usize>(
+unsafe fn stream_block<V: Lanes, U: Unpack<V>, const MOST: usize, const NR: usize>(
     a: Rows<'_>,
     weights: &Weights<'_>,
-    j: usize,
+    rows: Range<usize>,
     out: Out,
 ) {
     let (k, chunk) = (weights.k(), chunk(weights.k()));
-    let tile = NR * weights.row_bytes();
-    // Of long rows the processor itself fetches ahead.
-    let ahead = (tile <= NEAR).then(|| weights.start_of(j).wrapping_add(tile.max(AHEAD)));
+    let order = Order::new::<U>(weights, rows.len(), NR);
     let mut scratch = [[0.0; CHUNK / 32]; NR];
     let mut first = 0;
     while first < k {
         let len = chunk.min(k - first);
-        let mut b = [Stored { codes: weights.start_of(j), scales: weights.start_of(j) }; NR];
-        for (c, (b, scratch)) in b.iter_mut().zip(&mut scratch).enumerate() {
-            // SAFETY: a row of the range, and `first` in it.
-            *b = unsafe { weights.stored(j + c, first, scratch) };
-        }
-        // SAFETY: `a` holds k rounded up to whole groups, and `chunk` is a multiple of a group;
-        // `Weights::new` has checked codes and scales.
-        unsafe {
-            let a = (a.data.as_ptr().add(first), a.stride);
-            let out = Out { add: first > 0, ..out };
-            let passed = NR * (first / (LANES * U::STEPS) * U::CODE_BYTES);
-            let ahead = ahead.map_or(std::ptr::null(), |ahead| ahead.wrapping_add(passed));
-            tile::tile::<V, U, MR, NR>(a, b, len, (weights.fp4(), ahead), out);
+        let mut i = 0;
+        while i < a.len {
+            let count = if const { MOST > 1 } { rows_at_once(a.len - i) } else { 1 };
+            let mut j = rows.start;
+            while j < rows.end {
+                let columns = if j + NR <= rows.end { NR } else { 1 };
+                let mut b =
+                    [Stored { codes: weights.start_of(j), scales: weights.start_of(j) }; NR];
+                for (c, (b, scratch)) in b.iter_mut().zip(&mut scratch).enumerate().take(columns) {
+                    // SAFETY: a row of the range, and `first` in it.
+                    *b = unsafe { weights.stored(j + c, first, scratch) };
+                }
+                let ahead = if i == 0 { order.ahead(j - rows.start, first / chunk) } else { 0 };
+                let with = (weights.fp4(), ahead);
+                // SAFETY: `a` holds k rounded up to whole groups, and `chunk` is a multiple of a
+                // group; `Weights::new` has checked codes and scales.
+                unsafe {
+                    let a = (a.data.as_ptr().add(i * a.stride + first), a.stride);
+                    let to = out.to.add(i * out.stride + j - rows.start);
+                    let out = Out { to, add: first > 0, ..out };
+                    if columns == NR {
+                        stream_tile::<V, U, MOST, NR>((a, count), b, len, with, out);
+                    } else {
+                        stream_tile::<V, U, MOST, 1>((a, count), [b[0]], len, with, out);
+                    }
+                }
+                j += columns;
+            }
+            i += count;
         }
         first += chunk;
+    }
+}
+
+/// Some rows of `a`: one, or with `MOST` above 1 as many as [`rows_at_once`] gives.
+///
+/// # Safety
+/// As [`tile::tile`].
+#[inline(always)]
+unsafe fn stream_tile<V: Lanes, U: Unpack<V>, const MOST: usize, const NR: usize>(
+    (a, count): ((*const f32, usize), usize),
+    b: [Stored; NR],
+    k: usize,
+    with: (*const Fp4Row, isize),
+    out: Out,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if const { MOST > 1 } {
+            match count {
+                1 => tile::tile::<V, U, 1, NR>(a, b, k, with, out),
+                2 => tile::tile::<V, U, 2, NR>(a, b, k, with, out),
+                3 => tile::tile::<V, U, 3, NR>(a, b, k, with, out),
+                4 => tile::tile::<V, U, 4, NR>(a, b, k, with, out),
+                6 => tile::tile::<V, U, 6, NR>(a, b, k, with, out),
+                _ => tile::tile::<V, U, 8, NR>(a, b, k, with, out),
+            }
+        } else {
+            tile::tile::<V, U, 1, NR>(a, b, k, with, out);
+        }
+    }
+}
+
+/// The order that a block of rows is read in: all rows of a chunk, then those of the next.
+struct Order {
+    rows: usize,
+    chunks: usize,
+    row_bytes: usize,
+    chunk_bytes: usize,
+    /// How many rows of a chunk are read between asking for one and its use; 0 to leave that to the
+    /// processor.
+    later: usize,
+}
+
+impl Order {
+    fn new<U: Storage>(weights: &Weights<'_>, rows: usize, at_once: usize) -> Self {
+        let (k, row_bytes) = (weights.k(), weights.row_bytes());
+        let chunks = k.div_ceil(chunk(k));
+        let chunk_bytes = U::code_bytes(chunk(k));
+        // Of rows that are read to their end all that are read at once.
+        let whole = if rows <= at_once { at_once * chunks } else { 0 };
+        let later = AHEAD.div_ceil(chunk_bytes).next_multiple_of(at_once).max(whole);
+        let later = if at_once * row_bytes <= NEAR { later } else { 0 };
+        Order { rows, chunks, row_bytes, chunk_bytes, later }
+    }
+
+    /// Bytes from a chunk of a row to what is to be asked for when it is read: 0 for nothing.
+    fn ahead(&self, row: usize, chunk: usize) -> isize {
+        let (place, passed) = ((row + self.later) % self.rows, (row + self.later) / self.rows);
+        let (to_chunk, blocks) = ((chunk + passed) % self.chunks, (chunk + passed) / self.chunks);
+        let rows = (blocks * self.rows + place) as isize - row as isize;
+        let chunks = to_chunk as isize - chunk as isize;
+        rows * self.row_bytes as isize + chunks * self.chunk_bytes as isize
     }
 }
 
@@ -276,5 +385,63 @@ unsafe fn unpack_group<V: Lanes, U: Unpack<V>>(from: Stored, fp4: *const Fp4Row,
             )*};
         }
         steps!(0 1 2 3 4 5 6 7);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::simd::{Scales, levels};
+
+    /// Products of the most rows that are streamed have the bits of each row's own.
+    fn check(weights: &Weights<'_>) {
+        let (k, n) = (weights.k(), weights.len());
+        let stride = k.next_multiple_of(GROUP) + 16;
+        for level in levels() {
+            for m in 2..=stream_rows(level, weights) {
+                let mut data = vec![0.0; m * stride];
+                for (i, row) in data.chunks_mut(stride).enumerate() {
+                    let value = |l: usize| ((i * 31 + l * 7) % 67) as f32 * 0.37 - 12.0;
+                    row[..k].iter_mut().enumerate().for_each(|(l, x)| *x = value(l));
+                }
+                let a = Rows { data: &data, stride, len: m };
+                let mut all = vec![f32::NAN; m * (n + 1)];
+                stream(level, a, weights, 1..n, &mut all, n + 1);
+                for (i, all) in all.chunks(n + 1).enumerate() {
+                    let mut one = vec![f32::NAN; n - 1];
+                    stream(level, a.part(i..i + 1), weights, 1..n, &mut one, n - 1);
+                    let same = one.iter().zip(all).all(|(x, y)| x.to_bits() == y.to_bits());
+                    assert!(same, "{level:?} {:?}, {m} rows, k {k}: row {i}", weights.code());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_that_share_weights_have_the_bits_of_their_own_products() {
+        // One chunk that stays in a cache; many, of which the last is shorter.
+        for (n, k) in [(7, 70), (21, 2 * CHUNK + 40), (38, 9 * CHUNK)] {
+            let bytes: Vec<u8> = (0..n * k * 4).map(|i| (i * 37 % 101) as u8 & 0x3F).collect();
+            for dtype in [DType::F32, DType::BF16, DType::F16] {
+                let code = Code::Plain(dtype);
+                let row = k * dtype.size();
+                check(&Weights::new(code, &bytes, row, (n, k), None).expect("whole rows"));
+            }
+            let scales: Vec<u8> = (0..n * k.div_ceil(32)).map(|i| 120 + (i % 9) as u8).collect();
+            let columns = k.div_ceil(32);
+            for dtype in [DType::F8E4M3, DType::F8E5M2] {
+                let scales = Scales {
+                    bytes: &scales,
+                    dtype: DType::E8M0,
+                    columns,
+                    block_rows: 1,
+                    block_k: 32,
+                    factor: 1.0,
+                    fp4: None,
+                };
+                let code = Code::Fp8(dtype);
+                check(&Weights::new(code, &bytes, k, (n, k), Some(scales)).expect("whole rows"));
+            }
+        }
     }
 }

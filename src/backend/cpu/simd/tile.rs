@@ -76,14 +76,14 @@ unsafe fn group<V: Lanes, U: Unpack<V>, const MR: usize, const NR: usize>(
 /// # Safety
 /// `a` is valid for `MR` rows of `k` elements rounded up to whole groups, at its stride; `b` for
 /// `k` elements each with their scales, `fp4` as [`Unpack::load`] says; `out` for `MR × NR` outputs.
-/// As many bytes as `b` has are fetched from `ahead` on, if there are any.
+/// For each line of `b` the one so many bytes ahead is asked for, unless that is 0.
 #[allow(clippy::needless_range_loop)]
 #[inline(always)]
 pub(super) unsafe fn tile<V: Lanes, U: Unpack<V>, const MR: usize, const NR: usize>(
     (a, a_stride): (*const f32, usize),
     b: [Stored; NR],
     k: usize,
-    (fp4, ahead): (*const Fp4Row, *const u8),
+    (fp4, ahead): (*const Fp4Row, isize),
     out: Out,
 ) {
     const { assert!(NR <= SUMS && LANES / V::WIDTH <= 4, "columns and passes") };
@@ -104,10 +104,9 @@ pub(super) unsafe fn tile<V: Lanes, U: Unpack<V>, const MR: usize, const NR: usi
     for pass in 0..passes {
         let mut sums = [[V::splat(0.0); NR]; MR];
         for g in 0..whole {
-            if pass == 0 && !ahead.is_null() {
-                let group = NR * U::CODE_BYTES;
-                for line in (0..group).step_by(LINE) {
-                    V::prefetch(ahead.wrapping_add(g * group + line));
+            if pass == 0 && ahead != 0 && (g * U::CODE_BYTES).is_multiple_of(LINE) {
+                for row in &b {
+                    V::prefetch(row.codes.wrapping_add(g * U::CODE_BYTES).wrapping_offset(ahead));
                 }
             }
             // SAFETY: group g of each row.
@@ -161,7 +160,7 @@ pub(super) unsafe fn dots<V: Lanes, const MR: usize, const NR: usize>(
     k: usize,
     out: Out,
 ) {
-    let none = (std::ptr::null(), std::ptr::null());
+    let none = (std::ptr::null(), 0);
     let mut j = 0;
     while j < b.len {
         let columns = if j + NR <= b.len { NR } else { 1 };

@@ -27,7 +27,7 @@ mod portable;
 mod products;
 
 pub use packed::{Packed, pack_fp4, quantize};
-pub use products::{PANEL_WORDS, panel, products, stream};
+pub use products::{PANEL_WORDS, STREAM_ROWS, panel, products, stream};
 
 use super::present;
 use super::unpack::{Fp4Row, Storage, Stored};

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::super::Rows;
-use super::super::stream::{AHEAD, NEAR, STREAM_ROWS};
+use super::super::stream::{AHEAD, NEAR};
 use super::super::tile::Out;
 use super::super::unpack::{Mxfp4, Nvfp4, Storage, Stored};
 use super::super::weights::{Code, Weights};
@@ -11,6 +11,9 @@ use super::{Factor, GROUP, Int8Level, Packed, Places, Quad, ROWS};
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
+
+/// The most rows that [`stream`] multiplies.
+pub const STREAM_ROWS: usize = 4;
 
 /// f32 that a group of a row of weights takes in a panel: its codes as bytes and four scales.
 pub const PANEL_WORDS: usize = GROUP / size_of::<f32>() + 4;
