@@ -1,8 +1,8 @@
 //! Attention in prefill and decode: `cargo bench --bench attention [-- --json]`.
 //!
-//! Medians after a warm-up, on normal random values, all cores, outputs poisoned before each run.
-//! The limits are measured in the same run: multiply-adds of registers only, and reading memory
-//! larger than any cache, both on all cores. The peer is the same attention as two matrix products
+//! Medians after a warm-up, on normal random values, one thread and all, outputs poisoned before
+//! each run. The limits are measured in the same run: multiply-adds of registers only, and reading
+//! memory larger than any cache, each on as many threads. The peer is the same attention as two matrix products
 //! by `matrixmultiply` for each head, the heads shared out to as many threads, with the softmax left
 //! out: less work than attention is.
 
@@ -15,16 +15,26 @@ use ferrocerium::{Device, F8E4M3, Tensor, bf16};
 use serde_json::json;
 
 fn main() {
-    let device = Device::cpu();
-    let limits = Limits::measure(device.caps().units);
+    let threads = Device::cpu().caps().units;
+    let limits = [Limits::measure(1), Limits::measure(threads)];
     let header = format!(
-        "{:<34} {:<6} {:>10} {:>10} {:>9} {:>9} {:>9}",
-        "queries × keys, heads / kv, d", "kv", "ms", "GFLOP/s", "GB/s", "of limit", "vs peer"
+        "{:<34} {:<6} {:>7} {:>10} {:>10} {:>9} {:>9} {:>9}",
+        "queries × keys, heads / kv, d",
+        "kv",
+        "threads",
+        "ms",
+        "GFLOP/s",
+        "GB/s",
+        "of limit",
+        "vs peer"
     );
-    let mut report = Report::new(&device, &[&limits], &header);
+    let mut report = Report::new(&Device::cpu(), &limits.each_ref(), &header);
     for case in CASES {
-        let row = Row::measure(&device, case, &limits);
-        report.row(&row.line(), row.json());
+        for limits in &limits {
+            let device = Device::builder().threads(limits.threads).cpu();
+            let row = Row::measure(&device.expect("threads are there"), case, limits);
+            report.row(&row.line(), row.json());
+        }
     }
     report.finish();
 }
@@ -58,6 +68,7 @@ const CASES: [Case; 9] = [
 
 struct Row {
     case: Case,
+    threads: usize,
     seconds: f64,
     peer_seconds: f64,
     flops: f64,
@@ -90,15 +101,24 @@ impl Row {
         let flops = (4 * pairs * case.heads * case.d) as f64;
         let bytes = (2 * k.len()) as f64 * bits / 8.0 + (2 * q.len() * 4) as f64;
         let floor = limits.floor(flops, bytes);
-        Row { case, seconds: times.0, peer_seconds: times.1, flops, bytes, floor }
+        Row {
+            case,
+            threads: limits.threads,
+            seconds: times.0,
+            peer_seconds: times.1,
+            flops,
+            bytes,
+            floor,
+        }
     }
 
     fn line(&self) -> String {
         let Case { queries, keys, heads, kv_heads, d, kv } = self.case;
         format!(
-            "{:<34} {:<6} {:>10.3} {:>10.1} {:>9.2} {:>8.0}% {:>8.2}×",
+            "{:<34} {:<6} {:>7} {:>10.3} {:>10.1} {:>9.2} {:>8.0}% {:>8.2}×",
             format!("{queries} × {keys}, {heads} / {kv_heads}, {d}"),
             kv,
+            self.threads,
             self.seconds * 1e3,
             self.flops / self.seconds / 1e9,
             self.bytes / self.seconds / 1e9,
@@ -111,7 +131,7 @@ impl Row {
         let Case { queries, keys, heads, kv_heads, d, kv } = self.case;
         json!({
             "queries": queries, "keys": keys, "heads": heads, "kv_heads": kv_heads, "d": d,
-            "kv": kv, "seconds": self.seconds, "flops": self.flops / self.seconds,
+            "kv": kv, "threads": self.threads, "seconds": self.seconds, "flops": self.flops / self.seconds,
             "operations": self.flops, "bytes": self.bytes,
             "share_of_limit": self.floor / self.seconds,
             "peer": "matrixmultiply f32, both products, no softmax, heads on as many threads",

@@ -7,8 +7,8 @@ use crate::backend::cpu::lines::{Lines, Piece};
 use crate::backend::cpu::reduce::reordered;
 use crate::backend::cpu::simd::{self, COLUMNS, Level, Rows};
 use crate::error::Result;
-use crate::memory::scratch;
-use crate::op::{Operand, Reduction, Sequence};
+use crate::memory::{resize, scratch};
+use crate::op::{Operand, Sequence};
 use crate::registry::Launch;
 
 /// The rows of `k` or `v`, by key and head.
@@ -101,18 +101,23 @@ impl<'a> KeyLines<'a> {
     }
 }
 
+/// From one row of a block's keys as columns to the next: a power of two apart, they would share
+/// few places of the first-level cache.
+const COLUMNS_APART: usize = BLOCK + COLUMNS;
+
 /// A block's keys as columns.
 pub(super) struct KeyColumns {
+    /// Those that are decoded one by one.
     rows: Vec<f32>,
     columns: Vec<f32>,
 }
 
 impl KeyColumns {
     pub(super) fn new(d: usize) -> Result<Self> {
-        Ok(KeyColumns { rows: scratch(BLOCK * d, 0.0)?, columns: scratch(BLOCK * d, 0.0)? })
+        Ok(KeyColumns { rows: Vec::new(), columns: scratch(COLUMNS_APART * d, 0.0)? })
     }
 
-    /// Columns [`BLOCK`] apart; those behind the last key, up to a multiple of [`COLUMNS`], are 0.
+    /// Rows of columns, of which those behind the last key, up to a multiple of [`COLUMNS`], are 0.
     pub(super) fn decode(
         &mut self,
         level: Level,
@@ -125,21 +130,23 @@ impl KeyColumns {
         k.stretches(sequence, keys, head, |first, len| {
             let columns = &mut self.columns[done..];
             let stored = k.lines.stored(first, k.step(), len, n);
-            let fast = stored.map_or(0, |rows| simd::columns(level, &rows, columns, BLOCK));
+            let fast = stored.map_or(0, |rows| simd::columns(level, &rows, columns, COLUMNS_APART));
             if fast < len {
                 let (first, len) = (first + fast * k.step(), len - fast);
+                resize(&mut self.rows, len * n, 0.0)?;
                 k.decode(first, len, &mut self.rows, n)?;
                 let rows = Rows { data: &self.rows, stride: n, len };
-                simd::transpose(level, rows, n, &mut columns[fast..], BLOCK);
+                simd::transpose(level, rows, n, &mut columns[fast..], COLUMNS_APART);
             }
             done += len;
             Ok(())
         })?;
         let padded = keys.len().next_multiple_of(COLUMNS);
         if padded != keys.len() {
-            self.columns.chunks_mut(BLOCK).for_each(|row| row[keys.len()..padded].fill(0.0));
+            let rows = self.columns.chunks_mut(COLUMNS_APART);
+            rows.for_each(|row| row[keys.len()..padded].fill(0.0));
         }
-        Ok(Rows { data: &self.columns, stride: BLOCK, len: n })
+        Ok(Rows { data: &self.columns, stride: COLUMNS_APART, len: n })
     }
 }
 
@@ -190,7 +197,5 @@ impl ValueRows {
 
 /// Whether all of the first `n` elements of some rows are finite.
 pub(super) fn finite(level: Level, rows: Rows<'_>, n: usize) -> bool {
-    let row = |i: usize| &rows.data[i * rows.stride..][..n];
-    let largest = |i: usize| simd::gather(level, Reduction::AbsMax, row(i));
-    (0..rows.len).all(|i| largest(i).is_finite())
+    (0..rows.len).all(|i| simd::all_finite(level, &rows.data[i * rows.stride..][..n]))
 }

@@ -17,7 +17,9 @@
 mod keys;
 mod task;
 
+use std::cmp::Reverse;
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use super::lines::{Lines, Writing, vector, write_lines};
 
@@ -28,18 +30,18 @@ use crate::memory::room;
 use crate::op::{Attention, Op, OpKind};
 use crate::registry::{Cost, Kernel, KernelInfo, Launch, Unsupported};
 use keys::KeyLines;
-use task::{Inputs, State, Task};
+use task::{Inputs, State, Task, Work};
 
 /// Keys that are scored at once: with 64 elements each, keys and values fit a small second-level
 /// cache. The more, the rarer values are brought to a larger score.
-const BLOCK: usize = 128;
+const BLOCK: usize = 256;
 
 /// Keys that are gathered by themselves: what long contexts are split into for threads.
 const CHUNK: usize = 512;
 
 /// Rows of queries that a task scores at once: enough to decode keys rarely, few enough that
 /// queries and values stay in the second-level cache.
-const ROWS: usize = 384;
+const ROWS: usize = 768;
 
 /// Rows that fit a tile or two: keys and values are read once, at the memory's pace.
 const FEW: usize = 12;
@@ -185,18 +187,36 @@ impl Plan {
                 }
             }
         }
+        // Long ones first, so that threads end together; those of a key head follow each other, for
+        // its keys are in a cache then.
+        let place = |task: &Task| (task.sequence, task.queries.start, task.kv_heads.start);
+        if !self.split {
+            tasks.sort_unstable_by_key(|task| {
+                let (sequence, query, head) = place(task);
+                (sequence, head, Reverse(query))
+            });
+        }
         let start = |task: &Task| -> Result<Vec<State>> {
             task.kv_heads.clone().map(|head| inputs.start(head, task.queries.len())).collect()
         };
+        let spare = Mutex::new(Vec::new());
+        let gather = |task: &Task| -> Result<Vec<State>> {
+            let spare = || spare.lock().unwrap_or_else(PoisonError::into_inner);
+            let left = spare().pop();
+            let mut work = left.map_or_else(|| Work::new(inputs), Ok)?;
+            let rows = task.queries.len() * inputs.group;
+            let empty = |_| State::empty(rows, inputs.d_v);
+            let states = match self.split {
+                false => start(task),
+                true => task.kv_heads.clone().map(empty).collect(),
+            };
+            let states = inputs.run(task, states?, &mut work)?;
+            spare().push(work);
+            Ok(states)
+        };
         let run = |_: usize, tasks: &mut [Task]| {
             for task in tasks {
-                let rows = task.queries.len() * inputs.group;
-                let empty = |_| State::empty(rows, inputs.d_v);
-                let states = match self.split {
-                    false => start(task),
-                    true => task.kv_heads.clone().map(empty).collect(),
-                };
-                task.result = states.and_then(|states| inputs.run(task, states));
+                task.result = gather(task);
             }
         };
         match self.products < SEQUENTIAL {
@@ -205,8 +225,11 @@ impl Plan {
         }
         let mut states: Vec<State> = room(self.tiles.len() * self.kv_heads)?;
         let mut last = None;
+        if !self.split {
+            tasks.sort_unstable_by_key(place);
+        }
         for task in tasks {
-            let place = Some((task.sequence, task.queries.start, task.kv_heads.start));
+            let place = Some(place(&task));
             if !self.split {
                 states.extend(task.result?);
                 continue;

@@ -7,11 +7,14 @@ use super::{BLOCK, CHUNK, FEW};
 use crate::backend::cpu::lines::{Lines, Piece};
 use crate::backend::cpu::simd::{self, COLUMNS, Gathered, Level, Line, Rows, Score};
 use crate::error::Result;
-use crate::memory::{room, scratch};
+use crate::memory::{resize, room, scratch};
 use crate::op::{Attention, Sequence};
 
 /// Rows whose products go through the softmax at once.
 const BAND: usize = 24;
+
+/// Queries that are asked for ahead of the one that is read.
+const AHEAD: usize = 8;
 
 /// What the tasks read.
 pub(super) struct Inputs<'a> {
@@ -56,9 +59,27 @@ impl State {
         Ok(State { gathered: scratch(rows, Gathered::NONE)?, values, stride })
     }
 
-    fn clear(&mut self) {
-        self.gathered.fill(Gathered::NONE);
-        self.values.fill(0.0);
+    /// Makes `states` so many for so many rows, with nothing gathered.
+    fn all_empty(
+        states: &mut Vec<State>,
+        len: usize,
+        rows: usize,
+        d_v: usize,
+    ) -> Result<&mut [State]> {
+        states.retain(|state| state.gathered.len() == rows);
+        states.truncate(len);
+        for state in &mut *states {
+            state.gathered.fill(Gathered::NONE);
+            state.values.fill(0.0);
+        }
+        while states.len() < len {
+            states.push(State::empty(rows, d_v)?);
+        }
+        Ok(states)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.gathered.iter().all(|gathered| gathered.is_empty())
     }
 
     /// Joins what was gathered of later keys.
@@ -78,10 +99,10 @@ impl State {
 
     /// The result of a row: what was gathered, divided by the sum.
     pub(super) fn finish(&self, level: Level, row: usize, out: &mut [f32]) {
-        out.copy_from_slice(&self.values[row * self.stride..][..out.len()]);
-        let sum = self.gathered[row].sum;
-        if sum != 0.0 {
-            simd::divide(level, out, sum);
+        let values = &self.values[row * self.stride..][..out.len()];
+        match self.gathered[row].sum {
+            0.0 => out.copy_from_slice(values),
+            sum => simd::divide(level, values, sum, out),
         }
     }
 }
@@ -117,49 +138,73 @@ impl Inputs<'_> {
     }
 
     /// Gathers the task's chunks of keys into `states`, one for each key head, in order.
-    pub(super) fn run(&self, task: &Task, mut states: Vec<State>) -> Result<Vec<State>> {
+    pub(super) fn run(
+        &self,
+        task: &Task,
+        mut states: Vec<State>,
+        work: &mut Work,
+    ) -> Result<Vec<State>> {
         let sequence = &self.sequences[task.sequence];
         let rows = task.queries.len() * self.group;
-        let mut queries = scratch(states.len() * rows * self.d, 0.0)?;
-        if self.d > 0 {
-            for (at, query) in queries.chunks_mut(self.d).enumerate() {
-                let (kv_head, row) = (task.kv_heads.start + at / rows, at % rows);
-                let place = sequence.queries.start + task.queries.start + row / self.group;
-                let head = kv_head * self.group + row % self.group;
-                let line = place * self.heads + head;
-                self.q.read(&Piece { line, cols: 0..self.d }, query)?;
-            }
-        }
-        let mut work = Work {
-            queries,
-            scores: scratch(BAND.max(self.group) * BLOCK, 0.0)?,
-            lines: room(BAND + self.group)?,
-            columns: KeyColumns::new(self.d)?,
-            values: ValueRows::new(self.d_v)?,
-            seen: task.queries.clone().map(|query| self.seen_by(sequence, query)).collect(),
-        };
-        let empty = |_: &State| State::empty(rows, self.d_v);
-        let mut gathered = states.iter().map(empty).collect::<Result<Vec<_>>>()?;
+        self.read_queries(task, &mut work.queries)?;
+        work.seen.clear();
+        work.seen.extend(task.queries.clone().map(|query| self.seen_by(sequence, query)));
+        let mut gathered = std::mem::take(&mut work.gathered);
         let seen = self.seen(sequence, &task.queries);
         for chunk in task.chunks.clone() {
             let keys = (chunk * CHUNK).max(seen.start)..((chunk + 1) * CHUNK).min(seen.end);
             if keys.is_empty() {
                 continue;
             }
-            gathered.iter_mut().for_each(State::clear);
+            // The first chunk need not be joined to nothing.
+            let join = !states.iter().all(State::is_empty);
+            let of_chunk = match join {
+                true => State::all_empty(&mut gathered, states.len(), rows, self.d_v)?,
+                false => &mut states[..],
+            };
             // Blocks lie at the same keys for every query.
             for start in (keys.start / BLOCK * BLOCK..keys.end).step_by(BLOCK) {
-                let block = start..(start + BLOCK).min(sequence.kv_len);
+                let block = start..(start + BLOCK).min(keys.end);
                 // The heads of a key are neighbours in memory.
-                for (head, gathered) in task.kv_heads.clone().zip(&mut gathered) {
-                    self.block(task, head, block.clone(), &mut work, gathered)?;
+                for (head, gathered) in task.kv_heads.clone().zip(&mut *of_chunk) {
+                    self.block(task, head, block.clone(), work, gathered)?;
                 }
             }
-            for (state, gathered) in states.iter_mut().zip(&gathered) {
-                state.join(self.level, gathered);
+            if join {
+                for (state, gathered) in states.iter_mut().zip(&gathered) {
+                    state.join(self.level, gathered);
+                }
             }
         }
+        work.gathered = gathered;
         Ok(states)
+    }
+
+    /// The queries of the task's key heads, one head after the other.
+    fn read_queries(&self, task: &Task, queries: &mut Vec<f32>) -> Result<()> {
+        let sequence = &self.sequences[task.sequence];
+        let of_query = self.group * self.d;
+        let of_head = task.queries.len() * of_query;
+        resize(queries, task.kv_heads.len() * of_head, 0.0)?;
+        if of_query == 0 {
+            return Ok(());
+        }
+        for (kv_head, queries) in task.kv_heads.clone().zip(queries.chunks_mut(of_head)) {
+            let first =
+                |query: usize| (sequence.queries.start + query) * self.heads + kv_head * self.group;
+            for (query, rows) in task.queries.clone().zip(queries.chunks_mut(of_query)) {
+                let ahead = query + AHEAD;
+                if ahead < task.queries.end
+                    && let Some(rows) = self.q.stored(first(ahead), 1, self.group, self.d)
+                {
+                    rows.prefetch();
+                }
+                for (i, row) in rows.chunks_mut(self.d).enumerate() {
+                    self.q.read(&Piece { line: first(query) + i, cols: 0..self.d }, row)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// One block of keys of a head.
@@ -173,7 +218,7 @@ impl Inputs<'_> {
     ) -> Result<()> {
         let (level, d, group) = (self.level, self.d, self.group);
         let sequence = &self.sequences[task.sequence];
-        let Work { queries: all_queries, scores, lines, columns, values, seen } = work;
+        let Work { queries: all_queries, scores, lines, columns, values, seen, .. } = work;
         let within = |query: usize| {
             let seen = &seen[query - task.queries.start];
             let start = seen.start.clamp(keys.start, keys.end) - keys.start;
@@ -189,8 +234,10 @@ impl Inputs<'_> {
 
         let few = end - start <= FEW;
         let next = keys.end..(keys.end + BLOCK).min(sequence.kv_len);
-        self.k.prefetch(sequence, &next, kv_head);
-        self.v.prefetch(sequence, &next, kv_head);
+        if few {
+            self.k.prefetch(sequence, &next, kv_head);
+            self.v.prefetch(sequence, &next, kv_head);
+        }
         let columns = columns.decode(level, &self.k, sequence, &keys, kv_head)?;
         let values = values.decode(level, &self.v, sequence, &keys, kv_head, few)?;
         let stride = gathered.stride;
@@ -252,8 +299,8 @@ impl Inputs<'_> {
     }
 }
 
-/// Memory that a task reuses from block to block.
-struct Work {
+/// Memory that is used again from block to block, and from task to task.
+pub(super) struct Work {
     queries: Vec<f32>,
     scores: Vec<f32>,
     /// What the rows of a band see of a block.
@@ -262,4 +309,20 @@ struct Work {
     values: ValueRows,
     /// The keys that each query sees.
     seen: Vec<Range<usize>>,
+    /// What the rows gather of a chunk, for each key head.
+    gathered: Vec<State>,
+}
+
+impl Work {
+    pub(super) fn new(inputs: &Inputs<'_>) -> Result<Self> {
+        Ok(Work {
+            queries: Vec::new(),
+            scores: scratch(BAND.max(inputs.group) * BLOCK, 0.0)?,
+            lines: room(BAND + inputs.group)?,
+            columns: KeyColumns::new(inputs.d)?,
+            values: ValueRows::new(inputs.d_v)?,
+            seen: Vec::new(),
+            gathered: Vec::new(),
+        })
+    }
 }

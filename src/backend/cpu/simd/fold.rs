@@ -19,6 +19,11 @@ per_level! {
         }
     }
 
+    /// Whether all elements are finite.
+    pub fn all_finite(x: &[f32]) -> bool {
+        !x.iter().fold(false, |found, x| found | !x.is_finite())
+    }
+
     /// Gathers one more element into each total.
     pub fn accumulate(function: Reduction, totals: &mut [f64], x: &[f32]) {
         match function {

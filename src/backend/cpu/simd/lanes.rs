@@ -33,8 +33,8 @@ pub(super) trait Lanes: Copy {
     /// `other` where it is larger, else `self`: a NaN of `other` is passed over.
     fn max(self, other: Self) -> Self;
 
-    /// [`exp2`](super::math::exp2) of what is not above 0.
-    fn exp2(self) -> Self;
+    /// [`exp2`](super::math::exp2) of what is not above 0, of some vectors at once.
+    fn exp2<const N: usize>(vectors: [Self; N]) -> [Self; N];
 
     /// Any NaN as the one that [`f32::NAN`] is.
     fn one_nan(self) -> Self;
@@ -75,7 +75,8 @@ pub(super) unsafe fn put(sums: &[f32], to: *mut f32, add: bool) {
 pub(super) struct Whole<V>([V; 4]);
 
 impl<V: Lanes> Whole<V> {
-    const PARTS: usize = LANES / V::WIDTH;
+    /// Registers that hold them.
+    pub(super) const PARTS: usize = LANES / V::WIDTH;
 
     #[inline(always)]
     pub(super) fn splat(x: f32) -> Self {
@@ -94,27 +95,19 @@ impl<V: Lanes> Whole<V> {
         Whole(parts)
     }
 
-    /// # Safety
-    /// `to` is valid for writing [`LANES`] values.
-    #[inline(always)]
-    pub(super) unsafe fn store(self, to: *mut f32) {
-        for (i, part) in self.0[..Self::PARTS].iter().enumerate() {
-            // SAFETY: part i of the values.
-            unsafe { part.store(to.add(i * V::WIDTH)) };
-        }
-    }
-
-    #[inline(always)]
-    pub(super) fn map(self, f: impl Fn(V) -> V) -> Self {
-        self.join(self, |x, _| f(x))
-    }
-
     #[inline(always)]
     pub(super) fn join(mut self, other: Self, f: impl Fn(V, V) -> V) -> Self {
         for (x, y) in self.0[..Self::PARTS].iter_mut().zip(other.0) {
             *x = f(*x, y);
         }
         self
+    }
+
+    /// Adds to what vector `i` of some that follow each other is a part of.
+    #[inline(always)]
+    pub(super) fn add(&mut self, i: usize, vector: V) {
+        let part = &mut self.0[i % Self::PARTS];
+        *part = part.add(vector);
     }
 
     /// All parts joined to one, by halves.

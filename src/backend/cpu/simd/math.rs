@@ -85,15 +85,19 @@ pub(super) fn exp2<const FUSED: bool>(x: f32) -> f32 {
     power * pow2(half) * pow2(n.wrapping_sub(half))
 }
 
-/// `2^r` by the same steps.
+/// `2^r` of some vectors by the same steps, each of all of them before the next: a step takes
+/// longer than a processor looks ahead.
 #[cfg(target_arch = "x86_64")]
+#[allow(clippy::needless_range_loop, reason = "iterators over registers go through memory")]
 #[inline(always)]
-pub(super) fn exp2_power<V: Lanes>(r: V) -> V {
-    let mut tail = V::splat(EXP2_TAIL[0]);
-    for c in &EXP2_TAIL[1..] {
-        tail = V::splat(*c).add_product(tail, r);
+pub(super) fn exp2_power<V: Lanes, const N: usize>(r: [V; N]) -> [V; N] {
+    let mut power = [V::splat(EXP2_TAIL[0]); N];
+    for c in EXP2_TAIL[1..].iter().chain(&[1.0]) {
+        for i in 0..N {
+            power[i] = V::splat(*c).add_product(power[i], r[i]);
+        }
     }
-    V::splat(1.0).add_product(tail, r)
+    power
 }
 
 /// `1 / (1 + e^−x)`

@@ -29,7 +29,7 @@ mod widen;
 mod x86;
 
 pub use decode::{columns, rows};
-pub use fold::{accumulate, gather, join, normalize, position, softmax, squares};
+pub use fold::{accumulate, all_finite, gather, join, normalize, position, softmax, squares};
 pub use map::{binary, unary};
 pub use narrow::{narrow, quantize_band};
 pub use online::{Gathered, Line, Score, divide, join_values, online};

@@ -28,6 +28,11 @@ impl Gathered {
         Gathered { max: score * LOG2_E, sum }
     }
 
+    /// Whether there is no score above −inf.
+    pub fn is_empty(&self) -> bool {
+        self.max == f32::NEG_INFINITY && self.sum == 0.0
+    }
+
     /// `ln Σ e^s`
     pub fn log_sum(self) -> f32 {
         let shift = if self.max == f32::NEG_INFINITY { 0.0 } else { self.max };
@@ -92,9 +97,9 @@ per_level! {
         }
     }
 
-    /// `x[i] = x[i] / divisor`
-    pub fn divide(x: &mut [f32], divisor: f32) {
-        x.iter_mut().for_each(|x| *x /= divisor);
+    /// `out[i] = x[i] / divisor`, 0 where that is −0.
+    pub fn divide(x: &[f32], divisor: f32, out: &mut [f32]) {
+        out.iter_mut().zip(x).for_each(|(out, x)| *out = *x / divisor + 0.0);
     }
 }
 
@@ -133,8 +138,11 @@ struct Online<'a, F> {
     values: (&'a mut [f32], usize),
 }
 
-/// Rows that go through a step together, so that one does not wait for the other's result.
-const ROWS: usize = SUMS;
+/// Rows that go through a step together, so that none waits for another's result.
+const ROWS: usize = 3 * SUMS;
+
+/// The same, in whole vectors.
+const PLACES: usize = ROWS.next_multiple_of(LANES);
 
 impl<F: Fn(usize) -> Line> Work for Online<'_, F> {
     #[inline(always)]
@@ -144,44 +152,49 @@ impl<F: Fn(usize) -> Line> Work for Online<'_, F> {
         let scale = self.score.scale * LOG2_E;
         for (chunk, gathered) in self.gathered.chunks_mut(ROWS).enumerate() {
             let first = chunk * ROWS;
-            // What products are multiplied by to be scores.
-            let mut scales = [scale; ROWS];
-            let mut largest = [V::splat(f32::NEG_INFINITY); ROWS];
-            for i in 0..gathered.len() {
-                let row = &mut products[(first + i) * stride..][..width];
-                let line = (self.line)(first + i);
-                // The largest product is not the largest score where the scale is negative.
-                if self.score.softcap.is_some() || line.slope != 0.0 || scale <= 0.0 {
-                    scores(self.level, row, self.score, &line);
-                    scales[i] = 1.0;
+            // What products are multiplied by to be scores; what is taken from each score, and from
+            // the largest so far.
+            let (mut scales, mut shifts, mut steps) = ([scale; ROWS], [0.0; ROWS], [0.0; PLACES]);
+            for (group, gathered) in gathered.chunks_mut(SUMS).enumerate() {
+                let group = group * SUMS;
+                let mut largest = [V::splat(f32::NEG_INFINITY); SUMS];
+                for i in 0..gathered.len() {
+                    let row = &mut products[(first + group + i) * stride..][..width];
+                    let line = (self.line)(first + group + i);
+                    // The largest product is not the largest score where the scale is negative.
+                    if self.score.softcap.is_some() || line.slope != 0.0 || scale <= 0.0 {
+                        scores(self.level, row, self.score, &line);
+                        scales[group + i] = 1.0;
+                    }
+                    if line.seen != (0..width) {
+                        row[..line.seen.start].fill(f32::NEG_INFINITY);
+                        row[line.seen.end..].fill(f32::NEG_INFINITY);
+                    }
+                    let mut found = Whole::<V>::splat(f32::NEG_INFINITY);
+                    for j in (0..width).step_by(LANES) {
+                        // SAFETY: whole vectors of the row.
+                        let s = unsafe { Whole::<V>::load(row.as_ptr().add(j)) };
+                        found = found.join(s, V::max);
+                    }
+                    largest[i] = found.fold(V::max);
                 }
-                if line.seen != (0..width) {
-                    row[..line.seen.start].fill(f32::NEG_INFINITY);
-                    row[line.seen.end..].fill(f32::NEG_INFINITY);
+                let largest = V::across(&largest, V::max);
+                for (i, so_far) in gathered.iter_mut().enumerate() {
+                    let at = group + i;
+                    let found = largest[i] * scales[at];
+                    let old = so_far.max;
+                    so_far.max = if found > old { found } else { old };
+                    shifts[at] = if so_far.max == f32::NEG_INFINITY { 0.0 } else { so_far.max };
+                    steps[at] = old - shifts[at];
                 }
-                let mut found = Whole::<V>::splat(f32::NEG_INFINITY);
-                for j in 0..width / LANES {
-                    // SAFETY: vector j of the row.
-                    let s = unsafe { Whole::<V>::load(row.as_ptr().add(j * LANES)) };
-                    found = found.join(s, V::max);
-                }
-                largest[i] = found.fold(V::max);
             }
-            let largest = V::across(&largest, V::max);
-            // What is taken from each score, and from the largest so far.
-            let (mut shifts, mut steps) = ([0.0; ROWS], [0.0; LANES]);
-            for (i, so_far) in gathered.iter_mut().enumerate() {
-                let found = largest[i] * scales[i];
-                let old = so_far.max;
-                so_far.max = if found > old { found } else { old };
-                shifts[i] = if so_far.max == f32::NEG_INFINITY { 0.0 } else { so_far.max };
-                steps[i] = old - shifts[i];
-            }
-            let mut factors = [0.0; LANES];
-            // SAFETY: as many values as there are lanes.
-            unsafe {
-                let powers = Whole::<V>::load(steps.as_ptr()).map(V::exp2);
-                powers.store(factors.as_mut_ptr());
+            let mut factors = [0.0; PLACES];
+            for at in (0..PLACES).step_by(V::WIDTH) {
+                // SAFETY: a vector of the steps, and its place.
+                unsafe {
+                    let [power] = V::exp2([V::load(steps.as_ptr().add(at))]);
+                    power.store(factors.as_mut_ptr().add(at));
+                }
             }
             for (i, so_far) in gathered.iter_mut().enumerate() {
                 so_far.sum *= factors[i];
@@ -196,25 +209,102 @@ impl<F: Fn(usize) -> Line> Work for Online<'_, F> {
                     unsafe { V::load(x.as_ptr()).mul(factor).store(x.as_mut_ptr()) };
                 }
             }
-            let mut sums = [V::splat(0.0); ROWS];
-            for i in 0..gathered.len() {
-                let row = &mut products[(first + i) * stride..][..width];
-                let (shift, scale) = (V::splat(-shifts[i]), V::splat(scales[i]));
-                let mut sum = Whole::<V>::splat(0.0);
-                for j in 0..width / LANES {
-                    // SAFETY: vector j of the row.
-                    unsafe {
-                        let s = Whole::<V>::load(row.as_ptr().add(j * LANES));
-                        let e = s.map(|s| shift.add_product(s, scale).exp2());
-                        e.store(row.as_mut_ptr().add(j * LANES));
-                        sum = sum.join(e, V::add);
-                    }
+            for (group, gathered) in gathered.chunks_mut(SUMS).enumerate() {
+                let group = group * SUMS;
+                let mut sums = [V::splat(0.0); SUMS];
+                for i in 0..gathered.len() {
+                    let row = &mut products[(first + group + i) * stride..][..width];
+                    sums[i] = row_powers(row, scales[group + i], shifts[group + i]);
                 }
-                sums[i] = sum.fold(V::add);
+                let sums = V::across(&sums, V::add);
+                for (so_far, sum) in gathered.iter_mut().zip(sums) {
+                    so_far.sum += sum;
+                }
             }
-            let sums = V::across(&sums, V::add);
-            for (so_far, sum) in gathered.iter_mut().zip(sums) {
-                so_far.sum += sum;
+        }
+    }
+}
+
+/// Turns a row's products to powers; gives their sums by lane.
+#[inline(always)]
+fn row_powers<V: Lanes>(row: &mut [f32], scale: f32, shift: f32) -> V {
+    let (scale, shift) = (V::splat(scale), V::splat(-shift));
+    let mut sum = Whole::<V>::splat(0.0);
+    let (vectors, row) = (row.len() / V::WIDTH, row.as_mut_ptr());
+    let mut at = 0;
+    // SAFETY: vectors of the row.
+    unsafe {
+        // Of 32 registers eight vectors side by side take 24, and constants the rest.
+        while V::WIDTH == LANES && at + 8 <= vectors {
+            powers::<V, 8>(row, at, (scale, shift), &mut sum);
+            at += 8;
+        }
+        while at + 4 <= vectors {
+            powers::<V, 4>(row, at, (scale, shift), &mut sum);
+            at += 4;
+        }
+        while at < vectors {
+            powers::<V, 1>(row, at, (scale, shift), &mut sum);
+            at += 1;
+        }
+    }
+    sum.fold(V::add)
+}
+
+/// Of `N` vectors of a row, from vector `first` on.
+///
+/// # Safety
+/// The row has the vectors.
+#[allow(clippy::needless_range_loop, reason = "iterators over registers go through memory")]
+#[inline(always)]
+unsafe fn powers<V: Lanes, const N: usize>(
+    row: *mut f32,
+    first: usize,
+    (scale, shift): (V, V),
+    sum: &mut Whole<V>,
+) {
+    let mut x = [shift; N];
+    for i in 0..N {
+        // SAFETY: a vector of the row.
+        x[i] = x[i].add_product(unsafe { V::load(row.add((first + i) * V::WIDTH)) }, scale);
+    }
+    let x = V::exp2(x);
+    for i in 0..N {
+        // SAFETY: as above.
+        unsafe { x[i].store(row.add((first + i) * V::WIDTH)) };
+        sum.add(first + i, x[i]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::simd::levels;
+
+    /// Powers of whatever is in a row, at the level it is run at.
+    struct Powers<'a>(&'a mut [f32]);
+
+    impl Work for Powers<'_> {
+        #[inline(always)]
+        unsafe fn run<V: Lanes>(self) {
+            row_powers::<V>(self.0, 1.0, 0.0);
+        }
+    }
+
+    #[test]
+    fn powers_have_the_bits_of_the_function_at_every_level() {
+        let special = [0.0, -0.0, -0.5, -1.5, f32::NEG_INFINITY, f32::MIN, f32::NAN, -1e-40];
+        let spread = (0..2000).map(|i| -(i as f32) * 0.0771 - 1e-3);
+        let mut values: Vec<f32> = special.into_iter().chain(spread).collect();
+        values.truncate(values.len() / LANES * LANES);
+        for level in levels().into_iter().filter(|&level| level != Level::Portable) {
+            let mut out = values.clone();
+            // SAFETY: the work asks for nothing.
+            unsafe { lanes::at(level, Powers(&mut out)) };
+            for (x, y) in values.iter().zip(out) {
+                let wanted = exp2::<true>(*x);
+                let same = wanted.to_bits() == y.to_bits() || wanted.is_nan() && y.is_nan();
+                assert!(same, "{level:?}: 2^{x} is {wanted}, not {y}");
             }
         }
     }

@@ -19,25 +19,40 @@ pub const COLUMNS: usize = 16;
 #[inline(always)]
 pub(super) unsafe fn chains<V: Lanes, const MR: usize, const NV: usize, const AHEAD: usize>(
     sums: &mut [[V; NV]; MR],
-    (a, a_row, a_step): (*const f32, usize, usize),
-    (b, b_stride): (*const f32, usize),
+    a: (*const f32, usize, usize),
+    b: (*const f32, usize),
     k: usize,
 ) {
     for l in 0..k {
-        let mut row = [V::splat(0.0); NV];
-        for (j, row) in row.iter_mut().enumerate() {
-            // SAFETY: vector j of row l < k of `b`.
-            *row = unsafe { V::load(b.add(l * b_stride + j * V::WIDTH)) };
-            if AHEAD > 0 {
-                V::prefetch_near(b.wrapping_add((l + AHEAD) * b_stride + j * V::WIDTH).cast());
-            }
+        // SAFETY: value and row l < k, by the caller's promise.
+        unsafe { step::<V, MR, NV, AHEAD>(sums, a, b, l) };
+    }
+}
+
+/// A link of each chain: value `l` of `a`, row `l` of `b`.
+///
+/// # Safety
+/// As [`chains`], of `l` below its `k`.
+#[inline(always)]
+unsafe fn step<V: Lanes, const MR: usize, const NV: usize, const AHEAD: usize>(
+    sums: &mut [[V; NV]; MR],
+    (a, a_row, a_step): (*const f32, usize, usize),
+    (b, b_stride): (*const f32, usize),
+    l: usize,
+) {
+    let mut row = [V::splat(0.0); NV];
+    for (j, row) in row.iter_mut().enumerate() {
+        // SAFETY: vector j of row l of `b`.
+        *row = unsafe { V::load(b.add(l * b_stride + j * V::WIDTH)) };
+        if AHEAD > 0 {
+            V::prefetch_near(b.wrapping_add((l + AHEAD) * b_stride + j * V::WIDTH).cast());
         }
-        for (i, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: element l of row i < MR of `a`.
-            let x = V::splat(unsafe { *a.add(i * a_row + l * a_step) });
-            for (sum, row) in sums.iter_mut().zip(row) {
-                *sum = sum.add_product(x, row);
-            }
+    }
+    for (i, sums) in sums.iter_mut().enumerate() {
+        // SAFETY: element l of row i < MR of `a`.
+        let x = V::splat(unsafe { *a.add(i * a_row + l * a_step) });
+        for (sum, row) in sums.iter_mut().zip(row) {
+            *sum = sum.add_product(x, row);
         }
     }
 }
@@ -64,8 +79,23 @@ unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(
             }
         }
     }
-    // SAFETY: the caller's promise.
-    unsafe { chains::<V, MR, NV, 0>(&mut sums, (a, a_stride, 1), (b, b_stride), k) };
+    /// Links of a chain that are written out: fewer turns, whose number a processor foresees, so
+    /// that it begins the next tile while this one ends.
+    const LINKS: usize = 4;
+    let whole = k / LINKS * LINKS;
+    for l in (0..whole).step_by(LINKS) {
+        for link in 0..LINKS {
+            // SAFETY: l + link < k; the caller's promise.
+            unsafe {
+                step::<V, MR, NV, 0>(&mut sums, (a, a_stride, 1), (b, b_stride), l + link);
+            }
+        }
+    }
+    // SAFETY: what is left of the k values and rows.
+    unsafe {
+        let (a, b) = (a.add(whole), b.add(whole * b_stride));
+        chains::<V, MR, NV, 0>(&mut sums, (a, a_stride, 1), (b, b_stride), k - whole);
+    }
     for (i, sums) in sums.iter().enumerate() {
         for (j, sum) in sums.iter().enumerate() {
             // SAFETY: vector j of row i of the outputs.

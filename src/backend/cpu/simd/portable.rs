@@ -57,8 +57,8 @@ impl Lanes for Four {
     }
 
     #[inline(always)]
-    fn exp2(self) -> Self {
-        Four(self.0.map(math::exp2::<BASELINE_FUSED>))
+    fn exp2<const N: usize>(vectors: [Self; N]) -> [Self; N] {
+        vectors.map(|x| Four(x.0.map(math::exp2::<BASELINE_FUSED>)))
     }
 
     #[inline(always)]

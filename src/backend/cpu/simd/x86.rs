@@ -83,20 +83,28 @@ impl Lanes for Avx2 {
     );
 
     /// The steps of [`math::exp2`].
+    #[allow(clippy::needless_range_loop, reason = "iterators over registers go through memory")]
     #[inline(always)]
-    fn exp2(self) -> Self {
+    fn exp2<const N: usize>(vectors: [Self; N]) -> [Self; N] {
+        let (mut r, mut n) = (vectors, vectors);
         // SAFETY: values of this type are made only at this level.
         unsafe {
-            let x = self.max(Self::splat(math::EXP2_IS_ZERO));
-            let n = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x.0);
-            let power = math::exp2_power(Self(_mm256_sub_ps(x.0, n)));
-            let n = _mm256_cvtps_epi32(n);
-            let half = _mm256_srai_epi32::<1>(n);
-            let pow2 = |n| {
-                let biased = _mm256_add_epi32(n, _mm256_set1_epi32(127));
-                Self(_mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased)))
-            };
-            power.mul(pow2(half)).mul(pow2(_mm256_sub_epi32(n, half)))
+            for i in 0..N {
+                let x = r[i].max(Self::splat(math::EXP2_IS_ZERO)).0;
+                n[i].0 = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x);
+                r[i].0 = _mm256_sub_ps(x, n[i].0);
+            }
+            let mut power = math::exp2_power(r);
+            for i in 0..N {
+                let n = _mm256_cvtps_epi32(n[i].0);
+                let half = _mm256_srai_epi32::<1>(n);
+                let pow2 = |n| {
+                    let biased = _mm256_add_epi32(n, _mm256_set1_epi32(127));
+                    Self(_mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased)))
+                };
+                power[i] = power[i].mul(pow2(half)).mul(pow2(_mm256_sub_epi32(n, half)));
+            }
+            power
         }
     }
 
@@ -192,15 +200,26 @@ impl Lanes for Avx512 {
         _mm512_mul_ps, _mm512_max_ps
     );
 
-    /// The steps of [`math::exp2`], with instructions for two of them.
+    /// The steps of [`math::exp2`], with instructions for two of them, which take what is far
+    /// below 0 and −inf as well.
+    #[allow(clippy::needless_range_loop, reason = "iterators over registers go through memory")]
     #[inline(always)]
-    fn exp2(self) -> Self {
+    fn exp2<const N: usize>(vectors: [Self; N]) -> [Self; N] {
+        const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+        let (mut r, mut n) = (vectors, vectors);
         // SAFETY: values of this type are made only at this level.
         unsafe {
-            let x = self.max(Self::splat(math::EXP2_IS_ZERO));
-            let n = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x.0);
-            let power = math::exp2_power(Self(_mm512_sub_ps(x.0, n)));
-            Self(_mm512_scalef_ps(power.0, n))
+            for i in 0..N {
+                r[i].0 = _mm512_reduce_ps::<NEAREST>(n[i].0);
+            }
+            for i in 0..N {
+                n[i].0 = _mm512_sub_ps(n[i].0, r[i].0);
+            }
+            let mut power = math::exp2_power(r);
+            for i in 0..N {
+                power[i].0 = _mm512_scalef_ps(power[i].0, n[i].0);
+            }
+            power
         }
     }
 
