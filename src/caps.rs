@@ -53,6 +53,8 @@ pub enum Isa {
     Neon,
     /// aarch64 dot products of bytes (`FEAT_DotProd`).
     NeonDot,
+    /// aarch64 products of 2 × 8 by 8 × 2 bytes (`FEAT_I8MM`).
+    NeonI8mm,
     /// `mma.sync` on BF16 and F16, `ldmatrix`, `cp.async`.
     Mma,
     /// `mma.sync` on E4M3 and E5M2.

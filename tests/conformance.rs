@@ -7,8 +7,12 @@ use ferrocerium::registry::KernelInfo;
 use ferrocerium::testing::{Config, Report, conformance};
 
 /// The instruction sets that a device may be held to; those that the machine lacks fall away.
-const LEVELS: [&[Isa]; 3] =
-    [&[], &[Isa::Avx2Fma], &[Isa::Avx2Fma, Isa::Avx512, Isa::Avx512Vnni, Isa::Neon, Isa::NeonDot]];
+const LEVELS: [&[Isa]; 4] = [
+    &[],
+    &[Isa::Avx2Fma, Isa::Neon],
+    &[Isa::Avx2Fma, Isa::Avx512, Isa::Neon, Isa::NeonDot],
+    &[Isa::Avx2Fma, Isa::Avx512, Isa::Avx512Vnni, Isa::Neon, Isa::NeonDot, Isa::NeonI8mm],
+];
 
 fn is_cpu(kernel: &KernelInfo) -> bool {
     kernel.name.starts_with("cpu.")
@@ -25,13 +29,12 @@ fn run(isa: &[Isa], cases: u32) -> Report {
 
 #[test]
 fn every_cpu_kernel_agrees_with_the_reference_within_the_bound_of_its_arithmetic() {
-    run(LEVELS[2], 300);
+    run(LEVELS[3], 300);
 }
 
 #[test]
 fn so_it_does_at_lower_instruction_set_levels() {
-    run(LEVELS[0], 100);
-    run(LEVELS[1], 100);
+    LEVELS[..3].iter().for_each(|isa| _ = run(isa, 100));
 }
 
 #[test]

@@ -139,9 +139,16 @@ impl Case {
 }
 
 /// Every level that this machine has, by what is allowed.
-fn levels() -> [&'static [Isa]; 3] {
-    const ALL: &[Isa] = &[Isa::Avx2Fma, Isa::Avx512, Isa::Avx512Vnni, Isa::Neon, Isa::NeonDot];
-    [&[], &[Isa::Avx2Fma], ALL]
+fn levels() -> [&'static [Isa]; 4] {
+    const BYTES: &[Isa] = &[Isa::Avx2Fma, Isa::Avx512, Isa::Neon, Isa::NeonDot];
+    const ALL: &[Isa] =
+        &[Isa::Avx2Fma, Isa::Avx512, Isa::Avx512Vnni, Isa::Neon, Isa::NeonDot, Isa::NeonI8mm];
+    [&[], &[Isa::Avx2Fma, Isa::Neon], BYTES, ALL]
+}
+
+/// Those with fused multiply-add: on Arm all.
+fn fused() -> Vec<&'static [Isa]> {
+    levels()[if cfg!(target_arch = "aarch64") { 0 } else { 1 }..].to_vec()
 }
 
 fn device(isa: &[Isa], threads: usize) -> Device {
@@ -200,19 +207,20 @@ proptest! {
             }
         }
     }
-}
 
-#[test]
-fn levels_with_fused_multiply_add_give_the_same_bits() {
-    let run = |isa: &[Isa]| {
-        let device = device(isa, 1);
-        let f = |[i, j]: [usize; 2]| ((i * 37 + j * 11) % 101) as f32 * 0.013 - 0.6;
-        let a = Tensor::from_fn(&device, [7, 200], f).unwrap();
-        let b = Tensor::from_fn(&device, [200, 31], f).unwrap();
-        a.matmul(&b).unwrap().to_vec().unwrap()
-    };
-    let [_, some, all] = levels();
-    assert_eq!(run(some), run(all));
+    #[test]
+    fn levels_with_fused_multiply_add_give_the_same_bits(case in cases()) {
+        for kernel in case.kernels() {
+            let bits = |isa: &[Isa]| -> Vec<u32> {
+                let product = case.product(&device(isa, 1), kernel, 0, case.m);
+                product.into_iter().map(f32::to_bits).collect()
+            };
+            let wanted = bits(fused()[0]);
+            for isa in &fused()[1..] {
+                prop_assert_eq!(&bits(isa), &wanted, "{} at {:?}", kernel, isa);
+            }
+        }
+    }
 }
 
 /// The product of `m` rows of 200, of which `change` may change some, with FP4, by a kernel.
@@ -229,10 +237,12 @@ fn narrowed(kernel: &str, isa: &[Isa], m: usize, change: impl Fn(usize, f32) -> 
 
 #[test]
 fn integer_products_have_the_same_bits_at_levels_with_fused_multiply_add() {
-    let [_, some, all] = levels();
-    for m in [1, 3, 7] {
+    for m in [1, 2, 3, 4, 7, 30] {
         let run = |isa: &[Isa]| narrowed("cpu.gemm.int8", isa, m, |_, x| x);
-        assert_eq!(run(some), run(all));
+        let wanted = run(fused()[0]);
+        for isa in &fused()[1..] {
+            assert_eq!(run(isa), wanted, "{m} rows at {isa:?}");
+        }
     }
 }
 

@@ -89,7 +89,8 @@ fn instruction_sets_can_be_held_back_but_not_made_up() {
     let plain = Device::builder().isa(&[]).cpu().unwrap();
     assert!(plain.caps().isa.is_empty());
     let all = Device::cpu().caps().isa.clone();
-    let asked = [Isa::Avx2Fma, Isa::Avx512, Isa::Avx512Vnni, Isa::Neon, Isa::NeonDot];
+    let asked =
+        [Isa::Avx2Fma, Isa::Avx512, Isa::Avx512Vnni, Isa::Neon, Isa::NeonDot, Isa::NeonI8mm];
     assert_eq!(Device::builder().isa(&asked).cpu().unwrap().caps().isa, all);
 }
 

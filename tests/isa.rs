@@ -26,14 +26,15 @@ fn what_the_environment_allows_is_what_kernels_are_explained_with() {
         assert!(output.status.success() && text.contains("→ cpu.gemm"), "{allowed}: {text}");
         text
     };
-    let all = [Isa::Avx2Fma, Isa::Avx512, Isa::Avx512Vnni, Isa::Neon, Isa::NeonDot];
+    let all = [Isa::Avx2Fma, Isa::Avx512, Isa::Avx512Vnni, Isa::Neon, Isa::NeonDot, Isa::NeonI8mm];
     for (allowed, levels) in [
         ("portable", &[] as &[Isa]),
         ("avx2", &[Isa::Avx2Fma]),
         ("avx2,avx512", &[Isa::Avx2Fma, Isa::Avx512]),
         ("avx2,avx512,avx512vnni", &all[..3]),
         ("neon", &[Isa::Neon]),
-        ("neon,dotprod", &all[3..]),
+        ("neon,dotprod", &all[3..5]),
+        ("neon,dotprod,i8mm", &all[3..]),
     ] {
         // Of these levels the machine may lack some.
         let caps = Device::builder().isa(levels).cpu().unwrap().caps().to_string();

@@ -7,9 +7,25 @@ use crate::memory::{Pool, SystemMemory};
 use crate::registry::{KERNEL_VARIABLE, Numerics, Request};
 
 /// The environment variable that holds CPU devices to some instruction-set levels: `portable` for
-/// none, or a comma-separated list of `avx2` (with FMA and F16C), `avx512`, `avx512vnni` (with VBMI),
-/// `neon` and `dotprod`.
-/// [`DeviceBuilder::isa`] goes before it.
+/// none, or a comma-separated list of names. [`DeviceBuilder::isa`] goes before it.
+///
+/// | name | instructions | what uses them |
+/// |---|---|---|
+/// | `avx2` | AVX2, FMA, F16C | everything |
+/// | `avx512` | AVX-512 F, BW, DQ, VL, and those of `avx2` | everything |
+/// | `avx512vnni` | AVX-512 VNNI and VBMI, and those of `avx512` | products of FP4 in integers |
+/// | `neon` | Advanced SIMD, which every 64-bit Arm processor has | everything |
+/// | `dotprod` | `FEAT_DotProd` | products of FP4 in integers |
+/// | `i8mm` | `FEAT_I8MM` | the same, two rows with two rows |
+///
+/// All levels with fused multiply-add, all of Arm among them, give the same bits.
+///
+/// Of Arm's other extensions none is used. `FEAT_BF16`: `BFDOT` and `BFMMLA` round in a way of their
+/// own, and would give other bits; `BFMLALB` and `BFMLALT` are fused multiply-adds like any other
+/// and save instructions that widen, but where those count, with few rows, the loops without them
+/// already take more bytes a cycle than memory sends. SVE2: the vectors of Cortex-X925, Cortex-A725
+/// and Neoverse V2 are 128 bits wide, as those of Advanced SIMD, and go through the same units at
+/// the same rate.
 pub const ISA_VARIABLE: &str = "FERROCERIUM_ISA";
 
 /// The levels that a value of [`ISA_VARIABLE`] names.
@@ -22,10 +38,13 @@ fn parse_isa(text: &str) -> Result<Vec<Isa>> {
         "avx512vnni" => Ok(Isa::Avx512Vnni),
         "neon" => Ok(Isa::Neon),
         "dotprod" => Ok(Isa::NeonDot),
+        "i8mm" => Ok(Isa::NeonI8mm),
         other => Err(Error::value(
             "device",
             ISA_VARIABLE,
-            format!("`{other}`; portable, avx2, avx512, avx512vnni, neon and dotprod are known"),
+            format!(
+                "`{other}`; portable, avx2, avx512, avx512vnni, neon, dotprod and i8mm are known"
+            ),
         )),
     };
     names.map(level).collect()
@@ -189,7 +208,8 @@ mod tests {
     fn instruction_sets_are_named_in_a_list() {
         assert_eq!(parse_isa("avx2, avx512").unwrap(), [Isa::Avx2Fma, Isa::Avx512]);
         assert_eq!(parse_isa("avx512vnni").unwrap(), [Isa::Avx512Vnni]);
-        assert_eq!(parse_isa("neon,dotprod").unwrap(), [Isa::Neon, Isa::NeonDot]);
+        let arm = [Isa::Neon, Isa::NeonDot, Isa::NeonI8mm];
+        assert_eq!(parse_isa("neon,dotprod,i8mm").unwrap(), arm);
         assert_eq!(parse_isa("portable").unwrap(), []);
         let error = parse_isa("avx2,sse9").unwrap_err().to_string();
         assert!(error.contains("FERROCERIUM_ISA") && error.contains("`sse9`"), "{error}");

@@ -1,8 +1,8 @@
 //! `cargo xtask test --target aarch64`: the library's tests for 64-bit Arm on any Linux machine,
 //! cross-compiled and run by qemu.
 //!
-//! They run twice: on a processor with everything that qemu knows, and, those that depend on the
-//! processor, on one with nothing beyond Armv8.0, where the fallbacks run.
+//! They run on a processor with everything that qemu knows and, those that depend on the processor,
+//! on two with less: dot products of bytes only, and nothing beyond Armv8.0.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cargo;
 
-const TRIPLE: &str = "aarch64-unknown-linux-gnu";
+pub const TRIPLE: &str = "aarch64-unknown-linux-gnu";
 const LINKER: &str = "aarch64-linux-gnu-gcc";
 const EMULATOR: &str = "qemu-aarch64-static";
 
@@ -27,8 +27,9 @@ const PACKAGES: [&str; 5] = [
     "qemu-user-static",
 ];
 
-/// A processor with all that qemu emulates, and one with none of it.
-pub const PROCESSORS: [&str; 2] = ["max", "cortex-a72"];
+/// A processor with all that qemu emulates, one with dot products but without matrix products of
+/// bytes, and one with neither.
+pub const PROCESSORS: [&str; 3] = ["max", "neoverse-n1", "cortex-a72"];
 
 /// Tests that look at the sources, at programs, or at what runs on no particular processor.
 const NOT_OF_THE_PROCESSOR: [&str; 10] = [
@@ -61,10 +62,11 @@ pub fn tests(processor: &str, all: Vec<String>) -> Vec<String> {
     all.into_iter().filter(wanted).collect()
 }
 
-/// `cargo test` for Arm with all that is pure Rust, run by qemu as that processor.
-pub fn command(processor: &str) -> Result<Command> {
+/// `cargo test`, or another command, for Arm with all that is pure Rust, run by qemu as that
+/// processor.
+pub fn command(subcommand: &str, processor: &str) -> Result<Command> {
     let compiler = compiler().context("no Rust compiler with a standard library for Arm")?;
-    let mut command = cargo::command("test");
+    let mut command = cargo::command(subcommand);
     command
         .args(["--target", TRIPLE, "--package", "ferrocerium", "--features", "ndarray,testing"])
         // Another compiler must not make the usual builds stale.

@@ -4,6 +4,7 @@
 //! are made of. A failure is one line on standard error and a non-zero exit code.
 
 mod arm;
+mod arm_loops;
 mod bundle;
 mod cache;
 mod cargo;
@@ -176,7 +177,11 @@ enum Command {
         kernel: Option<String>,
     },
     /// Install what `test --target aarch64` needs, on Debian
-    Arm,
+    Arm {
+        /// Print how many cycles inner loops take by the models of `llvm-mca` instead
+        #[arg(long)]
+        loops: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -207,7 +212,10 @@ fn main() -> ExitCode {
         Command::Results { file, benches, with } => {
             results::run(&results::Options { file, benches, runner: Runner(with) })
         }
-        Command::Arm => arm::set_up().map(|()| ExitCode::SUCCESS),
+        Command::Arm { loops } => {
+            let done = if loops { arm_loops::run() } else { arm::set_up() };
+            done.map(|()| ExitCode::SUCCESS)
+        }
         Command::Cuda { sass } => {
             let folder = if sass { cuda::fetch_sass_tools() } else { cuda::fetch() };
             folder.map(|path| {

@@ -43,7 +43,7 @@ fn run_on_arm(options: &Options) -> Result<ExitCode> {
     let (mut total, mut success) = (Total::default(), true);
     for processor in arm::PROCESSORS {
         println!("\n-- aarch64, {processor}");
-        let mut command = arm::command(processor)?;
+        let mut command = arm::command("test", processor)?;
         if options.args.is_empty() {
             command.arg("--no-fail-fast");
             for name in arm::tests(processor, test_targets()?) {

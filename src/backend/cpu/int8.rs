@@ -7,7 +7,7 @@ use super::floats::{BLOCK_BYTES, PANEL_BYTES};
 use super::product::Block;
 use super::rows::RowSource;
 use super::simd::int8::{
-    GROUP, Int8Level, PANEL_WORDS, Packed, STREAM_ROWS, panel, products, quantize, stream,
+    GROUP, Int8Level, PANEL_WORDS, Packed, STREAM_ROWS, pair, panel, products, quantize, stream,
 };
 use super::simd::{self, Level, Rows, Weights};
 use crate::caps::Isa;
@@ -100,6 +100,10 @@ impl Factors for Int8Factors<'_> {
         BLOCK_BYTES / size_of::<f32>() / self.packed_words()
     }
 
+    fn packed_rows(&self, block: Block) -> usize {
+        self.level.places(block.len)
+    }
+
     fn columns(&self, blocks: &[Block], wanted: usize, parts: usize) -> usize {
         if blocks.iter().all(|&block| streams(block)) {
             return wanted.next_multiple_of(TILE);
@@ -118,6 +122,10 @@ impl Factors for Int8Factors<'_> {
             let (groups, mark) = to.split_at_mut(self.groups() * GROUP_WORDS);
             let groups: &mut [Packed] = bytemuck::cast_slice_mut(groups);
             mark[0] = INTEGERS;
+            if row >= block.first + block.len {
+                groups.fill(Packed::default());
+                continue;
+            }
             if self.exact {
                 self.a.pack_fp4(block.a, row, groups)?;
                 continue;
@@ -127,6 +135,7 @@ impl Factors for Int8Factors<'_> {
                 mark[0] = FLOATS;
             }
         }
+        pair(self.level, to, stride, self.groups());
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! Vectors of f32: one register of a level, and work that is compiled for each level.
 
+use super::per_level::compiled_for;
 use super::{LANES, Level};
 
 /// f32 values in one register.
@@ -137,17 +138,19 @@ pub(super) trait Work {
 /// What the work asks for.
 pub(super) unsafe fn at(level: Level, work: impl Work) {
     #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn avx2(work: impl Work) {
-        // SAFETY: the caller's promise.
-        unsafe { work.run::<super::x86::Avx2>() }
+    compiled_for! {
+        avx2: unsafe fn avx2(work: impl Work) {
+            // SAFETY: the caller's promise.
+            unsafe { work.run::<super::x86::Avx2>() }
+        }
     }
 
     #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-    unsafe fn avx512(work: impl Work) {
-        // SAFETY: the caller's promise.
-        unsafe { work.run::<super::x86::Avx512>() }
+    compiled_for! {
+        avx512: unsafe fn avx512(work: impl Work) {
+            // SAFETY: the caller's promise.
+            unsafe { work.run::<super::x86::Avx512>() }
+        }
     }
 
     // SAFETY: `Level::of` gives a level only where its instructions were detected; the rest is the
@@ -159,6 +162,8 @@ pub(super) unsafe fn at(level: Level, work: impl Work) {
             Level::Avx2 => avx2(work),
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => avx512(work),
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => work.run::<super::neon::Neon>(),
         }
     }
 }

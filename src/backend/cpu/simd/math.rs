@@ -4,7 +4,7 @@
 //! the logistic function, which is built of the first, by 3; the tests check that over the whole
 //! range. NaN gives NaN.
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use super::lanes::Lanes;
 
 /// `a · b + c`, rounded once where that is one instruction.
@@ -30,7 +30,7 @@ fn pow2(n: i32) -> f32 {
 }
 
 /// Adding it leaves the nearest integer in the low bits.
-const ROUND: f32 = 12_582_912.0;
+pub(super) const ROUND: f32 = 12_582_912.0;
 
 /// Where `e^x` is 0.
 const EXP_IS_ZERO: f32 = -104.0;
@@ -87,7 +87,7 @@ pub(super) fn exp2<const FUSED: bool>(x: f32) -> f32 {
 
 /// `2^r` of some vectors by the same steps, each of all of them before the next: a step takes
 /// longer than a processor looks ahead.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 #[allow(clippy::needless_range_loop, reason = "iterators over registers go through memory")]
 #[inline(always)]
 pub(super) fn exp2_power<V: Lanes, const N: usize>(r: [V; N]) -> [V; N] {

@@ -14,6 +14,8 @@ mod lanes;
 mod map;
 mod math;
 mod narrow;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod online;
 mod outer;
 mod per_level;
@@ -74,7 +76,8 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// The instruction-set level that kernels run at, chosen once for a device.
+/// The instruction-set level that kernels run at, chosen once for a device. What is behind it, and
+/// why there is no level for more of Arm's extensions: [`ISA_VARIABLE`](crate::device::ISA_VARIABLE).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
     /// What every machine of this architecture has.
@@ -85,6 +88,9 @@ pub enum Level {
     /// AVX-512 F, BW, DQ and VL, and all of AVX2's level.
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// Advanced SIMD, written as such: every 64-bit Arm machine has it.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
 }
 
 impl Level {
@@ -100,6 +106,10 @@ impl Level {
             if has(Isa::Avx2Fma) {
                 return Level::Avx2;
             }
+        }
+        #[cfg(target_arch = "aarch64")]
+        if isa.contains(&Isa::Neon) {
+            return Level::Neon;
         }
         let _ = isa;
         Level::Portable
@@ -126,16 +136,24 @@ fn present(isa: Isa) -> bool {
         }
     }
     #[cfg(target_arch = "aarch64")]
-    if isa == Isa::NeonDot {
-        return std::arch::is_aarch64_feature_detected!("dotprod");
+    {
+        use std::arch::is_aarch64_feature_detected as has;
+        match isa {
+            Isa::Neon => return true,
+            Isa::NeonDot => return has!("dotprod"),
+            Isa::NeonI8mm => return has!("i8mm"),
+            _ => {}
+        }
     }
-    cfg!(target_arch = "aarch64") && isa == Isa::Neon
+    let _ = isa;
+    false
 }
 
 /// The levels that this machine has.
 pub fn detect() -> Vec<Isa> {
-    let all = [Isa::Avx2Fma, Isa::Avx512, Isa::Avx512Vnni, Isa::Neon, Isa::NeonDot];
-    all.into_iter().filter(|&isa| present(isa)).collect()
+    const ARM: [Isa; 3] = [Isa::Neon, Isa::NeonDot, Isa::NeonI8mm];
+    let all = [Isa::Avx2Fma, Isa::Avx512, Isa::Avx512Vnni].into_iter().chain(ARM);
+    all.filter(|&isa| present(isa)).collect()
 }
 
 /// Every level that this machine can run.
@@ -213,7 +231,8 @@ struct Dots<'a> {
 }
 
 impl Work for Dots<'_> {
-    /// Tiles of 4 × 6 take 24 of 32 registers for sums, 3 × 4 twelve of 16.
+    /// Tiles of 4 × 6 take 24 of 32 registers for sums, 3 × 4 twelve of 16. Where a vector is two
+    /// registers, 2 × 6 leave room for both of every operand, which 3 × 4 do not.
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
         let Dots { a, b, k, out } = self;
@@ -221,6 +240,7 @@ impl Work for Dots<'_> {
         unsafe {
             match V::WIDTH {
                 16 => tile::dots::<V, 4, 6>(a, b, k, out),
+                8 if cfg!(target_arch = "aarch64") => tile::dots::<V, 2, 6>(a, b, k, out),
                 8 => tile::dots::<V, 3, 4>(a, b, k, out),
                 _ => tile::dots::<V, 2, 4>(a, b, k, out),
             }

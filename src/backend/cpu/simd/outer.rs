@@ -219,10 +219,10 @@ pub fn transpose(level: Level, src: Rows<'_>, k: usize, dst: &mut [f32], dst_str
     let reach = k.checked_sub(1).map_or(0, |last| last * dst_stride + src.len);
     assert!(reach <= dst.len(), "columns lie inside their slice");
     let (rows, columns) = match level {
-        Level::Portable => (0, 0),
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: both other levels have AVX; the assertions above.
-        _ => unsafe { x86::transpose(src, k, dst, dst_stride) },
+        // SAFETY: both levels have AVX; the assertions above.
+        Level::Avx2 | Level::Avx512 => unsafe { x86::transpose(src, k, dst, dst_stride) },
+        _ => (0, 0),
     };
     for i in 0..src.len {
         let first = if i < rows { columns } else { 0 };

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::lanes::Lanes;
+use super::per_level::compiled_for;
 use super::tile::{self, Out};
 use super::unpack::{
     Bf16, E4m3, E5m2, F16, F32, Fp4Row, Mxfp4, Nvfp4, Storage, Stored, Tail, Unpack,
@@ -70,6 +71,8 @@ macro_rules! each_level {
             Level::Avx2 => each_code!($code, avx2::$f($($argument),*)),
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => each_code!($code, avx512::$f($($argument),*)),
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => each_code!($code, neon::$f($($argument),*)),
         }
     };
 }
@@ -141,55 +144,59 @@ pub fn unpack(
     unsafe { each_level!(level, weights.code(), unpack_at(weights, row, (first, len), dst)) }
 }
 
-/// The functions of one level: generic code, compiled with its instructions.
+/// The functions of one level: generic code, compiled with its instructions. A row of A is
+/// multiplied with so many rows of FP4 or FP8 at once: their sums and what is read of them are in
+/// registers.
 macro_rules! level {
-    ($module:ident, $V:ty, $(#[$feature:meta])?) => {
-        mod $module {
+    ($level:ident, $V:ty, $narrow:literal) => {
+        mod $level {
             use super::*;
 
-            /// # Safety
-            /// As [`super::stream_all`], and the level is present.
-            $(#[$feature])?
-            pub(super) unsafe fn stream_at<U: Unpack<$V>>(
-                a: Rows<'_>,
-                weights: &Weights<'_>,
-                rows: Range<usize>,
-                out: Out,
-            ) {
-                // SAFETY: the caller's promises.
-                unsafe {
-                    match U::CODE_BYTES / U::STEPS {
-                        ..=8 => stream_all::<$V, U, 8>(a, weights, rows, out),
-                        _ => stream_all::<$V, U, 4>(a, weights, rows, out),
+            compiled_for! {
+                $level:
+                /// # Safety
+                /// As [`super::stream_all`], and the level is present.
+                pub(super) unsafe fn stream_at<U: Unpack<$V>>(
+                    a: Rows<'_>,
+                    weights: &Weights<'_>,
+                    rows: Range<usize>,
+                    out: Out,
+                ) {
+                    // SAFETY: the caller's promises.
+                    unsafe {
+                        match U::CODE_BYTES / U::STEPS {
+                            ..=8 => stream_all::<$V, U, $narrow>(a, weights, rows, out),
+                            _ => stream_all::<$V, U, 4>(a, weights, rows, out),
+                        }
                     }
                 }
             }
 
-            /// # Safety
-            /// As [`super::unpack_row`], and the level is present.
-            $(#[$feature])?
-            pub(super) unsafe fn unpack_at<U: Unpack<$V>>(
-                weights: &Weights<'_>,
-                row: usize,
-                part: (usize, usize),
-                dst: &mut [f32],
-            ) {
-                // SAFETY: the caller's promises.
-                unsafe { unpack_row::<$V, U>(weights, row, part, dst) }
+            compiled_for! {
+                $level:
+                /// # Safety
+                /// As [`super::unpack_row`], and the level is present.
+                pub(super) unsafe fn unpack_at<U: Unpack<$V>>(
+                    weights: &Weights<'_>,
+                    row: usize,
+                    part: (usize, usize),
+                    dst: &mut [f32],
+                ) {
+                    // SAFETY: the caller's promises.
+                    unsafe { unpack_row::<$V, U>(weights, row, part, dst) }
+                }
             }
         }
     };
 }
 
-level!(portable, super::super::portable::Four,);
+level!(portable, super::super::portable::Four, 8);
 #[cfg(target_arch = "x86_64")]
-level!(avx2, super::super::x86::Avx2, #[target_feature(enable = "avx2,fma,f16c")]);
+level!(avx2, super::super::x86::Avx2, 8);
 #[cfg(target_arch = "x86_64")]
-level!(
-    avx512,
-    super::super::x86::Avx512,
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-);
+level!(avx512, super::super::x86::Avx512, 8);
+#[cfg(target_arch = "aarch64")]
+level!(neon, super::super::neon::Neon, 4);
 
 /// All rows of `a` with some of the weights: one with `ONE` of them at once, which share what is
 /// loaded of it, more with two, whose sums do not wait for each other either.

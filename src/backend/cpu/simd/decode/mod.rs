@@ -57,6 +57,7 @@ const SIDE: usize = 16;
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use super::words::{Bf16, E4m3, E5m2, F16, F32, Fp4};
+    use crate::backend::cpu::simd::per_level::compiled_for;
     use crate::backend::cpu::simd::weights::{Code, Weights};
     use crate::num::DType;
 
@@ -76,20 +77,24 @@ mod avx512 {
         }};
     }
 
-    /// # Safety
-    /// The level is present, and what [`super::columns`] asserts.
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-    pub(super) unsafe fn columns(rows: &Weights<'_>, dst: &mut [f32], stride: usize) -> usize {
-        // SAFETY: the caller's promise.
-        unsafe { each_code!(rows, super::columns::columns, dst, stride) }
+    compiled_for! {
+        avx512:
+        /// # Safety
+        /// The level is present, and what [`super::columns`] asserts.
+        pub(super) unsafe fn columns(rows: &Weights<'_>, dst: &mut [f32], stride: usize) -> usize {
+            // SAFETY: the caller's promise.
+            unsafe { each_code!(rows, super::columns::columns, dst, stride) }
+        }
     }
 
-    /// # Safety
-    /// The level is present, and what [`super::rows`] asserts.
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-    pub(super) unsafe fn rows(rows: &Weights<'_>, dst: &mut [f32], stride: usize) -> usize {
-        // SAFETY: the caller's promise.
-        unsafe { each_code!(rows, super::rows::rows, dst, stride) }
+    compiled_for! {
+        avx512:
+        /// # Safety
+        /// The level is present, and what [`super::rows`] asserts.
+        pub(super) unsafe fn rows(rows: &Weights<'_>, dst: &mut [f32], stride: usize) -> usize {
+            // SAFETY: the caller's promise.
+            unsafe { each_code!(rows, super::rows::rows, dst, stride) }
+        }
     }
 }
 

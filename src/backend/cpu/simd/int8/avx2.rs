@@ -34,6 +34,8 @@ impl Quad for Two {
 
     type Codes = [__m256i; 4];
 
+    type Scales = __m256;
+
     type Floats = __m256;
 
     #[inline(always)]
@@ -91,7 +93,7 @@ impl Quad for Two {
         sum: __m256,
         codes: &[__m256i; 4],
         scales: __m256,
-        a: *const Packed,
+        [a, _]: [*const Packed; 2],
     ) -> __m256 {
         // SAFETY: the caller's promise.
         unsafe {
@@ -107,14 +109,14 @@ impl Quad for Two {
     }
 
     #[inline(always)]
-    unsafe fn totals(sums: __m256) -> [f32; ROWS] {
+    unsafe fn totals(sums: __m256) -> [[f32; ROWS]; 2] {
         // SAFETY: the level is present.
         unsafe {
             let two = _mm256_add_ps(sums, _mm256_permute_ps::<0b01_00_11_10>(sums));
             let one = _mm256_add_ps(two, _mm256_permute_ps::<0b10_11_00_01>(two));
             let mut lanes = [0.0; 8];
             _mm256_storeu_ps(lanes.as_mut_ptr(), one);
-            [lanes[0], lanes[4], 0.0, 0.0]
+            [[lanes[0], lanes[4], 0.0, 0.0]; 2]
         }
     }
 

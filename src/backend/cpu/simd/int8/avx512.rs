@@ -36,6 +36,8 @@ impl Quad for Four {
 
     type Codes = [__m512i; 4];
 
+    type Scales = __m512;
+
     type Floats = __m512;
 
     #[inline(always)]
@@ -99,7 +101,7 @@ impl Quad for Four {
         sum: __m512,
         codes: &[__m512i; 4],
         scales: __m512,
-        a: *const Packed,
+        [a, _]: [*const Packed; 2],
     ) -> __m512 {
         // SAFETY: the caller's promise.
         unsafe {
@@ -114,7 +116,7 @@ impl Quad for Four {
     }
 
     #[inline(always)]
-    unsafe fn totals(sums: __m512) -> [f32; ROWS] {
+    unsafe fn totals(sums: __m512) -> [[f32; ROWS]; 2] {
         // SAFETY: the level is present.
         unsafe {
             let two = _mm512_add_ps(sums, _mm512_permute_ps::<0b01_00_11_10>(sums));
@@ -123,7 +125,7 @@ impl Quad for Four {
             let firsts = _mm512_castps512_ps128(_mm512_permutexvar_ps(firsts, one));
             let mut totals = [0.0; ROWS];
             _mm_storeu_ps(totals.as_mut_ptr(), firsts);
-            totals
+            [totals; 2]
         }
     }
 

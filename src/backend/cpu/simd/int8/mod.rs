@@ -21,12 +21,14 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "aarch64")]
+mod i8mm;
+#[cfg(target_arch = "aarch64")]
 mod neon;
 mod packed;
 mod portable;
 mod products;
 
-pub use packed::{Packed, pack_fp4, quantize};
+pub use packed::{Packed, pack_fp4, pair, quantize};
 pub use products::{PANEL_WORDS, STREAM_ROWS, panel, products, stream};
 
 use super::present;
@@ -65,6 +67,9 @@ pub enum Int8Level {
     /// Advanced SIMD with dot products.
     #[cfg(target_arch = "aarch64")]
     NeonDot,
+    /// Advanced SIMD with products of 2 × 2 rows.
+    #[cfg(target_arch = "aarch64")]
+    NeonI8mm,
 }
 
 impl Int8Level {
@@ -81,11 +86,25 @@ impl Int8Level {
             }
         }
         #[cfg(target_arch = "aarch64")]
-        if has(Isa::NeonDot) {
-            return Int8Level::NeonDot;
+        {
+            if has(Isa::NeonI8mm) {
+                return Int8Level::NeonI8mm;
+            }
+            if has(Isa::NeonDot) {
+                return Int8Level::NeonDot;
+            }
         }
         let _ = has;
         Int8Level::Portable
+    }
+
+    /// Places that `rows` rows of A take: where they are stored as [`pair`]s, an even number.
+    pub fn places(self, rows: usize) -> usize {
+        match self {
+            #[cfg(target_arch = "aarch64")]
+            Int8Level::NeonI8mm => rows.next_multiple_of(2),
+            _ => rows,
+        }
     }
 }
 
@@ -94,11 +113,17 @@ trait Quad {
     /// Rows in a register: 1, 2 or 4.
     const ROWS: usize;
 
+    /// Rows of A that are multiplied at once: 1, or 2 that are a [`pair`].
+    const A_ROWS: usize = 1;
+
     /// Four vectors of codes, each four bytes of every lane's block: at even places of its first
-    /// half, at odd places of it, then so of its second half.
+    /// half, at odd places of it, then so of its second half. For pairs of rows as [`pair`] says.
     type Codes: Copy;
 
-    /// An f32 for each lane: row by row, block by block.
+    /// The scales, an f32 for each lane: row by row, block by block.
+    type Scales: Copy;
+
+    /// Sums for each lane, and row of A.
     type Floats: Copy;
 
     fn zero() -> Self::Floats;
@@ -114,25 +139,26 @@ trait Quad {
     /// # Safety
     /// The level is present; the first [`Quad::ROWS`] pointers are valid for the scales of a group
     /// of storage `S`, and `factor` is that of the weights.
-    unsafe fn scales<S: Storage>(rows: [*const u8; ROWS], factor: Factor) -> Self::Floats;
+    unsafe fn scales<S: Storage>(rows: [*const u8; ROWS], factor: Factor) -> Self::Scales;
 
     /// `sum + (Σ codes · a's codes · a's scale) · scale`, for each lane.
     ///
     /// # Safety
-    /// The level is present, and `a` is valid for reading.
+    /// The level is present, and the first [`Quad::A_ROWS`] of `a` are valid for reading.
     unsafe fn add_product(
         sum: Self::Floats,
         codes: &Self::Codes,
-        scales: Self::Floats,
-        a: *const Packed,
+        scales: Self::Scales,
+        a: [*const Packed; 2],
     ) -> Self::Floats;
 
     /// The sum of each row's lanes, by halves: the third to the first and the fourth to the second,
-    /// then the one to the other. What is beyond [`Quad::ROWS`] means nothing.
+    /// then the one to the other; for each row of A. What is beyond [`Quad::ROWS`] and
+    /// [`Quad::A_ROWS`] means nothing.
     ///
     /// # Safety
     /// The level is present.
-    unsafe fn totals(sums: Self::Floats) -> [f32; ROWS];
+    unsafe fn totals(sums: Self::Floats) -> [[f32; ROWS]; 2];
 
     /// Asks for the cache line at an address, which need not be valid, in the second-level cache.
     fn prefetch(_address: *const u8) {}

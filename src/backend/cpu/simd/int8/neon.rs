@@ -34,6 +34,8 @@ impl Quad for One {
 
     type Codes = [int8x16_t; 4];
 
+    type Scales = float32x4_t;
+
     type Floats = float32x4_t;
 
     #[inline(always)]
@@ -68,7 +70,7 @@ impl Quad for One {
         sum: float32x4_t,
         codes: &[int8x16_t; 4],
         scales: float32x4_t,
-        a: *const Packed,
+        [a, _]: [*const Packed; 2],
     ) -> float32x4_t {
         // SAFETY: the caller's promise.
         unsafe {
@@ -83,11 +85,11 @@ impl Quad for One {
     }
 
     #[inline(always)]
-    unsafe fn totals(sums: float32x4_t) -> [f32; ROWS] {
+    unsafe fn totals(sums: float32x4_t) -> [[f32; ROWS]; 2] {
         let mut lanes = [0.0; 4];
         // SAFETY: four values.
         unsafe { vst1q_f32(lanes.as_mut_ptr(), sums) };
         let [a, b, c, d] = lanes;
-        [(a + c) + (b + d); ROWS]
+        [[(a + c) + (b + d); ROWS]; 2]
     }
 }

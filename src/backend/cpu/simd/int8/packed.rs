@@ -22,7 +22,7 @@ pub fn quantize(level: Int8Level, row: &[f32], dst: &mut [Packed]) -> bool {
         #[cfg(target_arch = "x86_64")]
         Int8Level::Avx512Vnni => unsafe { super::avx512::rounded(row, dst) },
         #[cfg(target_arch = "aarch64")]
-        Int8Level::NeonDot => rounded(Level::Portable, row, dst),
+        Int8Level::NeonDot | Int8Level::NeonI8mm => rounded(Level::Neon, row, dst),
     };
     largest < LARGEST.to_bits()
 }
@@ -111,6 +111,55 @@ per_level! {
     }
 }
 
+/// Half of a group of two rows of A, in the place of one: two of the four blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Pair {
+    /// Four bytes at a time. Of each block those of the codes at even places, the first row's and
+    /// then the second's, then so of the codes at odd places.
+    pub(super) codes: [[[i8; 4]; 4]; 4],
+    /// Of each block the first row's scale, twice, and the second's.
+    pub(super) scales: [[f32; 4]; 2],
+}
+
+/// Stores rows of A, `stride` apart, as pairs where the level multiplies two at once: rows 2i and
+/// 2i + 1, for each `groups` groups. There is an even number of places then.
+pub fn pair(level: Int8Level, rows: &mut [f32], stride: usize, groups: usize) {
+    if level.places(1) == 1 {
+        return;
+    }
+    for two in rows.chunks_mut(2 * stride) {
+        let (first, second) = two.split_at_mut(stride);
+        let first: &mut [Packed] = bytemuck::cast_slice_mut(&mut first[..groups * WORDS]);
+        let second: &mut [Packed] = bytemuck::cast_slice_mut(&mut second[..groups * WORDS]);
+        for (first, second) in first.iter_mut().zip(second) {
+            let [low, high] = [0, 2].map(|block| paired(first, second, block));
+            *first = bytemuck::cast(low);
+            *second = bytemuck::cast(high);
+        }
+    }
+}
+
+/// Blocks `block` and `block + 1` of a group of two rows.
+#[inline(always)]
+fn paired(first: &Packed, second: &Packed, block: usize) -> Pair {
+    let mut pair = Pair::zeroed();
+    for (row, from) in [first, second].into_iter().enumerate() {
+        for at in 0..2 {
+            for (vector, codes) in from.codes.iter().enumerate() {
+                let place = 2 * row + vector / 2;
+                let codes = &codes[4 * (block + at)..];
+                pair.codes[2 * at + vector % 2][place].copy_from_slice(&codes[..4]);
+            }
+            pair.scales[at][2 * row..2 * row + 2].fill(from.scales[block + at]);
+        }
+    }
+    pair
+}
+
+/// f32 of a group.
+const WORDS: usize = size_of::<Packed>() / size_of::<f32>();
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,7 +168,8 @@ mod tests {
 
     /// Every level that this machine has.
     fn levels() -> Vec<Int8Level> {
-        vec![Int8Level::Portable, Int8Level::of(&[Isa::Avx2Fma]), Int8Level::of(&detect())]
+        let some = [Isa::Avx2Fma, Isa::NeonDot];
+        vec![Int8Level::Portable, Int8Level::of(&some), Int8Level::of(&detect())]
     }
 
     /// A row of `k` values, the sizes of its blocks far apart.

@@ -25,6 +25,8 @@ impl Quad for One {
 
     type Codes = [[i8; 4 * BLOCKS]; 4];
 
+    type Scales = [f32; BLOCKS];
+
     type Floats = [f32; BLOCKS];
 
     #[inline(always)]
@@ -55,7 +57,7 @@ impl Quad for One {
         sum: [f32; BLOCKS],
         codes: &Self::Codes,
         scales: [f32; BLOCKS],
-        a: *const Packed,
+        [a, _]: [*const Packed; 2],
     ) -> [f32; BLOCKS] {
         // SAFETY: the caller's promise.
         let a = unsafe { &*a };
@@ -72,7 +74,7 @@ impl Quad for One {
     }
 
     #[inline(always)]
-    unsafe fn totals([a, b, c, d]: [f32; BLOCKS]) -> [f32; ROWS] {
-        [(a + c) + (b + d); ROWS]
+    unsafe fn totals([a, b, c, d]: [f32; BLOCKS]) -> [[f32; ROWS]; 2] {
+        [[(a + c) + (b + d); ROWS]; 2]
     }
 }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::super::Rows;
+use super::super::per_level::compiled_for;
 use super::super::stream::{AHEAD, NEAR};
 use super::super::tile::Out;
 use super::super::unpack::{Mxfp4, Nvfp4, Storage, Stored};
@@ -15,8 +16,10 @@ const LINE: usize = 64;
 /// The most rows that [`stream`] multiplies.
 pub const STREAM_ROWS: usize = 4;
 
-/// f32 that a group of a row of weights takes in a panel: its codes as bytes and four scales.
-pub const PANEL_WORDS: usize = GROUP / size_of::<f32>() + 4;
+/// Most f32 that a group of a row of weights takes in a panel: its codes as bytes, and four scales,
+/// which some levels have twice.
+pub const PANEL_WORDS: usize =
+    GROUP / size_of::<f32>() + if cfg!(target_arch = "aarch64") { 8 } else { 4 };
 
 /// f32 of a group of a row of A.
 const PACKED_WORDS: usize = size_of::<Packed>() / size_of::<f32>();
@@ -26,7 +29,7 @@ const PACKED_WORDS: usize = size_of::<Packed>() / size_of::<f32>();
 #[repr(C)]
 struct Unpacked<Q: Quad> {
     codes: Q::Codes,
-    scales: Q::Floats,
+    scales: Q::Scales,
 }
 
 /// Calls `$f` with the vectors of the level and the storage of the weights.
@@ -37,9 +40,11 @@ macro_rules! each_level {
             #[cfg(target_arch = "x86_64")]
             Int8Level::Avx2 => each_level!($code, avx2::$f($($argument),*)),
             #[cfg(target_arch = "x86_64")]
-            Int8Level::Avx512Vnni => each_level!($code, avx512::$f($($argument),*)),
+            Int8Level::Avx512Vnni => each_level!($code, avx512vnni::$f($($argument),*)),
             #[cfg(target_arch = "aarch64")]
-            Int8Level::NeonDot => each_level!($code, neon::$f($($argument),*)),
+            Int8Level::NeonDot => each_level!($code, dotprod::$f($($argument),*)),
+            #[cfg(target_arch = "aarch64")]
+            Int8Level::NeonI8mm => each_level!($code, i8mm::$f($($argument),*)),
         }
     };
     ($code:expr, $module:ident::$f:ident($($argument:expr),*)) => {
@@ -50,14 +55,14 @@ macro_rules! each_level {
     };
 }
 
-/// Whether rows of A are groups of `k` elements.
-fn holds(a: Rows<'_>, k: usize) -> bool {
+/// Whether rows of A are groups of `k` elements, in as many places as the level wants.
+fn holds(level: Int8Level, a: Rows<'_>, k: usize) -> bool {
     let words = k.div_ceil(GROUP) * PACKED_WORDS;
-    a.len == 0 || (a.len - 1) * a.stride + words <= a.data.len()
+    a.len == 0 || (level.places(a.len) - 1) * a.stride + words <= a.data.len()
 }
 
 /// `out[i · out_stride + j] = a[i] · w[rows.start + j]`, the weights as they are stored. Rows of `a`
-/// are [`Packed`] groups.
+/// are [`Packed`] groups, stored as [`pair`](super::pair) does it for the level.
 ///
 /// # Panics
 /// With more than [`STREAM_ROWS`] rows of `a`, where a row or output is missing, and for weights
@@ -70,7 +75,7 @@ pub fn stream(
     out: &mut [f32],
     out_stride: usize,
 ) {
-    assert!(a.len <= STREAM_ROWS && holds(a, weights.k()), "rows of a");
+    assert!(a.len <= STREAM_ROWS && holds(level, a, weights.k()), "rows of a");
     assert!(rows.start <= rows.end && rows.end <= weights.len(), "rows of weights");
     assert!(weights.is_fp4(), "weights in FP4");
     let columns = rows.end - rows.start;
@@ -114,7 +119,7 @@ pub fn products(
     out: &mut [f32],
     out_stride: usize,
 ) {
-    assert!(holds(a, k), "rows of a");
+    assert!(holds(level, a, k), "rows of a");
     check_panel(panel, columns, k);
     if a.len == 0 || columns == 0 {
         return;
@@ -129,63 +134,71 @@ pub fn products(
             #[cfg(target_arch = "x86_64")]
             Int8Level::Avx2 => avx2::products_at(a, panel, (columns, k), out),
             #[cfg(target_arch = "x86_64")]
-            Int8Level::Avx512Vnni => avx512::products_at(a, panel, (columns, k), out),
+            Int8Level::Avx512Vnni => avx512vnni::products_at(a, panel, (columns, k), out),
             #[cfg(target_arch = "aarch64")]
-            Int8Level::NeonDot => neon::products_at(a, panel, (columns, k), out),
+            Int8Level::NeonDot => dotprod::products_at(a, panel, (columns, k), out),
+            #[cfg(target_arch = "aarch64")]
+            Int8Level::NeonI8mm => i8mm::products_at(a, panel, (columns, k), out),
         }
     }
 }
 
-/// The functions of one level: generic code, compiled with its instructions. A tile of `MR` rows of
-/// A and `NR` registers of weights keeps its sums, and what it takes of either, in registers.
+/// The functions of one level: generic code, compiled with its instructions. A tile of `MR` rows, or
+/// pairs of rows, of A and `NR` registers of weights keeps its sums, and what it takes of either, in registers.
 macro_rules! level {
-    ($module:ident, $Q:ty, $MR:literal by $NR:literal $(, #[$feature:meta])?) => {
-        mod $module {
+    ($level:ident, $Q:ty, $MR:literal by $NR:literal) => {
+        mod $level {
             use super::*;
 
-            /// # Safety
-            /// As [`super::stream_rows`], and the level is present.
-            $(#[$feature])?
-            pub(super) unsafe fn stream_at<S: Storage>(
-                a: Rows<'_>,
-                weights: &Weights<'_>,
-                rows: Range<usize>,
-                out: Out,
-            ) {
-                // SAFETY: the caller's promises.
-                unsafe {
-                    match a.len {
-                        1 => stream_rows::<$Q, S, 1>(a, weights, rows, out),
-                        2 => stream_rows::<$Q, S, 2>(a, weights, rows, out),
-                        3 => stream_rows::<$Q, S, 3>(a, weights, rows, out),
-                        _ => stream_rows::<$Q, S, 4>(a, weights, rows, out),
+            compiled_for! {
+                $level:
+                /// # Safety
+                /// As [`super::stream_rows`], and the level is present.
+                pub(super) unsafe fn stream_at<S: Storage>(
+                    a: Rows<'_>,
+                    weights: &Weights<'_>,
+                    rows: Range<usize>,
+                    out: Out,
+                ) {
+                    // SAFETY: the caller's promises.
+                    unsafe {
+                        match a.len.div_ceil(<$Q>::A_ROWS) {
+                            1 => stream_rows::<$Q, S, 1>(a, weights, rows, out),
+                            2 => stream_rows::<$Q, S, 2>(a, weights, rows, out),
+                            3 => stream_rows::<$Q, S, 3>(a, weights, rows, out),
+                            _ => stream_rows::<$Q, S, 4>(a, weights, rows, out),
+                        }
                     }
                 }
             }
 
-            /// # Safety
-            /// As [`super::unpack_rows`], and the level is present.
-            $(#[$feature])?
-            pub(super) unsafe fn panel_at<S: Storage>(
-                weights: &Weights<'_>,
-                rows: Range<usize>,
-                panel: *mut f32,
-            ) {
-                // SAFETY: the caller's promises.
-                unsafe { unpack_rows::<$Q, S>(weights, rows, panel.cast()) }
+            compiled_for! {
+                $level:
+                /// # Safety
+                /// As [`super::unpack_rows`], and the level is present.
+                pub(super) unsafe fn panel_at<S: Storage>(
+                    weights: &Weights<'_>,
+                    rows: Range<usize>,
+                    panel: *mut f32,
+                ) {
+                    // SAFETY: the caller's promises.
+                    unsafe { unpack_rows::<$Q, S>(weights, rows, panel.cast()) }
+                }
             }
 
-            /// # Safety
-            /// As [`super::multiply`], and the level is present.
-            $(#[$feature])?
-            pub(super) unsafe fn products_at(
-                a: Rows<'_>,
-                panel: *const f32,
-                sizes: (usize, usize),
-                out: Out,
-            ) {
-                // SAFETY: the caller's promises.
-                unsafe { multiply::<$Q, $MR, $NR>(a, panel.cast(), sizes, out) }
+            compiled_for! {
+                $level:
+                /// # Safety
+                /// As [`super::multiply`], and the level is present.
+                pub(super) unsafe fn products_at(
+                    a: Rows<'_>,
+                    panel: *const f32,
+                    sizes: (usize, usize),
+                    out: Out,
+                ) {
+                    // SAFETY: the caller's promises.
+                    unsafe { multiply::<$Q, $MR, $NR>(a, panel.cast(), sizes, out) }
+                }
             }
         }
     };
@@ -193,18 +206,13 @@ macro_rules! level {
 
 level!(portable, super::super::portable::One, 2 by 1);
 #[cfg(target_arch = "x86_64")]
-level!(avx2, super::super::avx2::Two, 4 by 1, #[target_feature(enable = "avx2,fma,f16c")]);
+level!(avx2, super::super::avx2::Two, 4 by 1);
 #[cfg(target_arch = "x86_64")]
-level!(
-    avx512,
-    super::super::avx512::Four,
-    2 by 4,
-    #[target_feature(
-        enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx2,fma,f16c"
-    )]
-);
+level!(avx512vnni, super::super::avx512::Four, 2 by 4);
 #[cfg(target_arch = "aarch64")]
-level!(neon, super::super::neon::One, 4 by 2, #[target_feature(enable = "neon,dotprod")]);
+level!(dotprod, super::super::neon::One, 4 by 2);
+#[cfg(target_arch = "aarch64")]
+level!(i8mm, super::super::i8mm::Two, 3 by 1);
 
 /// What is left of rows behind their whole groups, padded with zeros to one.
 struct Tail {
@@ -266,22 +274,38 @@ fn factor(weights: &Weights<'_>) -> Factor {
     Factor { half, table: weights.fp4() }
 }
 
-/// Puts totals in their places: those of as many rows as there are.
+/// Puts totals in their places: those of as many rows of A and of weights as there are.
 ///
 /// # Safety
-/// There is room for them.
+/// The level is present, and there is room for them in rows `stride` apart.
 #[inline(always)]
-unsafe fn put(totals: &[f32], to: *mut f32) {
-    for (j, &total) in totals.iter().enumerate() {
-        // Which NaN comes out would depend on the order of commutative operands.
-        let total = if total.is_nan() { f32::NAN } else { total };
-        // SAFETY: the caller's promise.
-        unsafe { *to.add(j) = total };
+unsafe fn put<Q: Quad>(
+    sums: Q::Floats,
+    (rows, columns): (usize, usize),
+    to: *mut f32,
+    stride: usize,
+) {
+    // SAFETY: the caller's promise.
+    let totals = unsafe { Q::totals(sums) };
+    for (i, totals) in totals[..Q::A_ROWS.min(rows)].iter().enumerate() {
+        for (j, &total) in totals[..columns].iter().enumerate() {
+            // Which NaN comes out would depend on the order of commutative operands.
+            let total = if total.is_nan() { f32::NAN } else { total };
+            // SAFETY: the caller's promise.
+            unsafe { *to.add(i * stride + j) = total };
+        }
     }
 }
 
+/// Group `g` of the rows of A that are multiplied at once, behind `i` times as many.
+#[inline(always)]
+fn a_rows<Q: Quad>((a, stride): (*const f32, usize), i: usize, g: usize) -> [*const Packed; 2] {
+    let row = |r: usize| a.wrapping_add((i * Q::A_ROWS + r) * stride).cast::<Packed>();
+    [row(0).wrapping_add(g), row(Q::A_ROWS - 1).wrapping_add(g)]
+}
+
 /// # Safety
-/// `a` has `MR` rows of groups, `weights` the rows in FP4 of storage `S`, `out` room for the
+/// `a` has `MR` rows, or pairs of rows, of groups, `weights` the rows in FP4 of storage `S`, `out` room for the
 /// products.
 #[allow(clippy::needless_range_loop)]
 #[inline(always)]
@@ -293,7 +317,7 @@ unsafe fn stream_rows<Q: Quad, S: Storage, const MR: usize>(
 ) {
     let (whole, rest) = (weights.k() / GROUP, weights.k() % GROUP);
     let (factor, tile) = (factor(weights), Q::ROWS * weights.row_bytes());
-    let row = |i: usize| a.data.as_ptr().wrapping_add(i * a.stride).cast::<Packed>();
+    let a_rows = |i: usize, g: usize| a_rows::<Q>((a.data.as_ptr(), a.stride), i, g);
     let mut j = rows.start;
     while j < rows.end {
         // SAFETY: rows from j to the end, their groups, and their outputs, by the caller's promise.
@@ -312,19 +336,19 @@ unsafe fn stream_rows<Q: Quad, S: Storage, const MR: usize>(
                 }
                 let w = unpack::<Q, S>(&places, g, factor);
                 for i in 0..MR {
-                    sums[i] = Q::add_product(sums[i], &w.codes, w.scales, row(i).add(g));
+                    sums[i] = Q::add_product(sums[i], &w.codes, w.scales, a_rows(i, g));
                 }
             }
             if rest > 0 {
                 let tail = Tail::of::<S>(&places, whole, rest);
                 let w = unpack::<Q, S>(&tail.places(), 0, factor);
                 for i in 0..MR {
-                    sums[i] = Q::add_product(sums[i], &w.codes, w.scales, row(i).add(whole));
+                    sums[i] = Q::add_product(sums[i], &w.codes, w.scales, a_rows(i, whole));
                 }
             }
             for i in 0..MR {
-                let to = out.to.add(i * out.stride + j - rows.start);
-                put(&Q::totals(sums[i])[..there], to);
+                let to = out.to.add(i * Q::A_ROWS * out.stride + j - rows.start);
+                put::<Q>(sums[i], (a.len - i * Q::A_ROWS, there), to, out.stride);
             }
         }
         j += Q::ROWS;
@@ -339,7 +363,7 @@ unsafe fn unpack_rows<Q: Quad, S: Storage>(
     rows: Range<usize>,
     mut panel: *mut Unpacked<Q>,
 ) {
-    const { assert!(size_of::<Unpacked<Q>>() == Q::ROWS * PANEL_WORDS * size_of::<f32>()) };
+    const { assert!(size_of::<Unpacked<Q>>() <= Q::ROWS * PANEL_WORDS * size_of::<f32>()) };
     const { assert!(align_of::<Unpacked<Q>>() <= LINE) };
     let (whole, rest, factor) = (weights.k() / GROUP, weights.k() % GROUP, factor(weights));
     for j in rows.clone().step_by(Q::ROWS) {
@@ -375,35 +399,35 @@ unsafe fn multiply<Q: Quad, const MR: usize, const NR: usize>(
         let registers = if j + (NR - 1) * Q::ROWS < columns { NR } else { 1 };
         let mut i = 0;
         while i < a.len {
-            let rows = if i + MR <= a.len { MR } else { 1 };
+            let units = if i + (MR - 1) * Q::A_ROWS < a.len { MR } else { 1 };
             // SAFETY: rows i .. of `a`, columns j .. and their outputs, by the caller's promise.
             unsafe {
+                let sizes = (a.len - i, columns - j, groups);
                 let a = (a.data.as_ptr().add(i * a.stride), a.stride);
                 let panel = panel.add(j / Q::ROWS * groups);
                 let out = Out { to: out.to.add(i * out.stride + j), ..out };
-                let sizes = (columns - j, groups);
-                match (rows == MR, registers == NR) {
+                match (units == MR, registers == NR) {
                     (true, true) => tile::<Q, MR, NR>(a, panel, sizes, out),
                     (true, false) => tile::<Q, MR, 1>(a, panel, sizes, out),
                     (false, true) => tile::<Q, 1, NR>(a, panel, sizes, out),
                     (false, false) => tile::<Q, 1, 1>(a, panel, sizes, out),
                 }
             }
-            i += rows;
+            i += units * Q::A_ROWS;
         }
         j += registers * Q::ROWS;
     }
 }
 
 /// # Safety
-/// As [`multiply`], for `MR` rows and `NR` registers of which the last may be in part beyond the
-/// columns.
+/// As [`multiply`], for `MR` rows, or pairs, and `NR` registers, of which the last may be in part
+/// beyond the rows and columns.
 #[allow(clippy::needless_range_loop)]
 #[inline(always)]
 unsafe fn tile<Q: Quad, const MR: usize, const NR: usize>(
     (a, a_stride): (*const f32, usize),
     panel: *const Unpacked<Q>,
-    (columns, groups): (usize, usize),
+    (rows, columns, groups): (usize, usize, usize),
     out: Out,
 ) {
     let mut sums = [[Q::zero(); NR]; MR];
@@ -412,7 +436,7 @@ unsafe fn tile<Q: Quad, const MR: usize, const NR: usize>(
             for c in 0..NR {
                 // SAFETY: group g of row i and of register c.
                 unsafe {
-                    let a = a.add(i * a_stride).cast::<Packed>().add(g);
+                    let a = a_rows::<Q>((a, a_stride), i, g);
                     let w = &*panel.add(c * groups + g);
                     sums[i][c] = Q::add_product(sums[i][c], &w.codes, w.scales, a);
                 }
@@ -424,8 +448,8 @@ unsafe fn tile<Q: Quad, const MR: usize, const NR: usize>(
             let there = Q::ROWS.min(columns - c * Q::ROWS);
             // SAFETY: the columns that are there.
             unsafe {
-                let to = out.to.add(i * out.stride + c * Q::ROWS);
-                put(&Q::totals(sums[i][c])[..there], to);
+                let to = out.to.add(i * Q::A_ROWS * out.stride + c * Q::ROWS);
+                put::<Q>(sums[i][c], (rows - i * Q::A_ROWS, there), to, out.stride);
             }
         }
     }
