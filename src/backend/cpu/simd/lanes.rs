@@ -1,5 +1,6 @@
 //! Vectors of f32: one register of a level, and work that is compiled for each level.
 
+#[cfg(target_arch = "x86_64")]
 use super::per_level::compiled_for;
 use super::{LANES, Level};
 
