@@ -9,31 +9,22 @@
 // that blocks of their own take, by a second kernel. Tiles begin at multiples of KEYS, so that a
 // row's result depends on nothing but its sequence.
 // Limited by matrix instructions where rows fill the tile, else by reading keys and values once.
-#include "online.cuh"
+#include "queries.cuh"
 #include "values.cuh"
 
 #if MMA == MMA_FP8
 
 // Queries in units of a scale each, with which their largest element is the largest code; the
-// scales follow. A warp a row.
+// scales follow.
 __device__ inline void load_queries(u8* to, const Args& args, const Tile& tile, int kv_head) {
-    constexpr int OWN = (D + 127) / 128 * 4;
     for (int local = threadIdx.x / 32; local < ROWS; local += THREADS / 32) {
-        const Row row(args, tile.queries, tile.row + local, kv_head);
-        const u8* from = query_of(args, tile, row);
-        float x[OWN], largest = 0.0f;
-#pragma unroll
-        for (int i = 0; i < OWN; i++) {
-            const int col = i / 4 * 128 + threadIdx.x % 32 * 4 + i % 4;
-            x[i] = row.there && col < args.d ? load(args.q.dtype, from + col * args.q.col) : 0.0f;
-            largest = fmaxf(largest, fabsf(x[i]));
-        }
-        for (int lanes = 16; lanes; lanes /= 2)
-            largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, lanes));
+        const WarpQuery query(args, tile, local, kv_head);
+        const float(&x)[query.COUNT] = query.x;
+        const float largest = __uint_as_float(query.largest);
         const float scale = fmaxf(__fdiv_rn(largest, 448.0f), 1.17549435e-38f);
 #pragma unroll
-        for (int i = 0; i < OWN; i += 4) {
-            const int col = i / 4 * 128 + threadIdx.x % 32 * 4;
+        for (int i = 0; i < query.COUNT; i += 4) {
+            const int col = query.column(i);
             u32 codes = 0;
 #pragma unroll
             for (int j = 0; j < 4; j += 2)
@@ -141,16 +132,7 @@ extern "C" __global__ __launch_bounds__(THREADS, 1) void attention(
 #pragma unroll 1
     while (true) {
         u32 odd = 0;
-#pragma unroll
-        for (int i = 0; i < FRAGS_M; i++)
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                state.largest[i][half] = -INFINITY;
-                state.sum[i][half] = 0.0f;
-#pragma unroll
-                for (int j = 0; j < FRAGS_V; j++)
-                    state.values[i][j][2 * half] = state.values[i][j][2 * half + 1] = 0.0f;
-            }
+        state.clear();
         u8* to = stage(tile.begin);
         keys.begin(to, tile.begin);
         keys.complete(to, tile.begin);
@@ -168,12 +150,8 @@ extern "C" __global__ __launch_bounds__(THREADS, 1) void attention(
             keys.begin(to, next);
             if (V_LOAD == COPY) values.begin(to + K_TILE, next);
             copy_async_commit();
-            // Rows that see the most and the fewest of the warp's keys are the outermost ones.
-            const bool none = mask.first(rows.first) >= own + WARP_KEYS ||
-                              mask.last(rows.last) <= own;
-            const bool some = mask.first(rows.last) > own ||
-                              mask.last(rows.first) < own + WARP_KEYS;
-            const bool live = !__all_sync(~0u, none);
+            const bool live = !__all_sync(~0u, rows.see_none(mask, own, WARP_KEYS));
+            const bool some = rows.miss_some(mask, own, WARP_KEYS);
             // There is nothing to put for others either.
             if (!live && K_LOAD == COPY && V_LOAD == COPY) continue;
             u8* now = stage(first);

@@ -7,7 +7,7 @@
 //      n |  B tile  |      chunks swizzled; in global memory they lie there too and are copied
 //        +----------+      asynchronously, or in any strides, or as codes: see load.cuh.
 // Blocks are as many as the machine holds, and take tiles in turn; the first slices of the next one
-// are under way while one is left. Few tiles are shared by blocks, each with a part of k.
+// are under way while one is left. Where SPLITS, blocks can share a tile, each with a part of k.
 // Where GROUPED, a tile's rows are of one group, which has a matrix B of its own.
 // Block scales go with their slices; others multiply sums, of FOLD elements along k or whole ones.
 // Limited by shared memory: ldmatrix reads (TILE_M/WARPS_M + TILE_N/WARPS_N) * 32 bytes a step.
@@ -139,19 +139,9 @@ __device__ inline void multiply(Sums& sums, const u8* stage, const Place& place,
 #if MMA <= MMA_FP8
                 mma(d, a[i], b0, b1);
 #else
-                // A step's scales begin at a byte of a word.
                 u32 of_a = scales.a[i][step * STEP_SCALES / 4 % scales.WORDS];
                 u32 of_b = scales.b[j][step * STEP_SCALES / 4 % scales.WORDS];
-                switch (step * STEP_SCALES % 4) {
-                    case 0: mma<0>(d, a[i], b0, b1, of_a, of_b); break;
-#if MMA == MMA_MXFP8
-                    case 1: mma<1>(d, a[i], b0, b1, of_a, of_b); break;
-                    case 3: mma<3>(d, a[i], b0, b1, of_a, of_b); break;
-#endif
-#if MMA != MMA_NVFP4
-                    case 2: mma<2>(d, a[i], b0, b1, of_a, of_b); break;
-#endif
-                }
+                mma_of_step(d, a[i], b0, b1, of_a, of_b, step);
 #endif
             }
         if (FOLD && (step + 1) % FOLD_STEPS == 0) fold(step + 1 - FOLD_STEPS);
@@ -186,7 +176,7 @@ __device__ inline void leave_tile(const Args& args, const Work<TILE_M>& work, co
             x[0] = low.x, x[1] = low.y, x[2] = low.z, x[3] = low.w;
             x[4] = high.x, x[5] = high.y, x[6] = high.z, x[7] = high.w;
         };
-        if (args.split.sums) {
+        if (SPLITS && args.split.sums) {
             leave_sums<LEFT>(args, work, columns, top, work.number, threadIdx.x, TILE_THREADS, take);
             continue;
         }
@@ -218,8 +208,9 @@ extern "C" __global__ __launch_bounds__(TILE_THREADS, RESIDENT) void gemm(
         const Rows& rows = work.rows;
         const Columns<TILE_N> columns(args, work.tile_n);
         // All parts of k, or one.
-        const int begin = work.number * part_slices;
-        const int end = args.split.sums ? min(slices, begin + part_slices) : slices;
+        const bool split = SPLITS && args.split.sums;
+        const int begin = split ? work.number * part_slices : 0;
+        const int end = split ? min(slices, begin + part_slices) : slices;
 
         Loader<TILE_M, A_LOAD, TILE_THREADS, Rows> load_a(a, rows, units);
         Loader<TILE_N, B_LOAD, TILE_THREADS, Columns<TILE_N>> load_b(b, columns, units);
@@ -302,6 +293,8 @@ extern "C" __global__ __launch_bounds__(TILE_THREADS, RESIDENT) void gemm(
     }
 }
 
+#if SPLITS
 extern "C" __global__ __launch_bounds__(TILE_THREADS, 1) void add_parts(const __grid_constant__ Args args) {
     add_all_parts<TILE_M, TILE_N>(args);
 }
+#endif

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use ferrocerium::caps::Isa;
 use ferrocerium::format::{BlockFormat, Fp8PerRow, Mxfp4, Mxfp8, Nvfp4};
 use ferrocerium::registry::{Numerics, Request};
 use ferrocerium::tensor::MatOperand;
@@ -119,6 +120,7 @@ pub fn cases(emulated: bool) -> Vec<Case> {
         prefill(16384, Bf16, Numerics::AsGiven),
         prefill(4096, Fp8, Numerics::AsGiven),
         prefill(4096, Fp8, Numerics::NarrowedOperands),
+        prefill(4096, Bf16, Numerics::EightBitOperands),
         prefill(4096, Bf16, Numerics::FourBitOperands),
     ]);
     all.push(Case::Norm { rows: 8192, n: 8192 });
@@ -178,7 +180,10 @@ impl Case {
         match *self {
             Case::Gemm { a: Fp8 | Mx8, b: Fp8 | Mx8, .. } => 8,
             Case::Gemm { a: Mx4 | Nv4, b: Mx4 | Nv4, .. } => 4,
-            Case::Attention { numerics: Numerics::NarrowedOperands, .. } => 8,
+            Case::Attention {
+                numerics: Numerics::NarrowedOperands | Numerics::EightBitOperands,
+                ..
+            } => 8,
             Case::Attention { numerics: Numerics::FourBitOperands, .. } => 4,
             _ => 16,
         }
@@ -267,7 +272,11 @@ impl Case {
                 }
             }
             Case::Attention { batch, queries, keys, heads, kv_heads, kv, numerics } => {
-                let request = Request { numerics, ..device.request().clone() };
+                let mut request = Request { numerics, ..device.request().clone() };
+                // Who accepts four bits gets what is faster.
+                if numerics == Numerics::FourBitOperands && device.caps().has(Isa::MmaBlockScaled) {
+                    request.kernel = Some("cuda.attention.prefill.nvfp4".to_owned());
+                }
                 let device = &device.with_request(request);
                 let q = values(device, [batch, queries, heads, D])?;
                 let shape = [batch, keys, kv_heads, D];

@@ -66,8 +66,13 @@ struct KeyLoader {
     __device__ static void chunks(int from, Each each) {
 #pragma unroll
         for (int i = 0; i < COUNT; i++) {
-            int at = threadIdx.x + (from + i) * THREADS;
-            if (ALL % THREADS == 0 && OWN % COUNT == 0 || at < ALL) each(i, at / ROW, at % ROW);
+            const int at = threadIdx.x + (from + i) * THREADS;
+            if (ALL % THREADS && at >= ALL || OWN % COUNT && from + i >= OWN) continue;
+            // Where rows are whole, a thread's chunks are of one column: one address has them all.
+            if (THREADS % ROW == 0)
+                each(i, threadIdx.x / ROW + (from + i) * (THREADS / ROW), threadIdx.x % ROW);
+            else
+                each(i, at / ROW, at % ROW);
         }
     }
 

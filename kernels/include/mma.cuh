@@ -15,10 +15,14 @@
 #define MMA_MXFP4 4
 #define MMA_NVFP4 5
 
-// Whether operands of 16 bits, which MMA names, are rounded to NVFP4 before they are multiplied.
-#ifndef TO_NVFP4
-#define TO_NVFP4 0
+// The block-scaled instruction, for whose operands those of 16 bits, which MMA names, are rounded
+// before they are multiplied; or 0.
+#ifndef ROUND_TO
+#define ROUND_TO 0
 #endif
+
+// The block-scaled instruction that multiplies; or 0.
+#define SCALED_MMA (MMA > MMA_FP8 ? MMA : ROUND_TO)
 
 #if A_E5M2
 #define A_FP8 "e5m2"
@@ -38,7 +42,10 @@ constexpr int UNIT = MMA == MMA_BF16 || MMA == MMA_F16 ? 2 : 1;
 constexpr int ELEMENTS = MMA == MMA_MXFP4 || MMA == MMA_NVFP4 ? 2 : 1;
 
 // Block scales along k that an instruction takes of each row; 0 for none.
-constexpr int STEP_SCALES = MMA == MMA_NVFP4 ? 4 : MMA == MMA_MXFP4 ? 2 : MMA == MMA_MXFP8 ? 1 : 0;
+constexpr int STEP_SCALES = SCALED_MMA == MMA_NVFP4   ? 4
+                            : SCALED_MMA == MMA_MXFP4 ? 2
+                            : SCALED_MMA == MMA_MXFP8 ? 1
+                                                      : 0;
 
 #if MMA <= MMA_FP8
 #if MMA == MMA_BF16
@@ -56,12 +63,12 @@ __device__ inline void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
 }
 #endif
 
-#if MMA > MMA_FP8 || TO_NVFP4
-#if MMA == MMA_MXFP8
+#if SCALED_MMA
+#if SCALED_MMA == MMA_MXFP8
 #define SCALED_FORM                                                               \
     "mma.sync.aligned.m16n8k32.row.col.kind::mxf8f6f4.block_scale.scale_vec::1X." \
     "f32." A_FP8 "." B_FP8 ".f32.ue8m0"
-#elif MMA == MMA_MXFP4
+#elif SCALED_MMA == MMA_MXFP4
 #define SCALED_FORM                                                              \
     "mma.sync.aligned.m16n8k64.row.col.kind::mxf4nvf4.block_scale.scale_vec::2X." \
     "f32.e2m1.e2m1.f32.ue8m0"
@@ -80,5 +87,21 @@ __device__ inline void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1, u32
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"(scale_a),
                    "r"(scale_b), "n"(BYTE), "n"(0));
+}
+
+// The same of step `step` along k, by the words in which scales of steps follow each other. The step
+// must be known to the compiler.
+__device__ inline void mma_of_step(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1, u32 scale_a,
+                                   u32 scale_b, int step) {
+    switch (step * STEP_SCALES % 4) {
+        case 0: mma<0>(d, a, b0, b1, scale_a, scale_b); break;
+#if SCALED_MMA == MMA_MXFP8
+        case 1: mma<1>(d, a, b0, b1, scale_a, scale_b); break;
+        case 3: mma<3>(d, a, b0, b1, scale_a, scale_b); break;
+#endif
+#if SCALED_MMA != MMA_NVFP4
+        case 2: mma<2>(d, a, b0, b1, scale_a, scale_b); break;
+#endif
+    }
 }
 #endif

@@ -6,18 +6,21 @@
 
 #include "numbers.cuh"
 
-constexpr int BLOCK = 16;
+constexpr int BLOCK = 16, PER_BYTE = 2;
 constexpr float LARGEST_CODE = 6.0f, LARGEST_UNITS = LARGEST_CODE * 448.0f;
 // 2^-100: with it a quotient of numbers is no infinity.
 constexpr float LEAST_UNIT = 7.888609052210118e-31f;
 constexpr u32 NAN_SCALE = 0x7F;
+constexpr bool HAS_UNIT = true;
 
 __device__ inline float unit_of(float largest) {
     return fmaxf(largest * (1.0f / LARGEST_UNITS), LEAST_UNIT);
 }
 
+__device__ inline float inverse_of(float unit) { return __fdividef(1.0f, unit); }
+
 // The codes of eight numbers, in order from the lowest bits.
-__device__ inline u32 e2m1_of(const float (&x)[8]) {
+__device__ inline u32 word_of(const float (&x)[8]) {
     u32 codes;
     asm("{ .reg .b8 a, b, c, d;\n"
         "cvt.rn.satfinite.e2m1x2.f32 a, %2, %1;\n"

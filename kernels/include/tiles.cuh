@@ -3,6 +3,7 @@
 #pragma once
 
 #include "index.cuh"
+#include "key_order.cuh"
 #include "keys.cuh"
 #include "weights.cuh"
 
@@ -47,20 +48,14 @@ constexpr int FRAGS_S = WARP_KEYS / 8, FRAGS_V = D_V / 8;
 constexpr int STAGES = 2;
 // Elements along k of an instruction, whose rows and columns are 32 bytes of it.
 constexpr int STEP = 32 / UNIT;
-// Queries that are rounded have a scale each.
-constexpr bool QUERY_SCALES = MMA == MMA_FP8 || TO_NVFP4;
+// Queries that are rounded have a scale each, but for those whose blocks' scales are as far-reaching.
+constexpr bool QUERY_SCALES = MMA == MMA_FP8 || ROUND_TO == MMA_NVFP4;
 constexpr int Q_TILE = ROWS * (pitch(D) + (QUERY_SCALES ? 4 : 0));
 constexpr int K_TILE = KEYS * pitch(D), V_TILE = KEYS * pitch(D_V);
 constexpr int STAGE = K_TILE + V_TILE + (K_SCALED ? KEYS * 4 : 0);
 // Queries stay in registers, where what is decoded leaves room; else they are read for each tile.
 constexpr bool KEEP_Q = FRAGS_M * D * UNIT <= 256 && K_LOAD == COPY && V_LOAD == COPY;
 static_assert(WARP_KEYS % STEP == 0, "weights of so many keys are a fragment");
-
-// Which of a tile's keys a column of a fragment of scores is. Before they are rounded to NVFP4, four
-// lanes of 16 keys in a row hold what is a block then.
-__device__ inline int key_of(int frag, int col) {
-    return TO_NVFP4 ? frag / 4 * 32 + col / 4 * 16 + frag % 4 * 4 + col % 4 : 8 * frag + col;
-}
 
 // Which column of its values an element of a fragment is. FP8 ones are taken out of what is read
 // transposed in pairs: of 16, even ones are one fragment's and odd ones the next one's.
@@ -106,6 +101,19 @@ __device__ inline Tile tile_of_block(const Args& args) {
 struct State {
     float values[FRAGS_M][FRAGS_V][4];
     float largest[FRAGS_M][2], sum[FRAGS_M][2];
+
+    __device__ void clear() {
+#pragma unroll
+        for (int i = 0; i < FRAGS_M; i++)
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                largest[i][half] = -INFINITY;
+                sum[i][half] = 0.0f;
+#pragma unroll
+                for (int j = 0; j < FRAGS_V; j++)
+                    values[i][j][2 * half] = values[i][j][2 * half + 1] = 0.0f;
+            }
+    }
 };
 
 // A warp's rows of the tile.
@@ -118,6 +126,14 @@ struct WarpRows {
     __device__ WarpRows(const Args& args, const Tile& tile, int row)
         : args(args), tile(tile), local(row + threadIdx.x % 32 / 4), first(position(0)),
           last(position(FRAGS_M * 2 - 1)) {}
+
+    // Whether this thread's rows see none of some keys, and whether some of them do not see some.
+    __device__ bool see_none(const Mask& mask, int key, int keys) const {
+        return mask.first(first) >= key + keys || mask.last(last) <= key;
+    }
+    __device__ bool miss_some(const Mask& mask, int key, int keys) const {
+        return mask.first(last) > key || mask.last(first) < key + keys;
+    }
 
     __device__ Row row(int i) const {
         return Row(args, tile.queries, tile.row + local + i * 8, blockIdx.x % args.kv_heads);

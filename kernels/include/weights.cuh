@@ -86,10 +86,10 @@ __device__ inline void split_non_finite(u32 (&pairs)[4], u32 (&above)[4], u32 (&
 #endif
 
 // The weights of 16 rows and STEP keys as they are multiplied with values.
-#if TO_NVFP4
+#if ROUND_TO
 
-// The largest code times the largest scale: a weight is 1 at most.
-constexpr float WEIGHT_UNIT = 6.0f * 448.0f;
+// The largest code times the largest scale of NVFP4: a weight is 1 at most.
+constexpr float WEIGHT_UNIT = ROUND_TO == MMA_NVFP4 ? 6.0f * 448.0f : 1.0f;
 
 #elif MMA == MMA_FP8
 

@@ -189,7 +189,13 @@ fn check(f: &Form, seed: u64, how: Draw, arithmetic: Arithmetic) -> Result<(), T
 }
 
 fn draws() -> impl Strategy<Value = Draw> {
-    prop_oneof![Just(Draw::Bits), Just(Draw::Plain), Just(Draw::Extreme), Just(Draw::Small)]
+    prop_oneof![
+        Just(Draw::Bits),
+        Just(Draw::Plain),
+        Just(Draw::Extreme),
+        Just(Draw::Small),
+        Just(Draw::NanScales),
+    ]
 }
 
 /// Every form, each with operands of all kinds.

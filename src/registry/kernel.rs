@@ -150,6 +150,16 @@ pub enum Numerics {
     /// and a product by at most `Σ s/2 · |b|`. Rows with a value of 2¹⁰⁰ or more, an infinity or NaN
     /// are multiplied as they are.
     NarrowedOperands,
+    /// Operands are rounded to eight bits inside the kernel, also those that a format holds which is as
+    /// wide.
+    ///
+    /// Of attention: queries, keys, weights and values to MXFP8, E4M3 codes of which 32 share an E8M0
+    /// scale s. Blocks are along the head, or 32 consecutive keys for weights and values; s is the
+    /// least power of two, from 2⁻¹²⁷ on, that is at least 1/448 of the block's largest magnitude, of
+    /// weights at least that within a 128th. So an element x moves by at most the larger of `|x|/16`
+    /// and `2⁻¹⁰·s`. Keys that a query does not see have a part in a block's scale, but in nothing
+    /// else.
+    EightBitOperands,
     /// Operands are rounded to four bits inside the kernel.
     ///
     /// Of attention: queries, keys, weights and values to NVFP4, E2M1 codes of which 16 share a UE4M3
@@ -169,6 +179,7 @@ impl fmt::Display for Numerics {
             Numerics::RoundedIntermediates => "rounded intermediates",
             Numerics::ReducedAccumulation => "reduced accumulation",
             Numerics::NarrowedOperands => "narrowed operands",
+            Numerics::EightBitOperands => "eight-bit operands",
             Numerics::FourBitOperands => "four-bit operands",
         })
     }

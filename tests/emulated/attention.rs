@@ -14,6 +14,7 @@ const DECODE: &str = "cuda.attention.decode";
 const PREFILL: &str = "cuda.attention.prefill";
 const ROUNDED: &str = "cuda.attention.prefill.rounded";
 const FP8: &str = "cuda.attention.prefill.fp8";
+const MXFP8: &str = "cuda.attention.prefill.mxfp8";
 const NVFP4: &str = "cuda.attention.prefill.nvfp4";
 
 /// Numbers around 0, different for each `salt`.
@@ -146,7 +147,7 @@ fn fp8_queries_keys_and_weights_meet_those_that_they_belong_to() {
     }
 }
 
-/// An integer that E2M1 holds: 6 at each 16th place along an axis.
+/// An integer that E2M1 holds: 6 at each 16th place along an axis. E4M3 holds 64 times as much.
 fn code(at: [usize; 4], axis: usize, salt: usize) -> bf16 {
     let codes = [0.0, 1.0, -2.0, 3.0, 4.0, -1.0, 2.0, -6.0];
     let random = (wave(&at, salt) * 504.5 + 504.5).round() as usize;
@@ -154,10 +155,13 @@ fn code(at: [usize; 4], axis: usize, salt: usize) -> bf16 {
 }
 
 #[test]
-fn nvfp4_queries_keys_and_values_meet_those_that_they_belong_to() {
+fn queries_keys_and_values_in_blocks_meet_those_that_they_belong_to() {
     let Some(device) = emulated(Arch::SM121A) else { return };
-    let request = Request { numerics: Numerics::FourBitOperands, ..Request::kernel(NVFP4) };
-    for (q_len, kv_len, d, d_v) in [(75, 150, 64, 80), (5, 70, 128, 128), (20, 64, 40, 192)] {
+    let sizes = [(75, 150, 64, 80), (5, 70, 128, 128), (20, 64, 40, 192), (3, 40, 96, 96)];
+    for ((q_len, kv_len, d, d_v), kernel) in
+        sizes.into_iter().flat_map(|s| [(s, MXFP8), (s, NVFP4)])
+    {
+        let request = Request { numerics: Numerics::FourBitOperands, ..Request::kernel(kernel) };
         let k = move |at| code(at, 3, 2);
         // A query is one of the keys that it sees, which gets all of its weight; or 0, and all do.
         let same = move |[b, i, h, c]: [usize; 4]| {
@@ -182,7 +186,8 @@ fn nvfp4_queries_keys_and_values_meet_those_that_they_belong_to() {
                 for ((value, error), found) in values.iter().zip(errors).zip(found) {
                     let error = error + small + 1e-6 * value.abs();
                     let verdict = compare(DType::F32, found.into(), *value, error);
-                    assert!(verdict != Verdict::Wrong, "{found}, not {value}, for d = {d}");
+                    let wrong = verdict == Verdict::Wrong;
+                    assert!(!wrong, "{kernel}: {found}, not {value}, for d = {d}");
                 }
             }
         }
@@ -190,7 +195,7 @@ fn nvfp4_queries_keys_and_values_meet_those_that_they_belong_to() {
 }
 
 #[test]
-fn values_that_nvfp4_does_not_hold_reach_those_that_see_them() {
+fn values_that_block_formats_do_not_hold_reach_those_that_see_them() {
     let Some(device) = emulated(Arch::SM121A) else { return };
     let (len, d) = (70, 64);
     let q = bf16s(&device, [1, len, 1, d], 1);
@@ -203,11 +208,13 @@ fn values_that_nvfp4_does_not_hold_reach_those_that_see_them() {
     let v = v.unwrap();
     let mut op = attention(q.operand(), k.operand(), v.operand());
     op.mask = Mask::CAUSAL;
-    for (i, found) in run(&device, NVFP4, &op).into_iter().enumerate() {
-        match (i / d, i % d) {
-            (40.., 3) => assert!(found.is_nan(), "{i} is {found}"),
-            (60.., 5) => assert_eq!(found, f32::NEG_INFINITY, "{i}"),
-            _ => assert!(found.is_finite(), "{i} is {found}"),
+    for kernel in [MXFP8, NVFP4] {
+        for (i, found) in run(&device, kernel, &op).into_iter().enumerate() {
+            match (i / d, i % d) {
+                (40.., 3) => assert!(found.is_nan(), "{kernel}: {i} is {found}"),
+                (60.., 5) => assert_eq!(found, f32::NEG_INFINITY, "{kernel}: {i}"),
+                _ => assert!(found.is_finite(), "{kernel}: {i} is {found}"),
+            }
         }
     }
 }
@@ -348,10 +355,11 @@ fn many_queries_few_queries_and_those_who_accept_rounded_weights_get_a_kernel_ea
     assert_eq!(name(&device), PREFILL);
     let numerics = Numerics::NarrowedOperands;
     assert_eq!(name(&device.with_request(Request { numerics, ..Request::default() })), FP8);
-    // That is faster than to round them on. Not so BF16.
-    let numerics = Numerics::FourBitOperands;
-    let rounding = device.with_request(Request { numerics, ..Request::default() });
-    assert_eq!(name(&rounding), FP8);
-    assert_eq!(chosen(&rounding, 300, 1).0, NVFP4);
-    assert_eq!(chosen(&rounding, 1, 1).0, DECODE);
+    // That is faster than to round them on. Not so BF16; fewer bits are more instructions there.
+    for numerics in [Numerics::EightBitOperands, Numerics::FourBitOperands] {
+        let rounding = device.with_request(Request { numerics, ..Request::default() });
+        assert_eq!(name(&rounding), FP8);
+        assert_eq!(chosen(&rounding, 300, 1).0, MXFP8);
+        assert_eq!(chosen(&rounding, 1, 1).0, DECODE);
+    }
 }

@@ -80,18 +80,26 @@ fn matrices(target: &str, seed: u64) -> Vec<Case> {
             continue;
         }
         seen.push(f.text.clone());
+        let mut case = |class, how| {
+            let x = mma::inputs(&f, seed * 7919 + seen.len() as u64, how);
+            let d = vec![0u32; 32 * f.registers()[3]];
+            out.push(Case {
+                class,
+                name: f.text.clone(),
+                ptx: targeted(&f.kernel(x.selectors), target),
+                args: [&x.a, &x.b, &x.c, &x.s, &d].map(|v| words(v)).into(),
+                threads: 32,
+                out: 4,
+                unit: if f.d == "f16" { 2 } else { 4 },
+            });
+        };
         let how = draws[seed as usize % 4];
-        let x = mma::inputs(&f, seed * 7919 + seen.len() as u64, how);
-        let d = vec![0u32; 32 * f.registers()[3]];
-        out.push(Case {
-            class: if f.scaling.is_some() { "mma, block-scaled" } else { "mma" },
-            name: f.text.clone(),
-            ptx: targeted(&f.kernel(x.selectors), target),
-            args: [&x.a, &x.b, &x.c, &x.s, &d].map(|v| words(v)).into(),
-            threads: 32,
-            out: 4,
-            unit: if f.d == "f16" { 2 } else { 4 },
-        });
+        if f.scaling.is_some() {
+            case("mma, block-scaled", how);
+            case("mma, NaN scales", mma::Draw::NanScales);
+        } else {
+            case("mma", how);
+        }
     }
     out
 }

@@ -283,6 +283,8 @@ pub enum Draw {
     Extreme,
     /// Subnormals and zeros.
     Small,
+    /// Near one, but for block scales that are NaN.
+    NanScales,
 }
 
 pub fn draw_code(r: &mut Random, how: Draw, ty: Type, width: u32) -> u32 {
@@ -293,7 +295,7 @@ pub fn draw_code(r: &mut Random, how: Draw, ty: Type, width: u32) -> u32 {
     let bias = (1u32 << (e - 1)) - 1;
     let biased = match how {
         Draw::Bits => return bits,
-        Draw::Plain => bias.saturating_sub(3) + (r.bits() % 5) as u32,
+        Draw::Plain | Draw::NanScales => bias.saturating_sub(3) + (r.bits() % 5) as u32,
         Draw::Extreme if r.bits().is_multiple_of(4) => (bias + bias / 3).min((1 << e) - 2),
         Draw::Extreme => bias - bias / 3,
         Draw::Small => u32::from(r.bits().is_multiple_of(4)),
@@ -367,8 +369,12 @@ pub fn inputs(f: &Form, seed: u64, how: Draw) -> Inputs {
             if ue4m3 { r.bits() as u32 % 0x7f } else { 120 + r.bits() as u32 % 15 }
         };
         let ue4m3 = f.scaling.is_some_and(|s| s.ue4m3);
+        let nan = if ue4m3 { 0x7f } else { 0xff };
         for w in &mut s {
-            *w = (0..4).fold(0, |v, i| v | near(&mut r, ue4m3) << (8 * i));
+            *w = (0..4).fold(0, |v, i| {
+                let is_nan = matches!(how, Draw::NanScales) && r.bits().is_multiple_of(16);
+                v | if is_nan { nan } else { near(&mut r, ue4m3) } << (8 * i)
+            });
         }
     }
     let selectors = match f.scaling {

@@ -16,20 +16,23 @@ use crate::memory::{Access, Region};
 use crate::registry::{Accelerator, Launch, Stream};
 
 /// What kernel sources can include.
-const HEADERS: [(&str, &str); 21] = [
+const HEADERS: [(&str, &str); 24] = [
     ("blocks.cuh", include_str!("../../../kernels/include/blocks.cuh")),
     ("epilogue.cuh", include_str!("../../../kernels/include/epilogue.cuh")),
     ("index.cuh", include_str!("../../../kernels/include/index.cuh")),
+    ("key_order.cuh", include_str!("../../../kernels/include/key_order.cuh")),
     ("keys.cuh", include_str!("../../../kernels/include/keys.cuh")),
     ("load.cuh", include_str!("../../../kernels/include/load.cuh")),
     ("matrix.cuh", include_str!("../../../kernels/include/matrix.cuh")),
     ("mma.cuh", include_str!("../../../kernels/include/mma.cuh")),
+    ("mxfp8.cuh", include_str!("../../../kernels/include/mxfp8.cuh")),
     ("numbers.cuh", include_str!("../../../kernels/include/numbers.cuh")),
     ("nvfp4.cuh", include_str!("../../../kernels/include/nvfp4.cuh")),
     ("online.cuh", include_str!("../../../kernels/include/online.cuh")),
     ("order.cuh", include_str!("../../../kernels/include/order.cuh")),
     ("ptx.cuh", include_str!("../../../kernels/include/ptx.cuh")),
     ("quantize.cuh", include_str!("../../../kernels/include/quantize.cuh")),
+    ("queries.cuh", include_str!("../../../kernels/include/queries.cuh")),
     ("row.cuh", include_str!("../../../kernels/include/row.cuh")),
     ("rows.cuh", include_str!("../../../kernels/include/rows.cuh")),
     ("scales.cuh", include_str!("../../../kernels/include/scales.cuh")),

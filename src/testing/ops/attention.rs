@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::BuildOp;
-use super::narrow::{nvfp4, to_e4m3};
+use super::narrow::{Blocks, to_e4m3};
 use super::softmax::Weights;
 use crate::Device;
 use crate::error::Result;
@@ -211,7 +211,7 @@ pub(in crate::testing) fn expected(op: &Attention, numerics: Numerics) -> Result
     let d = op.q.dims().last().copied().unwrap_or(0).max(1);
     let narrowed = match rounding.to {
         Some(Narrow::E4m3) => q.chunks(d).flat_map(to_e4m3).collect(),
-        Some(Narrow::Nvfp4) => q.chunks(d).flat_map(nvfp4::queries).collect(),
+        Some(Narrow::Blocks(blocks)) => q.chunks(d).flat_map(|q| blocks.queries(q)).collect(),
         None => vec![0.0; q.len()],
     };
     let mut rows = Rows {
@@ -228,15 +228,15 @@ pub(in crate::testing) fn expected(op: &Attention, numerics: Numerics) -> Result
     let heads = sizes.heads;
     let mut errors = vec![0.0; values.len()];
     let mut lse = vec![(0.0, 0.0); op.q.dims().leading(1).iter().product()];
-    let given = (rounding.to == Some(Narrow::Nvfp4)).then(|| (rows.k.clone(), rows.v.clone()));
+    let given = rounding.blocks().map(|blocks| (blocks, rows.k.clone(), rows.v.clone()));
     for sequence in op.sequences(indices)? {
-        if let Some((k, v)) = &given {
+        if let Some((blocks, k, v)) = &given {
             let keys: Vec<usize> = (0..sequence.kv_len).map(|j| sequence.key_row(j)).collect();
             (rows.k, rows.v) = (k.clone(), v.clone());
             for head in 0..sizes.kv_heads {
                 let row = |j: usize| keys[j] * sizes.kv_heads + head;
-                nvfp4::widen_keys(&mut rows.k, k, d, (0..keys.len()).map(row));
-                nvfp4::widen_values(&mut rows.v, v, sizes.d_v, (0..keys.len()).map(row));
+                blocks.widen_keys(&mut rows.k, k, d, (0..keys.len()).map(row));
+                blocks.widen_values(&mut rows.v, v, sizes.d_v, (0..keys.len()).map(row));
             }
         }
         for (i, row) in sequence.queries.clone().enumerate() {
@@ -288,7 +288,7 @@ fn hold_in_bf16(values: &mut [Approx], operand: &Operand) {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Narrow {
     E4m3,
-    Nvfp4,
+    Blocks(Blocks),
 }
 
 /// What weights lose before they meet values.
@@ -323,29 +323,44 @@ impl Rounding {
                 of_scores: 6.0 * U_F32,
                 to: Some(Narrow::E4m3),
             },
+            Some(_) if numerics == Numerics::EightBitOperands => Rounding {
+                // By blocks.
+                relative: 0.0,
+                floor: 0.0,
+                // As of rounded weights: block scales are powers of two.
+                of_scores: 4.0 * U_F32,
+                to: Some(Narrow::Blocks(Blocks::Mxfp8)),
+            },
             Some(_) if numerics == Numerics::FourBitOperands => Rounding {
                 // By blocks.
                 relative: 0.0,
                 floor: 0.0,
-                // As above, and that of the keys' unit and of a product with it.
+                // As of FP8, and that of the keys' unit and of a product with it.
                 of_scores: 8.0 * U_F32,
-                to: Some(Narrow::Nvfp4),
+                to: Some(Narrow::Blocks(Blocks::Nvfp4)),
             },
             _ => Rounding { relative: 0.0, floor: 0.0, of_scores: 0.0, to: None },
         }
     }
 
+    fn blocks(self) -> Option<Blocks> {
+        match self.to {
+            Some(Narrow::Blocks(blocks)) => Some(blocks),
+            _ => None,
+        }
+    }
+
     /// Of weights up to `shares`, the first of which is that of key `first`: each a part of 1.
     fn of_weights(self, shares: &[f64], first: i64) -> Vec<f64> {
-        if self.to == Some(Narrow::Nvfp4) {
-            let block = |i: usize| (first + i as i64) / nvfp4::BLOCK as i64;
+        if let Some(blocks) = self.blocks() {
+            let block = |i: usize| (first + i as i64) / blocks.len() as i64;
             let mut most = BTreeMap::new();
             for (i, share) in shares.iter().enumerate() {
                 let most = most.entry(block(i)).or_insert(0.0f64);
                 *most = most.max(*share);
             }
             let moved = |(i, &p): (usize, &f64)| {
-                nvfp4::moved(p, most.get(&block(i)).copied().unwrap_or(p), 1.0 / nvfp4::UNITS)
+                blocks.moved(p, most.get(&block(i)).copied().unwrap_or(p), blocks.unit(1.0))
             };
             return shares.iter().enumerate().map(moved).collect();
         }
@@ -384,7 +399,7 @@ impl Rows<'_> {
     ) -> (f64, f64) {
         let d = self.op.q.dims().last().copied().unwrap_or(0);
         let infinite = |x: &Approx| x.value.is_infinite();
-        let of_keys = self.rounding.to == Some(Narrow::Nvfp4)
+        let of_keys = self.rounding.blocks().is_some()
             && keys.iter().any(|key| self.k[key * d..][..d].iter().any(infinite));
         let of_query = self.rounding.to.is_some() && self.q[query * d..][..d].iter().any(infinite);
         if of_query || of_keys {

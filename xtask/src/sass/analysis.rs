@@ -50,7 +50,8 @@ pub fn analyse(case: &Case, machine: &Machine, tools: &Path) -> Result<Vec<Analy
     let arch = Arch::ALL.into_iter().find(|arch| arch.name() == machine.arch);
     let arch = arch.with_context(|| format!("{} is no architecture", machine.arch))?;
     let (device, recording) = Device::builder().recorded(arch, machine.units as usize)?;
-    let request = Request { numerics: case.numerics, ..Request::default() };
+    let kernel = case.kernel.map(str::to_owned);
+    let request = Request { numerics: case.numerics, kernel, ..Request::default() };
     let device = device.with_request(request);
     let op = case.op(&device)?;
     let explanation = device.explain(&op)?;

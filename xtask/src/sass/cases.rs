@@ -6,8 +6,8 @@ use ferrocerium::format::Format;
 use ferrocerium::memory::Region;
 use ferrocerium::num::DType;
 use ferrocerium::op::{
-    Attention, Convert, Dense, Elementwise, Function, Gemm, KvLayout, Mask, Norm, NormKind, Op,
-    Operand, Scaled, ScaledData, Softmax,
+    Attention, Convert, Dense, Elementwise, Function, Gemm, GroupedGemm, KvLayout, Mask, Norm,
+    NormKind, Op, Operand, Scaled, ScaledData, Softmax,
 };
 use ferrocerium::registry::Numerics;
 
@@ -65,16 +65,18 @@ pub struct Case {
     pub captured: bool,
     /// The freest class of kernels that it accepts.
     pub numerics: Numerics,
+    /// The kernel, where it is not the one that is chosen.
+    pub kernel: Option<&'static str>,
     /// What its operands are made of, for a matrix product.
     multiplied: Option<[Kind; 2]>,
     make: Box<Make>,
 }
 
 impl Case {
-    /// Whether an architecture does it as it is meant: to round to four bits takes instructions that
+    /// Whether an architecture does it as it is meant: to round to blocks takes instructions that
     /// multiply those.
     pub fn is_of(&self, arch: &str) -> bool {
-        self.numerics < Numerics::FourBitOperands || arch == "sm_121a"
+        self.numerics < Numerics::EightBitOperands || arch == "sm_121a"
     }
 
     /// How the name of the instruction must begin that an architecture multiplies with.
@@ -120,6 +122,8 @@ pub fn all() -> Vec<Case> {
         // So few tiles that they share k.
         gemm([nvfp4; 2], BF16, [32, 1024, 4096]),
         gemm([BF16, nvfp4], BF16, [1, 512, 4096]),
+        grouped([nvfp4; 2], [4096; 3]),
+        grouped([BF16; 2], [4096; 3]),
     ]);
     cases.extend([
         attention("prefill", [4096, 4096], BF16),
@@ -133,14 +137,17 @@ pub fn all() -> Vec<Case> {
             attention("decode", [1, 4096], Plain(DType::F8E4M3)),
             attention("decode", [1, 4096], Blocks(Format::Nvfp4)),
             narrowed(attention("prefill", [4096, 4096], Plain(DType::F8E4M3))),
-            four_bit(attention("prefill", [4096, 4096], BF16)),
+            rounded(attention("prefill", [4096, 4096], BF16), Format::Mxfp8E4M3),
+            rounded(attention("prefill", [4096, 4096], BF16), Format::Nvfp4),
         ]
         .map(of_a_graph),
     );
     cases.extend([
+        weights_rounded(attention("prefill", [4096, 4096], BF16)),
         narrowed(attention("prefill", [4096, 4096], Plain(DType::F8E4M3))),
-        four_bit(attention("prefill", [4096, 4096], BF16)),
-        four_bit(attention("prefill", [4096, 4096], Blocks(Format::Nvfp4))),
+        rounded(attention("prefill", [4096, 4096], BF16), Format::Mxfp8E4M3),
+        rounded(attention("prefill", [4096, 4096], BF16), Format::Nvfp4),
+        rounded(attention("prefill", [4096, 4096], Blocks(Format::Nvfp4)), Format::Nvfp4),
     ]);
     cases.extend(rows());
     cases
@@ -169,6 +176,7 @@ fn gemm([a, b]: [Kind; 2], d: Kind, [m, n, k]: [usize; 3]) -> Case {
         products: (m * n * k) as f64,
         captured: false,
         numerics: Numerics::AsGiven,
+        kernel: None,
         multiplied: Some([a, b]),
         make: Box::new(move |device| {
             let x = a.zeros(device, &[m, k])?;
@@ -182,10 +190,27 @@ fn transposed(operand: Operand) -> Operand {
     match operand {
         Operand::Scaled(scaled) => Operand::Scaled(scaled.transposed()),
         Operand::Dense(mut dense) => {
-            dense.dims.swap(0, 1);
-            dense.strides.swap(0, 1);
+            let last = dense.dims.len() - 1;
+            dense.dims.swap(last - 1, last);
+            dense.strides.swap(last - 1, last);
             Operand::Dense(dense)
         }
+    }
+}
+
+/// Rows of eight groups, each with a matrix of its own.
+fn grouped([a, b]: [Kind; 2], [m, n, k]: [usize; 3]) -> Case {
+    const GROUPS: usize = 8;
+    let of_one = gemm([a, b], BF16, [m, n, k]);
+    Case {
+        name: format!("{}, {GROUPS} groups", of_one.name),
+        make: Box::new(move |device| {
+            let w = transposed(b.zeros(device, &[GROUPS, n, k])?);
+            let offsets = Plain(DType::I32).zeros(device, &[GROUPS + 1])?;
+            let (x, d) = (a.zeros(device, &[m, k])?, BF16.zeros(device, &[m, n])?);
+            Ok(Op::GroupedGemm(GroupedGemm::new(x, w, offsets, d)))
+        }),
+        ..of_one
     }
 }
 
@@ -201,6 +226,7 @@ fn attention(what: &str, [queries, keys]: [usize; 2], cache: Kind) -> Case {
         products: (2 * heads * d * seen) as f64,
         captured: false,
         numerics: Numerics::AsGiven,
+        kernel: None,
         multiplied: None,
         make: Box::new(move |device| {
             let q = BF16.zeros(device, &[1, queries, heads, d])?;
@@ -209,6 +235,16 @@ fn attention(what: &str, [queries, keys]: [usize; 2], cache: Kind) -> Case {
             let mask = Mask::CAUSAL;
             Ok(Op::Attention(Attention { mask, ..Attention::new(q, k?, v?, out) }))
         }),
+    }
+}
+
+/// The same, weights rounded to 16 bits.
+fn weights_rounded(case: Case) -> Case {
+    Case {
+        name: format!("{}, weights rounded", case.name),
+        numerics: Numerics::RoundedIntermediates,
+        multiplied: Some([BF16; 2]),
+        ..case
     }
 }
 
@@ -222,12 +258,16 @@ fn narrowed(case: Case) -> Case {
     }
 }
 
-/// The same, all operands rounded to NVFP4.
-fn four_bit(case: Case) -> Case {
+/// The same, all operands rounded to a block format.
+fn rounded(case: Case, format: Format) -> Case {
     Case {
-        name: format!("{}, rounded to NVFP4", case.name),
+        name: format!("{}, rounded to {format}", case.name),
         numerics: Numerics::FourBitOperands,
-        multiplied: Some([Blocks(Format::Nvfp4); 2]),
+        kernel: Some(match format {
+            Format::Nvfp4 => "cuda.attention.prefill.nvfp4",
+            _ => "cuda.attention.prefill.mxfp8",
+        }),
+        multiplied: Some([Blocks(format); 2]),
         ..case
     }
 }
@@ -258,6 +298,7 @@ fn rows() -> Vec<Case> {
         products: 0.0,
         captured: false,
         numerics: Numerics::AsGiven,
+        kernel: None,
         multiplied: None,
         make: Box::new(move |device| {
             make(device, BF16.zeros(device, &DIMS)?, to.zeros(device, &DIMS)?)

@@ -1,7 +1,8 @@
-//! Attention on tensor cores: `kernels/flash_attention.cu`, `kernels/nvfp4_attention.cu`.
+//! Attention on tensor cores: `kernels/flash_attention.cu` and
+//! `kernels/block_scaled_attention.cu`.
 //!
 //! An entry for many queries and one for few, one that rounds weights, one that rounds queries and
-//! weights to FP8, and one that rounds all that is multiplied to NVFP4.
+//! weights to FP8, and two that round all that is multiplied, to MXFP8 and to NVFP4.
 
 use std::sync::Arc;
 
@@ -59,8 +60,8 @@ struct Args {
     softcap: f32,
 }
 
-/// `cuda.attention.decode`, `cuda.attention.prefill`, and `.rounded`, `.fp8` and `.nvfp4` of the
-/// latter
+/// `cuda.attention.decode`, `cuda.attention.prefill`, and `.rounded`, `.fp8`, `.mxfp8` and `.nvfp4`
+/// of the latter
 pub(super) struct FlashKernel {
     info: KernelInfo,
     variant: Variant,
@@ -89,7 +90,12 @@ impl FlashKernel {
                 "mma.sync on FP8 E4M3 keys and values, queries rounded to it in units of a scale \
                  each, weights in units of 1/256",
             ),
-            Variant::Nvfp4 => (
+            Variant::BlockScaled(Mma::Mxfp8) => (
+                "cuda.attention.prefill.mxfp8",
+                "block-scaled mma.sync on MXFP8 E4M3, to which queries and keys are rounded in \
+                 blocks along the head, weights and values in blocks of 32 keys",
+            ),
+            Variant::BlockScaled(_) => (
                 "cuda.attention.prefill.nvfp4",
                 "block-scaled mma.sync on NVFP4, to which queries and keys are rounded in blocks \
                  along the head, weights and values in blocks of 16 keys",
@@ -99,7 +105,8 @@ impl FlashKernel {
         info.numerics = match variant {
             Variant::Prefill { rounded: true } => Numerics::RoundedIntermediates,
             Variant::Fp8 => Numerics::NarrowedOperands,
-            Variant::Nvfp4 => Numerics::FourBitOperands,
+            Variant::BlockScaled(Mma::Mxfp8) => Numerics::EightBitOperands,
+            Variant::BlockScaled(_) => Numerics::FourBitOperands,
             _ => info.numerics,
         };
         FlashKernel { info, variant, gpu }
@@ -232,7 +239,7 @@ impl Kernel for FlashKernel {
                 let why = "adds up products of FP8 in f32, which is not what";
                 return Err(Unsupported(format!("{why} {} does", caps.target)));
             }
-            Mma::Nvfp4 if !caps.has(Isa::MmaBlockScaled) => {
+            Mma::Mxfp8 | Mma::Nvfp4 if !caps.has(Isa::MmaBlockScaled) => {
                 return Err(Unsupported(format!("{} has no {}", caps.target, Isa::MmaBlockScaled)));
             }
             _ => {}

@@ -13,7 +13,7 @@ use crate::registry::Unsupported;
 const WIDTHS: [usize; 6] = [64, 80, 96, 128, 192, 256];
 
 /// The widest heads whose sums registers hold beside the weights of 32 keys, which an FP8
-/// instruction takes, or whose tiles shared memory holds beside those of NVFP4 codes.
+/// instruction takes, or whose tiles shared memory holds beside those of codes.
 const NARROWED_WIDEST: usize = 192;
 
 /// Stages of tiles in shared memory.
@@ -26,28 +26,37 @@ pub(super) enum Variant {
     Prefill { rounded: bool },
     /// Many queries, rounded to the FP8 of keys and values; so are weights.
     Fp8,
-    /// Many queries, rounded to NVFP4 with keys, values and weights.
-    Nvfp4,
+    /// Many queries, rounded with keys, values and weights to what a block-scaled instruction takes.
+    BlockScaled(Mma),
     /// Few queries: 16 rows, pieces of keys that are joined.
     Decode,
 }
 
 impl Variant {
     /// In order of registration: of two that take as long, the stricter.
-    pub const ALL: [Variant; 5] = [
+    pub const ALL: [Variant; 6] = [
         Variant::Decode,
         Variant::Prefill { rounded: false },
         Variant::Prefill { rounded: true },
         Variant::Fp8,
-        Variant::Nvfp4,
+        Variant::BlockScaled(Mma::Mxfp8),
+        Variant::BlockScaled(Mma::Nvfp4),
     ];
 
     /// How many products of elements a weight and a value are.
     fn terms(self, mma: Mma) -> usize {
         match self {
-            Variant::Prefill { rounded: true } | Variant::Fp8 | Variant::Nvfp4 => 1,
+            Variant::Prefill { rounded: true } | Variant::Fp8 | Variant::BlockScaled(_) => 1,
             _ if mma == Mma::F16 => 4,
             _ => 3,
+        }
+    }
+
+    /// The instruction for whose operands 16-bit ones are rounded.
+    fn rounds_to(self) -> Option<Mma> {
+        match self {
+            Variant::BlockScaled(mma) => Some(mma),
+            _ => None,
         }
     }
 }
@@ -73,9 +82,9 @@ impl Shape {
             Variant::Decode => Shape { frags_m: 1, warps_m: 1, warps_n: 4, keys: 64 },
             Variant::Fp8 if d.max(d_v) > 128 || plan.softcap => prefill(1, 32),
             Variant::Fp8 => prefill(2, 32),
-            // The weights of 64 keys are one fragment.
-            Variant::Nvfp4 if d.max(d_v) > 128 => prefill(1, 64),
-            Variant::Nvfp4 => Shape { warps_m: 8, ..prefill(1, 64) },
+            // The weights of 64 keys are one fragment of NVFP4, two of MXFP8.
+            Variant::BlockScaled(_) if d.max(d_v) > 128 => prefill(1, 64),
+            Variant::BlockScaled(_) => Shape { warps_m: 8, ..prefill(1, 64) },
             Variant::Prefill { .. } if decodes && wide => prefill(1, 16),
             Variant::Prefill { .. } if decodes || d > 128 || d_v > 128 => prefill(1, 32),
             Variant::Prefill { .. } if plan.softcap && d_v > 96 => prefill(1, 32),
@@ -98,10 +107,13 @@ impl Shape {
         let pitch = |width: usize| plan.mma.unit() * width + CHUNK as usize;
         let factors = |there| if there { size_of::<f32>() } else { 0 };
         let stage = self.keys * (pitch(d) + pitch(d_v) + factors(plan.k_scaled));
-        let tiles = if plan.variant == Variant::Nvfp4 {
+        let tiles = if let Some(mma) = plan.variant.rounds_to() {
             // Codes and scales of what is multiplied, and a tile that is not rounded yet.
-            let codes = |width: usize| width / 2 + CHUNK as usize + width / 16;
-            let queries = self.rows() * (codes(d) + factors(true));
+            let codes = |width: usize| {
+                let scales = width / in_step(mma) * mma.step_scales();
+                mma.units(width) + CHUNK as usize + scales.next_multiple_of(4)
+            };
+            let queries = self.rows() * (codes(d) + factors(mma == Mma::Nvfp4));
             let rounded = self.keys * codes(d) + d_v * codes(self.keys);
             queries + rounded + stage + self.threads() / 32 * size_of::<u32>()
         } else {
@@ -111,6 +123,11 @@ impl Shape {
         let parts = self.warps_n * self.rows() * (d_v + 4 + 2) + self.rows();
         tiles.max(parts * size_of::<f32>())
     }
+}
+
+/// Elements that an instruction takes along k: 32 bytes.
+fn in_step(mma: Mma) -> usize {
+    64 / (mma.units(2) * mma.unit())
 }
 
 /// What a program is made for.
@@ -155,13 +172,14 @@ impl Plan {
         if v.is_some_and(|v| v.scale == DType::F32) {
             return Err(Unsupported(format!("values have no f32 scales, as {} has", op.v)));
         }
-        let rounds_keys = variant == Variant::Nvfp4;
-        if rounds_keys && k.is_some_and(|k| k.scale == DType::F32) {
+        let rounds_to = variant.rounds_to();
+        if rounds_to == Some(Mma::Nvfp4) && k.is_some_and(|k| k.scale == DType::F32) {
             return Err(Unsupported(format!("rounds keys by tiles, of one scale; not {}", op.k)));
         }
         let k_scaled = k.is_some_and(|k| k.scale == DType::F32 || k.tensor_scale);
         let mma = if fp8 { Mma::Fp8 } else { half };
-        let widest = if fp8 || rounds_keys { NARROWED_WIDEST } else { WIDTHS[WIDTHS.len() - 1] };
+        let narrows = fp8 || rounds_to.is_some();
+        let widest = if narrows { NARROWED_WIDEST } else { WIDTHS[WIDTHS.len() - 1] };
         // An instruction takes so many elements of a key.
         let width = |size: usize, step: usize| {
             let fits =
@@ -169,20 +187,24 @@ impl Plan {
             let found = WIDTHS.into_iter().find(fits).filter(|_| size > 0);
             found.ok_or_else(|| Unsupported(format!("head sizes are 1 to {widest}, not {size}")))
         };
-        let step = if rounds_keys { 64 } else { 32 / mma.unit() };
+        let step = in_step(rounds_to.unwrap_or(mma));
         let widths = [width(sizes.d, step)?, width(sizes.d_v, 1)?];
         Ok(Plan { variant, mma, ways, widths, k_scaled, softcap: op.softcap.is_some() })
     }
 
     /// The instruction that multiplies.
     pub fn multiplies(&self) -> Mma {
-        if self.variant == Variant::Nvfp4 { Mma::Nvfp4 } else { self.mma }
+        self.variant.rounds_to().unwrap_or(self.mma)
     }
 
-    /// Products in the time of one of 16-bit elements. NVFP4's are not waited for, but instructions
-    /// that round: `kernels/README.md` has how many.
+    /// Products in the time of one of 16-bit elements. Those of what is rounded are not waited for,
+    /// but instructions that round: `kernels/README.md` has how many.
     pub fn speed(&self) -> f64 {
-        if self.variant == Variant::Nvfp4 { 1.5 } else { self.mma.speed() }
+        match self.variant.rounds_to() {
+            Some(Mma::Nvfp4) => 1.5,
+            Some(_) => 1.7,
+            None => self.mma.speed(),
+        }
     }
 
     /// Bytes of an element of tiles.
@@ -218,16 +240,17 @@ impl Plan {
             ("SOFTCAP", self.softcap.into()),
             ("LENGTHS", lengths.into()),
             ("SPLIT_WEIGHTS", splits.into()),
-            ("TO_NVFP4", (self.variant == Variant::Nvfp4).into()),
+            ("ROUND_TO", self.variant.rounds_to().map_or(0, |mma| mma as u32)),
             ("FRAGS_M", shape.frags_m as u32),
             ("WARPS_M", shape.warps_m as u32),
             ("WARPS_N", shape.warps_n as u32),
             ("TILE_KEYS", shape.keys as u32),
         ];
         let (name, source) = match self.variant {
-            Variant::Nvfp4 => {
-                ("nvfp4_attention.cu", include_str!("../../../../kernels/nvfp4_attention.cu"))
-            }
+            Variant::BlockScaled(_) => (
+                "block_scaled_attention.cu",
+                include_str!("../../../../kernels/block_scaled_attention.cu"),
+            ),
             _ => ("flash_attention.cu", include_str!("../../../../kernels/flash_attention.cu")),
         };
         Program { name, source, defines }
@@ -272,12 +295,15 @@ pub(super) fn programs(caps: &Caps) -> Vec<Program> {
         let rounds = caps.has(Isa::MmaBlockScaled);
         let variants = Variant::ALL.into_iter().filter(|&variant| match variant {
             Variant::Fp8 => false,
-            Variant::Nvfp4 => rounds,
+            Variant::BlockScaled(_) => rounds,
             _ => true,
         });
         for (variant, &way) in variants.flat_map(|v| ways.iter().map(move |way| (v, way))) {
             let fits = |width: &usize| {
-                variant != Variant::Nvfp4 || (width.is_multiple_of(64) && *width <= NARROWED_WIDEST)
+                let rounds_to = variant.rounds_to();
+                rounds_to.is_none_or(|mma| {
+                    width.is_multiple_of(in_step(mma)) && *width <= NARROWED_WIDEST
+                })
             };
             let widths = WIDTHS.into_iter().filter(fits);
             widths.for_each(|width| add(variant, half, way, width, false));

@@ -23,6 +23,9 @@ pub(super) struct Split {
 }
 
 impl Split {
+    /// A block has all parts.
+    pub const NONE: Split = Split { blocks: 1, parts: usize::MAX };
+
     /// For blocks that have one part each, or all.
     pub fn of_tiles(tiles: usize, parts: usize, units: usize) -> Self {
         if Self::pays(tiles, units) { Self::into(parts, 1) } else { Self::into(parts, parts) }

@@ -74,7 +74,15 @@ impl Tile {
 
     /// How those that share a tile share the parts of k.
     pub fn split(&self, product: &Product<'_>, units: usize) -> Split {
-        Split::of_tiles(self.blocks(product), product.parts(), units)
+        match self.splits() {
+            true => Split::of_tiles(self.blocks(product), product.parts(), units),
+            false => Split::NONE,
+        }
+    }
+
+    /// Whether there can be too few of them: large ones are chosen where there are enough.
+    fn splits(&self) -> bool {
+        self.m < Self::LARGE.m
     }
 
     pub fn threads(&self) -> u32 {
@@ -98,7 +106,7 @@ impl Tile {
     }
 
     /// The tile for the source.
-    pub fn defines(&self, step_scales: usize) -> [(&'static str, u32); 6] {
+    pub fn defines(&self, step_scales: usize) -> [(&'static str, u32); 7] {
         [
             ("TILE_M", self.m as u32),
             ("TILE_N", self.n as u32),
@@ -106,6 +114,7 @@ impl Tile {
             ("WARPS_N", self.warps_n as u32),
             ("RESIDENT", self.resident as u32),
             ("STAGES", self.stages(step_scales) as u32),
+            ("SPLITS", self.splits().into()),
         ]
     }
 }
