@@ -52,7 +52,7 @@ pub struct Cli {
     pub layers: Option<usize>,
     /// Where to run: auto, cpu, reference (plain loops in f64), cuda:NUMBER, emulated:ARCH (a GPU's
     /// kernels on the CPU, as emulated:sm_121a; slow), emulated:ARCH:discrete (with memory of its
-    /// own)
+    /// own), compiled:ARCH (its kernels compiled and not run: the answer is none)
     #[arg(long, default_value = "auto")]
     pub device: DeviceName,
     /// Type of what flows between layers (default: f32, on GPUs bf16, which they multiply)

@@ -74,14 +74,16 @@ pub enum DeviceName {
     /// A GPU's kernels, executed by the CPU: `emulated:sm_121a`, which shares the host's memory,
     /// or `emulated:sm_90a:discrete`, which has its own
     Emulated { arch: Arch, discrete: bool },
+    /// A GPU's kernels, compiled and not run: `compiled:sm_121a`
+    Compiled(Arch),
 }
 
 impl FromStr for DeviceName {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        const NAMES: &str =
-            "auto, cpu, reference, cuda:NUMBER, emulated:ARCH and emulated:ARCH:discrete are there";
+        const NAMES: &str = "auto, cpu, reference, cuda:NUMBER, emulated:ARCH, emulated:ARCH:discrete and \
+             compiled:ARCH are there";
         Ok(match text {
             "auto" => DeviceName::Auto,
             "cpu" => DeviceName::Cpu,
@@ -97,12 +99,17 @@ impl FromStr for DeviceName {
                         let discrete = arch.is_some();
                         DeviceName::Emulated { arch: arch.unwrap_or(which).parse()?, discrete }
                     }
+                    "compiled" => DeviceName::Compiled(which.parse()?),
                     _ => return Err(anyhow!(unknown())),
                 }
             }
         })
     }
 }
+
+/// Multiprocessors of a GB10, which estimates assume where there is no GPU.
+#[cfg(feature = "emulator")]
+const GB10_UNITS: usize = 48;
 
 impl DeviceName {
     /// The device, made by a builder.
@@ -122,9 +129,11 @@ impl DeviceName {
             DeviceName::Emulated { arch, discrete: false } => builder.emulated(arch)?,
             #[cfg(feature = "emulator")]
             DeviceName::Emulated { arch, .. } => builder.emulated_discrete(arch)?,
+            #[cfg(feature = "emulator")]
+            DeviceName::Compiled(arch) => builder.compiled(arch, GB10_UNITS)?,
             #[cfg(not(feature = "emulator"))]
-            DeviceName::Emulated { arch, .. } => {
-                bail!("emulated:{arch}: built without the emulator; add `--features emulator`")
+            DeviceName::Emulated { arch, .. } | DeviceName::Compiled(arch) => {
+                bail!("{arch}: built without the emulator; add `--features emulator`")
             }
         })
     }

@@ -88,6 +88,15 @@ pub fn bench(name: &str) -> Result<PathBuf> {
     Ok(bench.with_context(|| format!("cargo built no bench `{name}`"))?.path)
 }
 
+/// An example of the library with some features as a program, optimised.
+pub fn example(name: &str, features: &[&str]) -> Result<PathBuf> {
+    let mut command = command("build");
+    command.args(["--package", "ferrocerium", "--release", "--example", name]);
+    command.args(["--features", &features.join(",")]);
+    let example = build(command)?.into_iter().find(|b| b.kind == "example" && b.name == name);
+    Ok(example.with_context(|| format!("cargo built no example `{name}`"))?.path)
+}
+
 /// What a message of cargo says was built, if it is a program.
 fn built(message: &str) -> Option<Built> {
     let message: Value = serde_json::from_str(message).ok()?;

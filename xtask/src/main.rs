@@ -23,6 +23,7 @@ mod roofline;
 mod sanitize;
 #[cfg(feature = "sass")]
 mod sass;
+mod startup;
 mod test;
 
 use std::ffi::OsString;
@@ -176,6 +177,13 @@ enum Command {
         #[arg(long)]
         kernel: Option<String>,
     },
+    /// Measure how soon the GPU kernels of `chat` are ready, at the first start and at the next: by
+    /// the compiler, without a GPU
+    Startup {
+        /// The architecture
+        #[arg(long, default_value = "sm_121a")]
+        target: String,
+    },
     /// Install what `test --target aarch64` needs, on Debian
     Arm {
         /// Print how many cycles inner loops take by the models of `llvm-mca` instead
@@ -216,6 +224,7 @@ fn main() -> ExitCode {
             let done = if loops { arm_loops::run() } else { arm::set_up() };
             done.map(|()| ExitCode::SUCCESS)
         }
+        Command::Startup { target } => startup::run(&target),
         Command::Cuda { sass } => {
             let folder = if sass { cuda::fetch_sass_tools() } else { cuda::fetch() };
             folder.map(|path| {

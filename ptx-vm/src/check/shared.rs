@@ -1,7 +1,6 @@
 //! Shared memory of one block, and the state of its bytes.
 
-use std::collections::HashMap;
-
+use super::copies::{Copies, Pending};
 use super::order::{Clocks, Stamp};
 use crate::error::{FaultKind, Space};
 
@@ -22,13 +21,6 @@ pub(crate) struct Region {
     pub name: String,
     pub start: u64,
     pub end: u64,
-}
-
-struct Pending {
-    start: u64,
-    bytes: u32,
-    thread: u32,
-    line: u32,
 }
 
 /// The state of a word, or of one byte of a word that is accessed in parts.
@@ -77,8 +69,7 @@ pub(crate) struct SharedMemory {
     free_parts: Vec<u32>,
     uses: Vec<Use>,
     in_use: u32,
-    pending: HashMap<u32, Pending>,
-    next_copy: u32,
+    copies: Copies,
 }
 
 impl SharedMemory {
@@ -94,8 +85,7 @@ impl SharedMemory {
             free_parts: Vec::new(),
             uses: vec![Use::default(); shadow.div_ceil(CHUNK as usize)],
             in_use: 0,
-            pending: HashMap::new(),
-            next_copy: 0,
+            copies: Copies::default(),
         }
     }
 
@@ -150,7 +140,7 @@ impl SharedMemory {
     fn fault(&self, problem: Problem, at: usize, address: u64, bytes: u32) -> FaultKind {
         let at_byte = at as u64;
         match problem {
-            Problem::Filling(id) => self.still_filling("read", at_byte, id),
+            Problem::Filling(id) => self.copies.fault("read", at_byte, id),
             Problem::Unwritten => FaultKind::UninitialisedMemory {
                 space: Space::Shared,
                 address,
@@ -382,7 +372,7 @@ impl SharedMemory {
             Ok(())
         };
         self.visit(address, bytes, true, note).map_err(|(p, at)| match p {
-            Problem::Filling(id) => self.still_filling("write", at as u64, id),
+            Problem::Filling(id) => self.copies.fault("write", at as u64, id),
             p => self.fault(p, at, address, bytes),
         })
     }
@@ -426,26 +416,25 @@ impl SharedMemory {
         self.note_write(address, data, actor, clocks, true, false)?;
         let at = address as usize;
         self.data[at..at + data.len()].copy_from_slice(data);
-        self.next_copy += 1;
-        let id = self.next_copy;
+        let id = self.copies.number();
         if self.checked {
             self.fill(address, bytes, |cell| cell.filling = id);
             let thread = (actor.warp * 32 + actor.lane) as u32;
-            self.pending.insert(id, Pending { start: address, bytes, thread, line: actor.line });
+            self.copies.begin(id, Pending { start: address, bytes, thread, line: actor.line });
         }
         Ok(id)
     }
 
     /// The copy has been waited for by this lane: its bytes count as written by it now.
     pub fn finish_copy(&mut self, id: u32, warp: usize, lane: usize, clocks: &Clocks) {
-        let Some(p) = self.pending.remove(&id) else { return };
+        let Some(p) = self.copies.end(id) else { return };
         self.arrived(id, &p, clocks.stamp(warp, lane, p.line));
     }
 
     /// A copy on behalf of an mbarrier is complete: whoever saw the phase end may read it,
     /// and nobody else could have gone on.
     pub fn finish_copy_for_all(&mut self, id: u32) {
-        let Some(p) = self.pending.remove(&id) else { return };
+        let Some(p) = self.copies.end(id) else { return };
         self.arrived(id, &p, Stamp::default());
     }
 
@@ -465,16 +454,6 @@ impl SharedMemory {
         };
         // Nothing is checked: nothing can be wrong.
         let _ = self.visit(address, bytes, true, change);
-    }
-
-    fn still_filling(&self, access: &'static str, address: u64, id: u32) -> FaultKind {
-        let p = self.pending.get(&id);
-        FaultKind::PendingCopy {
-            access,
-            address,
-            issued_line: p.map_or(0, |p| p.line),
-            issuer: p.map_or(0, |p| p.thread),
-        }
     }
 }
 

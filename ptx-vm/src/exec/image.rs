@@ -6,7 +6,9 @@ use super::memory::{DeviceMemory, PARAM_WINDOW, SHARED_WINDOW};
 use crate::check::shared::{Region, SHARED_BASE};
 use crate::error::{Error, Result};
 use crate::launch::LaunchConfig;
-use crate::lower::ops::{Function, Known, LaneMask, Lanes, SharedVar, Special};
+use crate::lower::function::{Function, SharedVar};
+use crate::lower::ops::{Known, Lanes};
+use crate::lower::special::{LaneMask, Special};
 use crate::target::Target;
 
 /// Bytes kept free behind every shared variable, a whole turn of the banks.

@@ -6,6 +6,7 @@ mod atomic;
 pub(crate) mod barrier;
 pub(crate) mod block;
 pub(crate) mod bulk;
+mod compute;
 pub(crate) mod flow;
 pub(crate) mod image;
 mod mbarrier;

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use super::cfg::meeting_points;
 use super::decode::Decoder;
-use super::ops::FrameVar;
-use super::ops::{AT_RETURN, Function, Inst, Known, NOWHERE, Op, PSlot, Param, SharedVar, Slot};
+use super::function::{FrameVar, Function, Param, SharedVar};
+use super::ops::{AT_RETURN, Inst, Known, NOWHERE, Op, PSlot, Slot};
 use crate::error::{Error, Result};
 use crate::parse::ast::{Loc, RawFunction, RawInst, RawModule, Stmt, Ty, VarSpace, Variable};
 use crate::target::Target;

@@ -11,11 +11,12 @@ mod compare;
 mod control;
 mod convert;
 mod decode;
+pub(crate) mod function;
 mod memory;
 mod mma;
 mod mods;
 pub(crate) mod ops;
-mod special;
+pub(crate) mod special;
 mod warp;
 mod wgmma;
 

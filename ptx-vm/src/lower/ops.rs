@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::special::{Clock, Special};
 use crate::error::Space;
 use crate::exec::mma::MmaOp;
 use crate::exec::wgmma::WgmmaOp;
@@ -182,15 +183,6 @@ pub(crate) enum MbarOp {
     },
 }
 
-/// Special registers that change while a kernel runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Clock {
-    Cycles32,
-    Cycles64,
-    Nanoseconds,
-    NanosecondsLow,
-}
-
 /// A value that is known before the first instruction of a launch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Known {
@@ -202,41 +194,6 @@ pub(crate) enum Known {
         generic: bool,
     },
     Special(Special),
-}
-
-/// Special registers that are constant for a thread.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Special {
-    Tid(u8),
-    Ntid(u8),
-    Ctaid(u8),
-    Nctaid(u8),
-    LaneId,
-    WarpId,
-    NWarpId,
-    SmId,
-    NSmId,
-    GridId,
-    LaneMask(LaneMask),
-    DynamicShared,
-    TotalShared,
-    ClusterId(u8),
-    NClusterId(u8),
-    ClusterCtaId(u8),
-    ClusterNCtaId(u8),
-    ClusterCtaRank,
-    ClusterNCtaRank,
-    Zero,
-}
-
-/// The lane masks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum LaneMask {
-    Eq,
-    Le,
-    Lt,
-    Ge,
-    Gt,
 }
 
 /// One operation.
@@ -514,49 +471,4 @@ pub(crate) struct Inst {
     pub span: Range<usize>,
     /// Meeting point of lanes that a guard sends different ways, for guarded `ret`.
     pub meet: u32,
-}
-
-/// A variable in a function's frame.
-#[derive(Debug, Clone)]
-pub(crate) struct FrameVar {
-    pub offset: u64,
-    pub bytes: u64,
-}
-
-/// A shared variable declared in a function or used from the module.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct SharedVar {
-    pub name: String,
-    pub align: u32,
-    pub bytes: u64,
-    /// Sized at launch.
-    pub dynamic: bool,
-}
-
-/// A kernel's parameter.
-#[derive(Debug, Clone)]
-pub(crate) struct Param {
-    pub name: String,
-    pub offset: u32,
-    pub bytes: u32,
-}
-
-/// A lowered function.
-pub(crate) struct Function {
-    pub name: String,
-    pub entry: bool,
-    pub insts: Vec<Inst>,
-    pub slots: u32,
-    pub preds: u32,
-    pub slot_names: Vec<String>,
-    pub pred_names: Vec<String>,
-    pub known: Vec<(Slot, Known)>,
-    pub params: Vec<Param>,
-    pub param_bytes: u32,
-    pub frame: Vec<FrameVar>,
-    pub frame_bytes: u64,
-    pub frame_align: u64,
-    pub shared: Vec<SharedVar>,
-    pub callees: Vec<u32>,
-    pub tuning: crate::parse::ast::Tuning,
 }

@@ -1,6 +1,48 @@
-//! Special registers by name.
+//! Special registers, and their names.
 
-use super::ops::{Clock, LaneMask, Special};
+/// Special registers that change while a kernel runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Clock {
+    Cycles32,
+    Cycles64,
+    Nanoseconds,
+    NanosecondsLow,
+}
+
+/// Special registers that are constant for a thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Special {
+    Tid(u8),
+    Ntid(u8),
+    Ctaid(u8),
+    Nctaid(u8),
+    LaneId,
+    WarpId,
+    NWarpId,
+    SmId,
+    NSmId,
+    GridId,
+    LaneMask(LaneMask),
+    DynamicShared,
+    TotalShared,
+    ClusterId(u8),
+    NClusterId(u8),
+    ClusterCtaId(u8),
+    ClusterNCtaId(u8),
+    ClusterCtaRank,
+    ClusterNCtaRank,
+    Zero,
+}
+
+/// The lane masks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum LaneMask {
+    Eq,
+    Le,
+    Lt,
+    Ge,
+    Gt,
+}
 
 fn axis(part: Option<&str>) -> Option<u8> {
     match part {

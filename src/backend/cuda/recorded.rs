@@ -56,28 +56,63 @@ impl DeviceBuilder {
     /// # Ok::<(), ferrocerium::Error>(())
     /// ```
     pub fn recorded(self, arch: Arch, units: usize) -> Result<(Device, Recording)> {
+        self.record_only(arch, units, Image::Ptx, "recorded")
+    }
+
+    /// The same, for finding out how soon kernels are ready: they are compiled to machine code and
+    /// kept on disk, as for a GPU that is there. Nothing loads that code, and nothing is recorded.
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::Error::Device) where NVRTC, the compiler, is not there.
+    ///
+    /// ```
+    /// use ferrocerium::{Device, Tensor, bf16, caps::Arch};
+    ///
+    /// # if Device::emulated(Arch::SM121A).is_err() { return Ok(()); } // no NVRTC here
+    /// let device = Device::builder().compiled(Arch::SM121A, 48)?;
+    /// let x = Tensor::<bf16, 2>::zeros(&device, [512, 512])?;
+    /// let start = std::time::Instant::now();
+    /// x.matmul(&x.t())?;
+    /// println!("{:.2?} until it could have run", start.elapsed());
+    /// # Ok::<(), ferrocerium::Error>(())
+    /// ```
+    pub fn compiled(self, arch: Arch, units: usize) -> Result<Device> {
+        Ok(self.record_only(arch, units, Image::Cubin, "compiled")?.0)
+    }
+
+    fn record_only(
+        self,
+        arch: Arch,
+        units: usize,
+        image: Image,
+        name: &str,
+    ) -> Result<(Device, Recording)> {
         let recording = Recording::default();
-        let recorder = Recorder { recording: recording.clone(), modules: Arc::default() };
+        let recorder = Recorder { image, recording: recording.clone(), modules: Arc::default() };
         let gpu = Arc::new(Gpu::new(arch, Arc::new(recorder))?);
         let caps = Caps::gpu(arch, units, &[MemoryKind::Host, MemoryKind::Mapped]);
-        Ok((super::device(self, &format!("recorded:{arch}"), caps, &gpu)?, recording))
+        Ok((super::device(self, &format!("{name}:{arch}"), caps, &gpu)?, recording))
     }
 }
 
 /// The driver of such a GPU, and all its queues.
 #[derive(Clone)]
 struct Recorder {
+    image: Image,
     recording: Recording,
     modules: Arc<Mutex<Vec<Arc<str>>>>,
 }
 
 impl Driver for Recorder {
     fn image(&self) -> Image {
-        Image::Ptx
+        self.image
     }
 
     fn load(&self, code: &[u8]) -> Result<ModuleId, String> {
-        let ptx = std::str::from_utf8(code).map_err(|e| e.to_string())?;
+        let ptx = match self.image {
+            Image::Ptx => std::str::from_utf8(code).map_err(|e| e.to_string())?,
+            Image::Cubin => "",
+        };
         let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
         modules.push(ptx.into());
         Ok(ModuleId(modules.len() - 1))
@@ -105,6 +140,9 @@ impl Queue for Recorder {
         let keep = |module: ModuleId, entry: &str, grid| {
             let modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
             let ptx = modules.get(module.0).cloned().ok_or("the module is of another GPU")?;
+            if self.image == Image::Cubin {
+                return Ok(());
+            }
             let mut launches = self.recording.0.lock().unwrap_or_else(PoisonError::into_inner);
             launches.push(Launched { ptx, entry: entry.to_owned(), grid });
             Ok(())
