@@ -13,7 +13,7 @@ use crate::registry::{KERNEL_VARIABLE, Numerics, Request};
 /// |---|---|---|
 /// | `avx2` | AVX2, FMA, F16C | everything |
 /// | `avx512` | AVX-512 F, BW, DQ, VL, and those of `avx2` | everything |
-/// | `avx512vnni` | AVX-512 VNNI and VBMI, and those of `avx512` | products of FP4 in integers |
+/// | `avx512vnni` | AVX-512 VNNI and VBMI, and those of `avx512` | products of FP4 in integers, unpacking FP8 |
 /// | `neon` | Advanced SIMD, which every 64-bit Arm processor has | everything |
 /// | `dotprod` | `FEAT_DotProd` | products of FP4 in integers |
 /// | `i8mm` | `FEAT_I8MM` | the same, two rows with two rows |

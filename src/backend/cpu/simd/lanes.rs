@@ -162,7 +162,7 @@ pub(super) unsafe fn at(level: Level, work: impl Work) {
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => avx2(work),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => avx512(work),
+            Level::Avx512 | Level::Avx512Vbmi => avx512(work),
             #[cfg(target_arch = "aarch64")]
             Level::Neon => work.run::<super::neon::Neon>(),
         }

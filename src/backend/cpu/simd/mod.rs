@@ -88,6 +88,9 @@ pub enum Level {
     /// AVX-512 F, BW, DQ and VL, and all of AVX2's level.
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// All of that, and VBMI.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vbmi,
     /// Advanced SIMD, written as such: every 64-bit Arm machine has it.
     #[cfg(target_arch = "aarch64")]
     Neon,
@@ -100,6 +103,9 @@ impl Level {
         #[cfg(target_arch = "x86_64")]
         {
             let has = |level| isa.contains(&level) && present(level);
+            if has(Isa::Avx512Vnni) {
+                return Level::Avx512Vbmi;
+            }
             if has(Isa::Avx512) {
                 return Level::Avx512;
             }
@@ -159,7 +165,8 @@ pub fn detect() -> Vec<Isa> {
 /// Every level that this machine can run.
 #[cfg(test)]
 fn levels() -> Vec<Level> {
-    let mut levels = vec![Level::Portable, Level::of(&[Isa::Avx2Fma]), Level::of(&detect())];
+    let sets = [&[] as &[Isa], &[Isa::Avx2Fma], &[Isa::Avx512], &detect()];
+    let mut levels: Vec<_> = sets.into_iter().map(Level::of).collect();
     levels.dedup();
     levels
 }

@@ -44,7 +44,7 @@ fn narrow_f16(level: Level, src: &[f32], dst: &mut [u16]) {
     let done = match level {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: both levels have F16C.
-        Level::Avx2 | Level::Avx512 => unsafe { f16c(src, dst) },
+        Level::Avx2 | Level::Avx512 | Level::Avx512Vbmi => unsafe { f16c(src, dst) },
         _ => 0,
     };
     for (dst, src) in dst.iter_mut().zip(src).skip(done) {

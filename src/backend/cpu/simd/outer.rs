@@ -221,7 +221,9 @@ pub fn transpose(level: Level, src: Rows<'_>, k: usize, dst: &mut [f32], dst_str
     let (rows, columns) = match level {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: both levels have AVX; the assertions above.
-        Level::Avx2 | Level::Avx512 => unsafe { x86::transpose(src, k, dst, dst_stride) },
+        Level::Avx2 | Level::Avx512 | Level::Avx512Vbmi => unsafe {
+            x86::transpose(src, k, dst, dst_stride)
+        },
         _ => (0, 0),
     };
     for i in 0..src.len {

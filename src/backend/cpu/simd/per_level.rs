@@ -78,8 +78,11 @@ macro_rules! per_level {
                 // SAFETY: `Level::of` gives this level only where its instructions were detected.
                 $crate::backend::cpu::simd::Level::Avx2 => unsafe { avx2($($arg),*) },
                 #[cfg(target_arch = "x86_64")]
-                // SAFETY: as above.
-                $crate::backend::cpu::simd::Level::Avx512 => unsafe { avx512($($arg),*) },
+                $crate::backend::cpu::simd::Level::Avx512
+                | $crate::backend::cpu::simd::Level::Avx512Vbmi => {
+                    // SAFETY: as above.
+                    unsafe { avx512($($arg),*) }
+                }
                 #[cfg(target_arch = "aarch64")]
                 $crate::backend::cpu::simd::Level::Neon => body::<true $(, $E)?>($($arg),*),
             }

@@ -8,6 +8,8 @@ use super::tile::{self, Out};
 use super::unpack::{
     Bf16, E4m3, E5m2, F16, F32, Fp4Row, Mxfp4, Nvfp4, Storage, Stored, Tail, Unpack,
 };
+#[cfg(target_arch = "x86_64")]
+use super::unpack::{E4m3Table, E5m2Table};
 use super::weights::{Code, Weights};
 use super::{LANES, Level, Rows};
 use crate::num::DType;
@@ -44,9 +46,9 @@ const BLOCK: usize = 16;
 pub fn stream_rows(level: Level, weights: &Weights<'_>) -> usize {
     match (level, weights.code()) {
         #[cfg(target_arch = "x86_64")]
-        (Level::Avx512, Code::Fp8(_)) => 8,
+        (Level::Avx512 | Level::Avx512Vbmi, Code::Fp8(_)) => 8,
         #[cfg(target_arch = "x86_64")]
-        (Level::Avx512, _) => 16,
+        (Level::Avx512 | Level::Avx512Vbmi, _) => 16,
         _ => 4,
     }
 }
@@ -71,6 +73,12 @@ macro_rules! each_level {
             Level::Avx2 => each_code!($code, avx2::$f($($argument),*)),
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => each_code!($code, avx512::$f($($argument),*)),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Vbmi => match $code {
+                Code::Fp8(DType::F8E5M2) => avx512vnni::$f::<E5m2Table>($($argument),*),
+                Code::Fp8(_) => avx512vnni::$f::<E4m3Table>($($argument),*),
+                _ => each_code!($code, avx512::$f($($argument),*)),
+            },
             #[cfg(target_arch = "aarch64")]
             Level::Neon => each_code!($code, neon::$f($($argument),*)),
         }
@@ -195,6 +203,8 @@ level!(portable, super::super::portable::Four, 8);
 level!(avx2, super::super::x86::Avx2, 8);
 #[cfg(target_arch = "x86_64")]
 level!(avx512, super::super::x86::Avx512, 8);
+#[cfg(target_arch = "x86_64")]
+level!(avx512vnni, super::super::x86::Avx512, 4);
 #[cfg(target_arch = "aarch64")]
 level!(neon, super::super::neon::Neon, 4);
 
@@ -399,6 +409,7 @@ unsafe fn unpack_group<V: Lanes, U: Unpack<V>>(from: Stored, fp4: *const Fp4Row,
 mod tests {
     use super::*;
     use crate::backend::cpu::simd::{Scales, levels};
+    use crate::num::{E8M0, F8E4M3, F8E5M2};
 
     /// Products of the most rows that are streamed have the bits of each row's own.
     fn check(weights: &Weights<'_>) {
@@ -448,6 +459,42 @@ mod tests {
                 };
                 let code = Code::Fp8(dtype);
                 check(&Weights::new(code, &bytes, k, (n, k), Some(scales)).expect("whole rows"));
+            }
+        }
+    }
+
+    #[test]
+    fn every_fp8_code_unpacks_to_its_value_times_its_scale() {
+        let codes: Vec<u8> = (0..=u8::MAX).chain(0..40).collect();
+        let scales = [125, 130, 126, 127, 120, 133, 128, 129, 140, 110];
+        let k = codes.len();
+        for dtype in [DType::F8E4M3, DType::F8E5M2] {
+            let scaled = Scales {
+                bytes: &scales,
+                dtype: DType::E8M0,
+                columns: scales.len(),
+                block_rows: 1,
+                block_k: 32,
+                factor: 1.0,
+                fp4: None,
+            };
+            let weights = Weights::new(Code::Fp8(dtype), &codes, k, (1, k), Some(scaled));
+            let weights = weights.expect("a whole row");
+            for level in levels() {
+                let mut values = vec![f32::NAN; k.next_multiple_of(GROUP)];
+                unpack(level, &weights, 0, (0, k), &mut values);
+                for (i, value) in values.iter().enumerate() {
+                    let wanted = match codes.get(i) {
+                        None => 0.0,
+                        Some(&code) if dtype == DType::F8E4M3 => F8E4M3::from_bits(code).to_f32(),
+                        Some(&code) => F8E5M2::from_bits(code).to_f32(),
+                    };
+                    let scale = scales.get(i / 32).map_or(1.0, |s| E8M0::from_bits(*s).to_f32());
+                    let wanted = wanted * scale;
+                    let same = wanted.to_bits() == value.to_bits();
+                    let same = same || wanted.is_nan() && value.is_nan();
+                    assert!(same, "{level:?} {dtype} code {i}: {wanted}, not {value}");
+                }
             }
         }
     }

@@ -32,7 +32,7 @@ pub const BAND: usize = 8;
 pub fn strips_pay(level: Level) -> Option<usize> {
     match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => Some(24),
+        Level::Avx512 | Level::Avx512Vbmi => Some(24),
         _ => None,
     }
 }
@@ -94,7 +94,7 @@ pub fn by_lanes(
     assert!(own <= steps && reach <= dst.len(), "columns have places");
     let done = match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 if rows.len == columns => {
+        Level::Avx512 | Level::Avx512Vbmi if rows.len == columns => {
             // SAFETY: the level is present; the assertions above.
             unsafe { x86::by_lanes_512(rows, len, dst, (apart, width)) }
         }

@@ -3,7 +3,7 @@
 use super::LANES;
 use super::stream::{CHUNK, GROUP};
 use super::unpack::{Fp4Row, Fp4Table, Mxfp4, Nvfp4, Storage, Stored, fp4_element};
-use crate::num::{DType, E8M0, UE4M3};
+use crate::num::{DType, E8M0, Scalar, UE4M3};
 
 /// What the bytes of a row are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -259,6 +259,10 @@ impl Scales<'_> {
     fn spread(&self, row: usize, first: usize, k: usize, dst: &mut [f32; CHUNK / 32]) {
         let row = row / self.block_rows * self.columns;
         let (first, groups) = (first / 32, (k - first).div_ceil(32).min(dst.len()));
+        if (self.dtype, self.block_k) == (DType::E8M0, 32) {
+            let scales = &self.bytes[row + first..][..groups];
+            return E8M0::to_f32_slice(bytemuck::cast_slice(scales), &mut dst[..groups]);
+        }
         // Groups of a block: a multiple of 32 elements, or all of them.
         let each = if self.block_k >= k { usize::MAX } else { self.block_k / 32 };
         let (mut done, mut block) = (0, first / each);

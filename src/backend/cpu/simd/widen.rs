@@ -15,7 +15,7 @@ pub fn widen<E: Scalar>(level: Level, src: &[E], dst: &mut [f32]) {
     assert_eq!(src.len(), dst.len(), "one f32 for each element");
     match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => {
+        Level::Avx512 | Level::Avx512Vbmi => {
             let whole = src.len() / 16 * 16;
             let bytes: &[u8] = bytemuck::cast_slice(&src[..whole]);
             let done = match E::DTYPE {
@@ -54,7 +54,7 @@ pub fn decode_e2m1(
     assert!(codes.len() * 2 >= dst.len(), "a byte for each pair");
     let done = match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => {
+        Level::Avx512 | Level::Avx512Vbmi => {
             let whole = dst.len() / block * block;
             // SAFETY: the level is present; the assertions above give each block of `dst` its
             // scale and its bytes.

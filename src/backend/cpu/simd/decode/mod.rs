@@ -29,7 +29,7 @@ pub fn columns(level: Level, rows: &Weights<'_>, dst: &mut [f32], dst_stride: us
     match level {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the level is present; the assertion above.
-        Level::Avx512 => unsafe { avx512::columns(rows, dst, dst_stride) },
+        Level::Avx512 | Level::Avx512Vbmi => unsafe { avx512::columns(rows, dst, dst_stride) },
         _ => 0,
     }
 }
@@ -45,7 +45,7 @@ pub fn rows(level: Level, rows: &Weights<'_>, dst: &mut [f32], dst_stride: usize
     match level {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the level is present; the assertion above.
-        Level::Avx512 => unsafe { avx512::rows(rows, dst, dst_stride) },
+        Level::Avx512 | Level::Avx512Vbmi => unsafe { avx512::rows(rows, dst, dst_stride) },
         _ => 0,
     }
 }
@@ -111,7 +111,7 @@ mod tests {
             let mut dst = vec![f32::NAN; rows.k() * stride];
             let done = columns(level, rows, &mut dst, stride);
             #[cfg(target_arch = "x86_64")]
-            let here = level == Level::Avx512;
+            let here = matches!(level, Level::Avx512 | Level::Avx512Vbmi);
             #[cfg(not(target_arch = "x86_64"))]
             let here = false;
             assert_eq!(done, if here { most } else { 0 }, "{level:?}");

@@ -11,6 +11,11 @@ mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
+#[cfg(target_arch = "x86_64")]
+mod vbmi;
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use vbmi::{E4m3Table, E5m2Table};
 
 use super::LANES;
 use super::lanes::Lanes;
