@@ -347,12 +347,9 @@ fn write_dense<E: Scalar>(
     if n == 0 || dense.dims.contains(&0) {
         return Ok(());
     }
-    let stride = dense.strides.last().copied().filter(|_| n != 1).unwrap_or(1);
-    let leading = dense.dims.leading(1);
-    let starts = batch_offsets(leading, dense.strides.leading(1), leading)?;
-    let mut data = launch.write_dense::<E>(out)?;
-    let apart = starts.windows(2).all(|pair| pair[1].checked_sub(pair[0]).is_some_and(|d| d >= n));
-    if stride != 1 || !apart {
+    let (starts, stride, apart) = line_starts(dense)?;
+    let data = launch.write_dense::<E>(out)?;
+    if !apart {
         // Lines that interleave: one thread, line by line.
         let mut scratch = Scratch::default();
         for (line, start) in starts.into_iter().enumerate() {
@@ -365,10 +362,7 @@ fn write_dense<E: Scalar>(
     }
     let len = if writing.pieces { n.min(PIECE) } else { n };
     let mut pieces: Vec<(Piece, &mut [E])> = room(starts.len() * n.div_ceil(len))?;
-    let mut passed = 0;
-    for (line, start) in starts.into_iter().enumerate() {
-        let (values, rest) = data.split_at_mut(start - passed).1.split_at_mut(n);
-        (data, passed) = (rest, start + n);
+    for (line, values) in split(data, starts, n)?.into_iter().enumerate() {
         for (i, values) in values.chunks_mut(len).enumerate() {
             let cols = i * len..i * len + values.len();
             pieces.push((Piece { line, cols }, values));
@@ -386,6 +380,46 @@ fn write_dense<E: Scalar>(
         simd::narrow(level, values, out);
         Ok(())
     })
+}
+
+/// Where the lines of an output start; from one element of them to the next; and whether each has
+/// a stretch of memory to itself, in order.
+fn line_starts(dense: &Dense) -> Result<(Vec<usize>, usize, bool)> {
+    let n = dense.dims.last().copied().unwrap_or(1);
+    let stride = dense.strides.last().copied().filter(|_| n != 1).unwrap_or(1);
+    let leading = dense.dims.leading(1);
+    let starts = batch_offsets(leading, dense.strides.leading(1), leading)?;
+    let apart = starts.windows(2).all(|pair| pair[1].checked_sub(pair[0]).is_some_and(|d| d >= n));
+    Ok((starts, stride, stride == 1 && apart))
+}
+
+/// Lines of `n` elements that each have a stretch of memory to themselves.
+fn split<E>(mut data: &mut [E], starts: Vec<usize>, n: usize) -> Result<Vec<&mut [E]>> {
+    let mut lines = room(starts.len())?;
+    let mut passed = 0;
+    for start in starts {
+        let (values, rest) = data.split_at_mut(start - passed).1.split_at_mut(n);
+        (data, passed) = (rest, start + n);
+        lines.push(values);
+    }
+    Ok(lines)
+}
+
+/// The lines of an f32 output where they lie, to be written by whoever has computed them; `None`
+/// where it is of another type, or where lines interleave.
+pub(super) fn lines_of<'a>(
+    launch: &Launch<'a>,
+    out: &Operand,
+) -> Result<Option<Vec<&'a mut [f32]>>> {
+    let Operand::Dense(dense) = out else { return Ok(None) };
+    let n = dense.dims.last().copied().unwrap_or(1);
+    if dense.dtype != DType::F32 || dense.dims.contains(&0) {
+        return Ok(None);
+    }
+    match line_starts(dense)? {
+        (starts, _, true) => split(launch.write_dense(out)?, starts, n).map(Some),
+        _ => Ok(None),
+    }
 }
 
 /// Rows that share scales, and where their codes and scales go.

@@ -21,7 +21,7 @@ use std::cmp::Reverse;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use super::lines::{Lines, Writing, vector, write_lines};
+use super::lines::{Lines, Writing, lines_of, vector, write_lines};
 
 use super::simd::Level;
 use crate::caps::Caps;
@@ -114,8 +114,11 @@ fn attention(op: &Attention, launch: &Launch<'_>) -> Result<()> {
         d_v: sizes.d_v,
     };
     let plan = Plan::new(&inputs, sizes.kv_heads, launch.workers.threads());
-    let states = plan.run(&inputs, launch)?;
-    store(op, launch, &inputs, &plan, &states)
+    // Tasks that have all of a row write it while it is in a cache.
+    let lines = if plan.split { None } else { lines_of(launch, &op.out)? };
+    let written = lines.is_some();
+    let states = plan.run(&inputs, launch, lines.unwrap_or_default())?;
+    store(op, launch, &inputs, &plan, &states, written)
 }
 
 /// Queries of one sequence, and where the states of their key heads are among all.
@@ -168,7 +171,14 @@ impl Plan {
     }
 
     /// What every tile and key head gathers of all its keys.
-    fn run(&self, inputs: &Inputs<'_>, launch: &Launch<'_>) -> Result<Vec<State>> {
+    ///
+    /// Where `lines` of the output are given, it is written as well, and values are left out.
+    fn run(
+        &self,
+        inputs: &Inputs<'_>,
+        launch: &Launch<'_>,
+        lines: Vec<&mut [f32]>,
+    ) -> Result<Vec<State>> {
         let mut tasks = Vec::new();
         for tile in &self.tiles {
             let seen = inputs.seen(&inputs.sequences[tile.sequence], &tile.queries);
@@ -179,6 +189,7 @@ impl Plan {
                     kv_heads: kv_head..kv_head + self.heads_each,
                     queries: tile.queries.clone(),
                     chunks,
+                    out: Vec::new(),
                     result: Ok(Vec::new()),
                 };
                 match self.split {
@@ -187,34 +198,31 @@ impl Plan {
                 }
             }
         }
+        let heads_each = self.heads_each * inputs.group;
+        for (line, out) in lines.into_iter().enumerate() {
+            let (query, head) = (line / inputs.heads, line % inputs.heads);
+            let tile = self.places[query].0 * (inputs.heads / heads_each);
+            tasks[tile + head / heads_each].out.push(out);
+        }
         // Long ones first, so that threads end together; those of a key head follow each other, for
         // its keys are in a cache then.
-        let place = |task: &Task| (task.sequence, task.queries.start, task.kv_heads.start);
+        let place = |task: &Task<'_>| (task.sequence, task.queries.start, task.kv_heads.start);
         if !self.split {
             tasks.sort_unstable_by_key(|task| {
                 let (sequence, query, head) = place(task);
                 (sequence, head, Reverse(query))
             });
         }
-        let start = |task: &Task| -> Result<Vec<State>> {
-            task.kv_heads.clone().map(|head| inputs.start(head, task.queries.len())).collect()
-        };
         let spare = Mutex::new(Vec::new());
-        let gather = |task: &Task| -> Result<Vec<State>> {
+        let gather = |task: &mut Task<'_>| -> Result<Vec<State>> {
             let spare = || spare.lock().unwrap_or_else(PoisonError::into_inner);
             let left = spare().pop();
             let mut work = left.map_or_else(|| Work::new(inputs), Ok)?;
-            let rows = task.queries.len() * inputs.group;
-            let empty = |_| State::empty(rows, inputs.d_v);
-            let states = match self.split {
-                false => start(task),
-                true => task.kv_heads.clone().map(empty).collect(),
-            };
-            let states = inputs.run(task, states?, &mut work)?;
+            let states = inputs.run(task, !self.split, &mut work)?;
             spare().push(work);
             Ok(states)
         };
-        let run = |_: usize, tasks: &mut [Task]| {
+        let run = |_: usize, tasks: &mut [Task<'_>]| {
             for task in tasks {
                 task.result = gather(task);
             }
@@ -235,7 +243,11 @@ impl Plan {
                 continue;
             }
             if last != place {
-                states.extend(start(&task)?);
+                for head in task.kv_heads.clone() {
+                    let mut state = State::empty(task.queries.len() * inputs.group, inputs.d_v)?;
+                    inputs.start(head, &mut state);
+                    states.push(state);
+                }
                 last = place;
             }
             let first = states.len() - self.heads_each;
@@ -247,13 +259,15 @@ impl Plan {
     }
 }
 
-/// Writes the results: a line for each query and head, and of log-sums for each query.
+/// Writes the results: a line for each query and head where they are not `written`, and of log-sums
+/// for each query.
 fn store(
     op: &Attention,
     launch: &Launch<'_>,
     inputs: &Inputs<'_>,
     plan: &Plan,
     states: &[State],
+    written: bool,
 ) -> Result<()> {
     let (heads, group) = (inputs.heads, inputs.group);
     let find = |query: usize, head: usize| {
@@ -261,11 +275,13 @@ fn store(
         (&states[plan.tiles[tile].first + head / group], i * group + head % group)
     };
     let writing = Writing { cost: 1, ..Writing::default() };
-    write_lines(launch, &op.out, writing, |piece, out, _| {
-        let (state, row) = find(piece.line / heads, piece.line % heads);
-        state.finish(inputs.level, row, out);
-        Ok(())
-    })?;
+    if !written {
+        write_lines(launch, &op.out, writing, |piece, out, _| {
+            let (state, row) = find(piece.line / heads, piece.line % heads);
+            state.finish(inputs.level, row, out);
+            Ok(())
+        })?;
+    }
     let Some(lse) = &op.lse else { return Ok(()) };
     write_lines(launch, lse, writing, |piece, out, _| {
         for (head, out) in out.iter_mut().enumerate() {

@@ -13,7 +13,8 @@ use crate::op::{Attention, Sequence};
 /// Rows whose products go through the softmax at once.
 const BAND: usize = 24;
 
-/// Queries that are asked for ahead of the one that is read.
+/// Queries that are asked for ahead of the one that is read, or results ahead of the one that is
+/// written.
 const AHEAD: usize = 8;
 
 /// What the tasks read.
@@ -34,12 +35,14 @@ pub(super) struct Inputs<'a> {
 }
 
 /// Queries, key heads and chunks of keys.
-pub(super) struct Task {
+pub(super) struct Task<'a> {
     pub sequence: usize,
     pub kv_heads: Range<usize>,
     /// Queries, counted within the sequence.
     pub queries: Range<usize>,
     pub chunks: Range<usize>,
+    /// The lines of the output, by query and head; none where it is written later.
+    pub out: Vec<&'a mut [f32]>,
     /// What the queries of each key head have gathered.
     pub result: Result<Vec<State>>,
 }
@@ -76,6 +79,11 @@ impl State {
             states.push(State::empty(rows, d_v)?);
         }
         Ok(states)
+    }
+
+    /// The largest scores and sums alone.
+    fn without_values(&self) -> State {
+        State { gathered: self.gathered.clone(), values: Vec::new(), stride: 0 }
     }
 
     fn is_empty(&self) -> bool {
@@ -119,31 +127,59 @@ impl Inputs<'_> {
     }
 
     /// What rows start from: their sinks.
-    pub(super) fn start(&self, kv_head: usize, queries: usize) -> Result<State> {
-        let mut state = State::empty(queries * self.group, self.d_v)?;
-        if !self.sinks.is_empty() {
-            for (row, gathered) in state.gathered.iter_mut().enumerate() {
-                let sink = self.sinks[kv_head * self.group + row % self.group];
-                // The sum is that of `e^(sink − max)`: 1, but 0 for −inf, which is none, and NaN
-                // for +inf and NaN.
-                let sum = match sink {
-                    f32::NEG_INFINITY => 0.0,
-                    sink if sink.is_finite() => 1.0,
-                    _ => f32::NAN,
-                };
-                *gathered = Gathered::one(if sink.is_nan() { 0.0 } else { sink }, sum);
+    pub(super) fn start(&self, kv_head: usize, state: &mut State) {
+        if self.sinks.is_empty() {
+            return;
+        }
+        for (row, gathered) in state.gathered.iter_mut().enumerate() {
+            let sink = self.sinks[kv_head * self.group + row % self.group];
+            // The sum is that of `e^(sink − max)`: 1, but 0 for −inf, which is none, and NaN
+            // for +inf and NaN.
+            let sum = match sink {
+                f32::NEG_INFINITY => 0.0,
+                sink if sink.is_finite() => 1.0,
+                _ => f32::NAN,
+            };
+            *gathered = Gathered::one(if sink.is_nan() { 0.0 } else { sink }, sum);
+        }
+    }
+
+    /// What each key head of a task gathers of its chunks of keys, from the `start` or from nothing
+    /// on; without values where they are written.
+    pub(super) fn run(
+        &self,
+        task: &mut Task<'_>,
+        start: bool,
+        work: &mut Work,
+    ) -> Result<Vec<State>> {
+        let rows = task.queries.len() * self.group;
+        let mut states = std::mem::take(&mut work.states);
+        State::all_empty(&mut states, task.kv_heads.len(), rows, self.d_v)?;
+        if start {
+            for (head, state) in task.kv_heads.clone().zip(&mut states) {
+                self.start(head, state);
             }
         }
-        Ok(state)
+        self.gather(task, &mut states, work)?;
+        if task.out.is_empty() {
+            return Ok(states);
+        }
+        let heads = states.len() * self.group;
+        for at in 0..task.out.len() {
+            if let Some(ahead) = task.out.get(at + AHEAD * heads) {
+                simd::prefetch::<f32>(ahead);
+            }
+            let (query, head, out) = (at / heads, at % heads, &mut *task.out[at]);
+            let row = query * self.group + head % self.group;
+            states[head / self.group].finish(self.level, row, out);
+        }
+        let gathered = states.iter().map(State::without_values).collect();
+        work.states = states;
+        Ok(gathered)
     }
 
     /// Gathers the task's chunks of keys into `states`, one for each key head, in order.
-    pub(super) fn run(
-        &self,
-        task: &Task,
-        mut states: Vec<State>,
-        work: &mut Work,
-    ) -> Result<Vec<State>> {
+    fn gather(&self, task: &Task<'_>, states: &mut [State], work: &mut Work) -> Result<()> {
         let sequence = &self.sequences[task.sequence];
         let rows = task.queries.len() * self.group;
         self.read_queries(task, &mut work.queries)?;
@@ -160,7 +196,7 @@ impl Inputs<'_> {
             let join = !states.iter().all(State::is_empty);
             let of_chunk = match join {
                 true => State::all_empty(&mut gathered, states.len(), rows, self.d_v)?,
-                false => &mut states[..],
+                false => &mut *states,
             };
             // Blocks lie at the same keys for every query.
             for start in (keys.start / BLOCK * BLOCK..keys.end).step_by(BLOCK) {
@@ -177,11 +213,11 @@ impl Inputs<'_> {
             }
         }
         work.gathered = gathered;
-        Ok(states)
+        Ok(())
     }
 
     /// The queries of the task's key heads, one head after the other.
-    fn read_queries(&self, task: &Task, queries: &mut Vec<f32>) -> Result<()> {
+    fn read_queries(&self, task: &Task<'_>, queries: &mut Vec<f32>) -> Result<()> {
         let sequence = &self.sequences[task.sequence];
         let of_query = self.group * self.d;
         let of_head = task.queries.len() * of_query;
@@ -210,7 +246,7 @@ impl Inputs<'_> {
     /// One block of keys of a head.
     fn block(
         &self,
-        task: &Task,
+        task: &Task<'_>,
         kv_head: usize,
         keys: Range<usize>,
         work: &mut Work,
@@ -309,7 +345,9 @@ pub(super) struct Work {
     values: ValueRows,
     /// The keys that each query sees.
     seen: Vec<Range<usize>>,
-    /// What the rows gather of a chunk, for each key head.
+    /// What the rows gather, for each key head.
+    states: Vec<State>,
+    /// What they gather of a chunk.
     gathered: Vec<State>,
 }
 
@@ -322,6 +360,7 @@ impl Work {
             columns: KeyColumns::new(inputs.d)?,
             values: ValueRows::new(inputs.d_v)?,
             seen: Vec::new(),
+            states: Vec::new(),
             gathered: Vec::new(),
         })
     }
