@@ -17,7 +17,7 @@ use clap::Parser;
 use serde_json::json;
 
 use common::checkpoint::Checkpoint;
-use common::cli::{DeviceArgs, NumericsArgs, exit, progress_bar, show};
+use common::cli::{DeviceArgs, ProductArgs, exit, progress_bar, show};
 use common::kv_cache::KvCache;
 use common::llama::{Llama, Logits};
 use common::weight_format::WeightFormat;
@@ -51,7 +51,7 @@ struct Cli {
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
-    numerics: NumericsArgs,
+    products: ProductArgs,
     /// Print a JSON array instead of a table
     #[arg(long)]
     json: bool,
@@ -83,9 +83,8 @@ fn run(cli: &Cli) -> Result<()> {
     if let Some(file) = cli.calibrate.iter().find(|&file| *file == cli.text) {
         bail!("--calibrate {}: that is the text to predict", file.display());
     }
-    let device = cli.device.builder().numerics(cli.numerics.numerics()).cpu()?;
-    let mut checkpoint = Checkpoint::open(&device, &cli.model)?;
-    checkpoint.join = cli.numerics.join;
+    let device = cli.device.builder().numerics(cli.products.numerics()).cpu()?;
+    let checkpoint = Checkpoint::open(&device, &cli.model)?;
     let (mut text, bos) = windows(&checkpoint, &cli.text, cli.context)?;
     if cli.windows > 0 {
         text.truncate(cli.windows);
@@ -113,6 +112,7 @@ fn run(cli: &Cli) -> Result<()> {
         if let Some(head) = &head {
             model.quantize_head(head)?;
         }
+        model.lay_out(!cli.products.no_join)?;
         bar.finish_and_clear();
         let seconds = start.elapsed().as_secs_f64();
         let mut cache = model.cache(cli.context)?;

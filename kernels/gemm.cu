@@ -1,4 +1,4 @@
-// D = residual + f(alpha * A*B + beta * C + bias), on tensor cores.
+// D = residual + f(alpha * A*B * column_scale + beta * C + bias), on tensor cores.
 //
 //            k -->  slices of 128 bytes a row, STAGES of them in shared memory
 //        +----------+      A block computes TILE_M x TILE_N of D; its WARPS_M x WARPS_N warps

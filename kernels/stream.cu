@@ -1,4 +1,5 @@
-// D = residual + f(alpha * A*B + beta * C + bias) for up to MOST_ROWS rows of A: B is read once.
+// D = residual + f(alpha * A*B * column_scale + beta * C + bias) for up to MOST_ROWS rows of A: B is
+// read once.
 //
 //        k -->   parts, one a warp            A block computes 16 columns of D. Each warp
 //   m  [ A       |         |         ]        multiplies its part of k: 64 bytes of every column

@@ -143,7 +143,7 @@
 //!
 //! | operation | of a [`Tensor`] |
 //! |---|---|
-//! | [`Gemm`](op::Gemm): `residual + f(α·A·B + β·C + bias)` | [`matmul`](Tensor::matmul), [`gemm`](Tensor::gemm) |
+//! | [`Gemm`](op::Gemm): `residual + f(α·A·B ∘ column_scale + β·C + bias)` | [`matmul`](Tensor::matmul), [`gemm`](Tensor::gemm) |
 //! | [`GroupedGemm`](op::GroupedGemm): a product for each expert | [`grouped_gemm`](Tensor::grouped_gemm) |
 //! | [`Attention`](op::Attention): `softmax(Q·Kᵀ)·V`, masked, paged, packed | [`attention`](Tensor::attention) |
 //! | [`Convert`](op::Convert): casts, copies, (de)quantisation | [`cast`](Tensor::cast), [`copy`](Tensor::copy), [`quantize`](Tensor::quantize), [`dequantize`](ScaledTensor::dequantize) |

@@ -3,10 +3,12 @@
 #![cfg(feature = "cpu")]
 
 use ferrocerium::caps::Isa;
-use ferrocerium::format::{Format, Nvfp4, Quantizer};
+use ferrocerium::format::{
+    BlockFormat, Format, Fp8Group128, Fp8PerRow, Mxfp4, Mxfp8, Nvfp4, Quantizer,
+};
 use ferrocerium::op::{Activation, Gemm, Op};
 use ferrocerium::registry::{Numerics, Request};
-use ferrocerium::{AnyTensor, DType, Device, Tensor, bf16};
+use ferrocerium::{AnyTensor, DType, Device, ScaledTensor, Tensor, bf16};
 use proptest::prelude::*;
 
 /// Types that weights come in.
@@ -218,6 +220,91 @@ proptest! {
             let wanted = bits(fused()[0]);
             for isa in &fused()[1..] {
                 prop_assert_eq!(&bits(isa), &wanted, "{} at {:?}", kernel, isa);
+            }
+        }
+    }
+}
+
+/// Matrices of the same inputs, with largest magnitudes of their own.
+#[derive(Clone, Debug)]
+struct Joined {
+    m: usize,
+    k: usize,
+    parts: Vec<(usize, f32)>,
+    values: Vec<f32>,
+    alpha: f32,
+    biased: bool,
+}
+
+fn joined() -> impl Strategy<Value = Joined> {
+    let m = prop_oneof![6 => size(), 1 => 150usize..200];
+    let part = (size(), prop::sample::select(vec![1.0f32, 0.03, 700.0]));
+    let parts = prop::collection::vec(part, 1..4);
+    let values = prop::collection::vec(value(), 64..97);
+    let alpha = prop::sample::select(vec![1.0f32, 0.3]);
+    (m, depth(), parts, values, alpha, any::<bool>()).prop_map(
+        |(m, k, parts, values, alpha, biased)| Joined { m, k, parts, values, alpha, biased },
+    )
+}
+
+impl Joined {
+    fn at(&self, i: usize, j: usize, step: usize) -> f32 {
+        self.values[(i * step + j * 7 + i * j) % self.values.len()]
+    }
+
+    /// The bits of products with all parts as one matrix, and with each by itself.
+    fn products<F: BlockFormat>(&self, device: &Device) -> [Vec<u32>; 2] {
+        let a = Tensor::from_fn(device, [self.m, self.k], |[i, j]| self.at(i, j, 31)).unwrap();
+        let matrices: Vec<ScaledTensor<F, 2>> = (0..)
+            .zip(&self.parts)
+            .map(|(part, &(n, size))| {
+                let value = |[i, j]: [usize; 2]| size * self.at(i + part, j, 13);
+                Tensor::from_fn(device, [n, self.k], value).unwrap().quantize().unwrap()
+            })
+            .collect();
+        let product =
+            |b: &ScaledTensor<F, 2>, bias: &Tensor<f32, 1>, scale: Option<&Tensor<f32, 1>>| {
+                let product = a.gemm(&b.t()).alpha(self.alpha);
+                let product = if self.biased { product.bias(bias) } else { product };
+                match scale {
+                    Some(scale) => product.column_scale(scale),
+                    None => product,
+                }
+                .run::<f32>()
+                .unwrap()
+            };
+        let bits = |y: &Tensor<f32, 2>| y.to_vec().unwrap().into_iter().map(f32::to_bits).collect();
+        let biases = |n: usize| Tensor::from_fn(device, [n], |[j]| self.at(3, j, 5)).unwrap();
+        let biases: Vec<_> = self.parts.iter().map(|&(n, _)| biases(n)).collect();
+        let (all, scale) =
+            ScaledTensor::concat_outer(&matrices.iter().collect::<Vec<_>>()).unwrap();
+        let bias = Tensor::concat(0, &biases.iter().collect::<Vec<_>>()).unwrap();
+        let each: Vec<_> =
+            matrices.iter().zip(&biases).map(|(b, bias)| product(b, bias, None)).collect();
+        let each = Tensor::concat(1, &each.iter().collect::<Vec<_>>()).unwrap();
+        [bits(&product(&all, &bias, scale.as_ref())), bits(&each)]
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    #[test]
+    fn matrices_joined_by_their_rows_give_the_bits_of_each_by_itself(case in joined()) {
+        for isa in levels() {
+            for numerics in [Numerics::AsGiven, Numerics::NarrowedOperands] {
+                let request = Request { numerics, ..Request::default() };
+                let device = device(isa, 2).with_request(request);
+                let products = [
+                    case.products::<Nvfp4>(&device),
+                    case.products::<Mxfp4>(&device),
+                    case.products::<Mxfp8>(&device),
+                    case.products::<Fp8PerRow>(&device),
+                    case.products::<Fp8Group128>(&device),
+                ];
+                for [one, each] in products {
+                    prop_assert_eq!(one, each, "{:?}", isa);
+                }
             }
         }
     }

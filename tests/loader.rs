@@ -223,39 +223,6 @@ fn scaled_weights_are_mapped_read_or_converted_as_one() {
 }
 
 #[test]
-fn weights_that_share_a_tensor_scale_are_the_rows_of_one_matrix_quantized_as_one() {
-    let device = device();
-    let folder = Folder::new("loader-shared");
-    // The largest magnitudes differ; `other` is of no group.
-    let weights = [("q", 3, 1.0), ("k", 5, 7.5), ("v", 1100, 0.3), ("other", 2, 20.0)];
-    let values: Vec<Vec<f32>> = (0u64..)
-        .zip(&weights)
-        .map(|(seed, (_, rows, size))| numbers(rows * 64, seed).iter().map(|x| x * size).collect())
-        .collect();
-    let bytes: Vec<_> = values.iter().map(|values| bytes_of(values)).collect();
-    let shapes = weights.map(|(_, rows, _)| [rows, 64]);
-    let parts: Vec<_> =
-        (0..4).map(|i| (weights[i].0, "BF16", &shapes[i][..], &bytes[i][..])).collect();
-    folder.write("model.safetensors", file(&parts));
-    let quantizer = Quantizer::FourOverSix;
-    let plan = plan(&device, folder.path(), false, Target::Blocks(Format::Nvfp4, quantizer));
-    let plan = plan.share_tensor_scales(|name| (name != "other").then_some(()));
-    let loaded = go(&plan);
-    let matrix = |name: &str| loaded.scaled::<Nvfp4, 2>(name).unwrap();
-    let (q, k, v) = (matrix("q"), matrix("k"), matrix("v"));
-    let all = ScaledTensor::concat_outer(&[&q, &k, &v]).unwrap();
-
-    let whole: Vec<f32> =
-        values[..3].concat().iter().map(|&x| bf16::from_f32(x).to_f32()).collect();
-    let whole = Tensor::from_host(&device, [1108, 64], &whole).unwrap();
-    let whole = whole.quantize_with::<Nvfp4>(quantizer).unwrap();
-    assert_eq!(raw(&all.into()), raw(&whole.into()));
-    // Alone it has a scale of its own, with which rows do not fit the others.
-    let error = ScaledTensor::concat_outer(&[&q, &matrix("other")]).unwrap_err().to_string();
-    says(&error, &["tensor 1 has another tensor scale", "quantise them with one"]);
-}
-
-#[test]
 fn memory_at_every_step_is_what_the_plan_says() {
     let device = Device::builder().threads(2).memory_limit(1 << 30).cpu().unwrap();
     let folder = Folder::new("loader-plan");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
-use crate::common::cli::{DeviceArgs, DeviceName, NumericsArgs};
+use crate::common::cli::{DeviceArgs, DeviceName, ProductArgs};
 use crate::common::sampling::Sampling;
 
 /// Talk with a Llama-family model (GGUF file or safetensors folder).
@@ -64,7 +64,7 @@ pub struct Cli {
     #[command(flatten)]
     pub flags: DeviceArgs,
     #[command(flatten)]
-    pub numerics: NumericsArgs,
+    pub products: ProductArgs,
     /// Print one JSON object at the end instead of text as it comes
     #[arg(long)]
     pub json: bool,

@@ -46,12 +46,11 @@ fn run(cli: &Cli) -> Result<()> {
     let format = WeightFormat::parse(&cli.format, cli.quantizer.as_deref())?;
     let head = cli.head.as_deref().map(|name| WeightFormat::parse(name, None)).transpose()?;
     let sampler = Sampler::new(cli.sampling())?;
-    let device = cli.device.open(cli.flags.builder().numerics(cli.numerics.numerics()))?;
-    ensure!(!(cli.numerics.w4a8 && is_gpu(&device)), "--w4a8: kernels of GPUs do not do that");
+    let device = cli.device.open(cli.flags.builder().numerics(cli.products.numerics()))?;
+    ensure!(!(cli.products.w4a8 && is_gpu(&device)), "--w4a8: kernels of GPUs do not do that");
     // The host reads files, and converts them with all its threads.
     let loading_device = if is_gpu(&device) { cli.flags.builder().cpu()? } else { device.clone() };
     let mut checkpoint = Checkpoint::open(&loading_device, &cli.model)?;
-    checkpoint.join = cli.numerics.join;
     if let Some(layers) = cli.layers {
         let all = checkpoint.config.layers;
         ensure!(layers <= all, "--layers {layers}: the model has {all}");
@@ -77,7 +76,7 @@ fn run(cli: &Cli) -> Result<()> {
     if let Some(format) = &head {
         model.quantize_head(format)?;
     }
-    model.lay_out()?;
+    model.lay_out(!cli.products.no_join)?;
     bar.finish_and_clear();
     ensure!(
         prompt.iter().all(|&token| (token as usize) < model.vocab()),

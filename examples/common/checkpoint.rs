@@ -29,25 +29,12 @@ const LAYER_PARTS: [(&str, &str, &str); 11] = [
     ("down", "ffn_down", "mlp.down_proj"),
 ];
 
-/// The matrix that a part's rows can be put into, beside others that have the same inputs.
-fn joined(part: &str) -> Option<String> {
-    let (layer, part) = part.strip_suffix(".weight")?.rsplit_once('.')?;
-    match part {
-        "q" | "k" | "v" => Some(format!("{layer}.qkv")),
-        "gate" | "up" => Some(format!("{layer}.gate_up")),
-        _ => None,
-    }
-}
-
 const ROPE_FACTORS: &str = "rope_freqs.weight";
 
 /// An open model file or folder.
 pub struct Checkpoint {
     /// Sizes and constants.
     pub config: Config,
-    /// Whether matrices that have the same inputs are quantised with one tensor scale, so that they
-    /// can be one: see [`Llama::lay_out`](crate::common::llama::Llama::lay_out).
-    pub join: bool,
     weights: Weights,
 }
 
@@ -73,7 +60,7 @@ impl Checkpoint {
             let factors = weights.decode::<f64, 1>(ROPE_FACTORS)?.to_vec()?;
             config.rope_scaling = RopeScaling::LongRope { factors, attention_factor: 1.0 };
         }
-        Ok(Checkpoint { config, join: false, weights })
+        Ok(Checkpoint { config, weights })
     }
 
     /// The file's tensors and metadata.
@@ -94,8 +81,7 @@ impl Checkpoint {
             Some(part) => format.target_of_part(weight, part),
             None => Target::Skip,
         };
-        let joined = |name: &str| joined(parts.get(name).filter(|_| self.join)?);
-        Ok(Loader::of(self.weights.clone()).plan(target)?.share_tensor_scales(joined))
+        Ok(Loader::of(self.weights.clone()).plan(target)?)
     }
 
     /// Loads what the plan says, under the names of this module.

@@ -40,20 +40,20 @@ impl DeviceArgs {
     }
 }
 
-/// How far products may round what they multiply.
+/// How products are computed.
 #[derive(Args, Debug)]
-pub struct NumericsArgs {
+pub struct ProductArgs {
     /// Round activations to int8, in blocks of 16, where they meet 4-bit weights (W4A8): faster on
     /// CPUs, less exact. Without it activations are multiplied as they are (W4A32)
     #[arg(long)]
     pub w4a8: bool,
-    /// Quantise q, k and v, and gate and up, with one tensor scale each, so that a CPU multiplies
-    /// them as one matrix: faster with NVFP4, less exact
+    /// Multiply q, k and v, and gate and up, each by itself. Otherwise a CPU multiplies those in FP4
+    /// and MXFP8 as one matrix: faster, to the same results
     #[arg(long)]
-    pub join: bool,
+    pub no_join: bool,
 }
 
-impl NumericsArgs {
+impl ProductArgs {
     /// The freest class that the flags accept.
     pub fn numerics(&self) -> Numerics {
         if self.w4a8 { Numerics::NarrowedOperands } else { Numerics::AsGiven }

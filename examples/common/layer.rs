@@ -4,7 +4,7 @@ use anyhow::Result;
 use ferrocerium::format::{BlockFormat, Format, Mxfp4, Mxfp8, Nvfp4};
 use ferrocerium::op::Activation;
 use ferrocerium::tensor::GemmBuilder;
-use ferrocerium::{AnyTensor, Error, Float, ScaledTensor, Tensor};
+use ferrocerium::{AnyTensor, Float, ScaledTensor, Tensor};
 
 pub(super) struct Layer {
     pub(super) attention_norm: Tensor<f32, 1>,
@@ -25,9 +25,9 @@ pub(super) struct Layer {
 }
 
 impl Layer {
-    /// Puts matrices of the same inputs into one where their scales allow that: an operation for
+    /// Puts matrices of the same inputs into one where their formats allow that: an operation for
     /// each of them takes a CPU about as long as a small one's products. Each by itself is rows of
-    /// that matrix then.
+    /// that matrix then. Products stay the same.
     pub(super) fn join(&mut self) -> Result<()> {
         self.qkv = join([&mut self.q, &mut self.k, &mut self.v])?;
         self.gate_up = join([&mut self.gate, &mut self.up])?;
@@ -64,19 +64,24 @@ impl Layer {
     }
 }
 
-/// `x · Wᵀ + bias`, W stored as `[out, in]`.
+/// `x · Wᵀ ∘ scale + bias`, W stored as `[out, in]`.
 pub(super) struct Linear {
     pub(super) weight_t: AnyTensor,
+    /// The tensor scale that each row of W came with, where it was joined.
+    scale: Option<Tensor<f32, 1>>,
     bias: Option<Tensor<f32, 1>>,
 }
 
 impl Linear {
     pub(super) fn new(weight: &AnyTensor, bias: Option<Tensor<f32, 1>>) -> Result<Self> {
-        Ok(Linear { weight_t: weight.t()?, bias })
+        Ok(Linear { weight_t: weight.t()?, scale: None, bias })
     }
 
     pub(super) fn product<A: Float>(&self, x: &Tensor<A, 2>) -> GemmBuilder<2> {
-        let product = x.gemm(&self.weight_t);
+        let mut product = x.gemm(&self.weight_t);
+        if let Some(scale) = &self.scale {
+            product = product.column_scale(scale);
+        }
         match &self.bias {
             Some(bias) => product.bias(bias),
             None => product,
@@ -93,7 +98,7 @@ impl Linear {
         x: &Tensor<A, 2>,
         residual: &Tensor<A, 2>,
     ) -> Result<Tensor<A, 2>> {
-        Ok(x.gemm(&self.weight_t).residual(residual).run()?)
+        Ok(self.product(x).residual(residual).run()?)
     }
 }
 
@@ -119,16 +124,13 @@ fn join_as<F: BlockFormat, const N: usize>(linears: [&mut Linear; N]) -> Result<
     }
     let weights = linears.iter().map(|linear| Ok(linear.weight_t.t()?.scaled::<F, 2>()?));
     let weights = weights.collect::<Result<Vec<_>>>()?;
-    let all = match ScaledTensor::concat_outer(&weights.iter().collect::<Vec<_>>()) {
-        // Tensor scales differ where they were chosen for each by itself.
-        Err(Error::Layout { .. }) => return Ok(None),
-        all => all?,
-    };
+    let (all, scale) = ScaledTensor::concat_outer(&weights.iter().collect::<Vec<_>>())?;
     let mut first = 0;
     for (linear, weight) in linears.into_iter().zip(&weights) {
         let rows = first..first + weight.shape()[0];
         first = rows.end;
+        linear.scale = scale.as_ref().map(|scale| scale.slice(0, rows.clone())).transpose()?;
         linear.weight_t = AnyTensor::from(all.slice_outer(rows)?).t()?;
     }
-    Linear::new(&all.into(), bias).map(Some)
+    Ok(Some(Linear { weight_t: AnyTensor::from(all).t()?, scale, bias }))
 }

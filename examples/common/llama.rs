@@ -185,10 +185,10 @@ impl Llama {
         Ok(())
     }
 
-    /// Lays weights in block formats out for decoding on CPUs: matrices of the same inputs are
-    /// multiplied as one, where formats and scales allow that, and lie in few large buffers. Results
-    /// stay the same. Meanwhile there are two copies of what goes into one buffer.
-    pub fn lay_out(&mut self) -> Result<()> {
+    /// Lays weights in block formats out for decoding on CPUs: they lie in few large buffers, and to
+    /// `join` them matrices of the same inputs are multiplied as one where formats allow that.
+    /// Results stay the same. Meanwhile there are two copies of what goes into one buffer.
+    pub fn lay_out(&mut self, join: bool) -> Result<()> {
         /// Bytes of a buffer, about: many large pages.
         const BUFFER: usize = 32 << 20;
         if self.is_on_gpu() {
@@ -197,7 +197,9 @@ impl Llama {
         let each = self.linears().map(|linear| linear.weight_t.bytes()).sum::<usize>();
         let each = BUFFER.div_ceil((each / self.layers.len().max(1)).max(1));
         for layers in self.layers.chunks_mut(each) {
-            layers.iter_mut().try_for_each(Layer::join)?;
+            if join {
+                layers.iter_mut().try_for_each(Layer::join)?;
+            }
             let weights = layers.iter_mut().flat_map(Layer::weights_mut);
             let mut weights: Vec<_> = weights.filter(|weight| weight.format().is_some()).collect();
             AnyTensor::into_one_buffer(&self.device, &mut weights, "layers")?;
@@ -334,13 +336,20 @@ impl Llama {
                 None => x,
             })
         };
-        let (q, k, v) = match &layer.qkv {
+        let two = |both: &Tensor<A, 4>| -> Result<_> {
+            Ok((both.slice(2, 0..heads)?, both.slice(2, heads..heads + kv_heads)?))
+        };
+        // Queries and keys in one tensor where they come so, and are not normed apart.
+        let (together, q, k, v) = match &layer.qkv {
             Some(qkv) => {
                 let all = by_head(qkv, heads + 2 * kv_heads)?;
-                let part = |first: usize, heads: usize| all.slice(2, first..first + heads);
-                (part(0, heads)?, part(heads, kv_heads)?, Some(part(heads + kv_heads, kv_heads)?))
+                let together = all.slice(2, 0..heads + kv_heads)?;
+                let (q, k) = two(&together)?;
+                let v = all.slice(2, heads + kv_heads..heads + 2 * kv_heads)?;
+                let normed = layer.q_norm.is_some() || layer.k_norm.is_some();
+                ((!normed).then_some(together), q, k, Some(v))
             }
-            None => (by_head(&layer.q, heads)?, by_head(&layer.k, kv_heads)?, None),
+            None => (None, by_head(&layer.q, heads)?, by_head(&layer.k, kv_heads)?, None),
         };
         let (q, k) = (norm(q, &layer.q_norm)?, norm(k, &layer.k_norm)?);
         let frequencies = &self.frequencies;
@@ -362,8 +371,11 @@ impl Llama {
                 q.attention(&k, &v).causal().run::<A>()?
             }
             Place::Given(Spot { position, count, .. }) => {
-                let q = q.rope_at(frequencies, rope_style, position)?;
-                let k = k.rope_at(frequencies, rope_style, position)?;
+                let rotated = |x: &Tensor<A, 4>| x.rope_at(frequencies, rope_style, position);
+                let (q, k) = match together {
+                    Some(both) => two(&rotated(&both)?)?,
+                    None => (rotated(&q)?, rotated(&k)?),
+                };
                 k_cache.scatter_from(1, position, &k)?;
                 let v = v.map_or_else(|| by_head(&layer.v, kv_heads), Ok)?;
                 v_cache.scatter_from(1, position, &v)?;

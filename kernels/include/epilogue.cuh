@@ -1,4 +1,5 @@
-// residual + f(alpha * t + beta * c + bias), and its store: what stands behind a matrix product.
+// residual + f(alpha * t * column_scale + beta * c + bias), and its store: what stands behind a matrix
+// product.
 #pragma once
 
 #include "row.cuh"
@@ -18,7 +19,7 @@ __device__ inline float activate(int f, float x) {
 }
 
 struct Epilogue {
-    Matrix c, bias, residual, d;
+    Matrix column_scale, c, bias, residual, d;
     float alpha, beta;
     int activation;
     int gated;  // D's column j is f(t[j]) * t[j + columns of D]
@@ -27,16 +28,20 @@ struct Epilogue {
 // The operands of one matrix of the batch.
 struct EpilogueOf {
     const Epilogue& e;
-    const u8 *c, *bias, *residual;
+    const u8 *column_scale, *c, *bias, *residual;
     u8* d;
 
     __device__ EpilogueOf(const Epilogue& e, const int (&batch)[4])
-        : e(e), c(e.c.of_batch(batch)), bias(e.bias.of_batch(batch)),
-          residual(e.residual.of_batch(batch)), d(e.d.of_batch(batch)) {}
+        : e(e), column_scale(e.column_scale.of_batch(batch)), c(e.c.of_batch(batch)),
+          bias(e.bias.of_batch(batch)), residual(e.residual.of_batch(batch)), d(e.d.of_batch(batch)) {}
 
     // t to what the activation is applied to, of eight columns of B from `col` to `end`.
     __device__ void before(float (&t)[EIGHT], int row, int col, int end) const {
         float x[EIGHT];
+        if (e.column_scale.data) {
+            const Row scale(e.column_scale, column_scale, 0, col);
+            each(t, [&](float y, int i) { return col + i < end ? y * scale[col + i] : y; });
+        }
 #pragma unroll
         for (int i = 0; i < EIGHT; i++) t[i] *= e.alpha;
         if (e.c.data) {

@@ -7,19 +7,23 @@ use super::operand::{Operand, Use};
 use crate::error::{Error, Result};
 use crate::format::Quantizer;
 
-/// `D = residual + f(alpha · A·B + beta · C + bias)`, rounded once to D's type.
+/// `D = residual + f(alpha · A·B ∘ column_scale + beta · C + bias)`, rounded once to D's type.
 ///
 /// | operand | sizes | type |
 /// |---|---|---|
 /// | `a` | `[.., m, k]` | any float or block format (blocks along k) |
 /// | `b` | `[.., k, n]`, or `[.., k, 2n]` when gated | any float or block format (blocks along k) |
 /// | `c`, `residual` | `[.., m, n]` (`c`: as wide as `b`) | any float |
+/// | `column_scale` | `[n]` (as wide as `b`) | any float |
 /// | `bias` | `[n]` (as wide as `b`) | any float |
 /// | `d` | `[.., m, n]` | any float or block format |
 ///
 /// Leading (batch) sizes of `a`, `b` and `c` are those of `d`, or 1 where they are shared. `f` is
 /// the [`Activation`]; a gated one multiplies the activated first half of the columns by the
-/// second half. With `beta == 0`, `c` is not read. A block-scaled `b` is stored as `[.., n, k]`
+/// second half. Column j of the product is multiplied by element j of `column_scale`, so that
+/// matrices with a scale each can be one: see
+/// [`ScaledTensor::concat_outer`](crate::ScaledTensor::concat_outer). With `beta == 0`, `c` is not
+/// read. A block-scaled `b` is stored as `[.., n, k]`
 /// and passed transposed, for its blocks run along k.
 ///
 /// Products are exact or rounded once to the accumulator, which is f32 or wider (f64 in the
@@ -45,6 +49,8 @@ pub struct Gemm {
 /// What a GEMM does to the product before it is stored.
 #[derive(Clone, Debug, Default)]
 pub struct Epilogue {
+    /// Factor of each column of the product.
+    pub column_scale: Option<Operand>,
     /// Added to every row.
     pub bias: Option<Operand>,
     /// Applied to each element (or pair of halves).
@@ -183,6 +189,10 @@ impl Gemm {
             }
             require_broadcast(OP, "c", c, &wide)?;
         }
+        if let Some(scale) = &self.epilogue.column_scale {
+            scale.require_dense_float(OP, "column_scale")?;
+            require_dims(OP, "column_scale", scale, &[n])?;
+        }
         if let Some(bias) = &self.epilogue.bias {
             bias.require_dense_float(OP, "bias")?;
             require_dims(OP, "bias", bias, &[n])?;
@@ -210,8 +220,9 @@ impl Gemm {
 
 impl Epilogue {
     pub(super) fn operands(&self) -> impl Iterator<Item = Use<'_>> {
+        let scale = self.column_scale.iter().map(|o| Use::read("column_scale", o));
         let bias = self.bias.iter().map(|o| Use::read("bias", o));
-        bias.chain(self.residual.iter().map(|o| Use::read("residual", o)))
+        scale.chain(bias).chain(self.residual.iter().map(|o| Use::read("residual", o)))
     }
 }
 

@@ -10,14 +10,15 @@ use crate::error::{Error, Result};
 
 const OP: &str = "grouped_gemm";
 
-/// `D[i] = residual[i] + f(alpha · A[i]·B[e] + bias[e])` for the rows `offsets[e] ≤ i <
-/// offsets[e + 1]` of each group, or expert, `e`.
+/// `D[i] = residual[i] + f(alpha · A[i]·B[e] ∘ column_scale[e] + bias[e])` for the rows
+/// `offsets[e] ≤ i < offsets[e + 1]` of each group, or expert, `e`.
 ///
 /// | operand | sizes | type |
 /// |---|---|---|
 /// | `a` | `[total_m, k]`, rows sorted by group | any float or block format (blocks along k) |
 /// | `b` | `[groups, k, n]`, or `[groups, k, 2n]` when gated | any float or block format (blocks along k) |
 /// | `offsets` | `[groups + 1]`, from 0 to `total_m`, never falling | u32, i32 or i64 |
+/// | `column_scale` | `[groups, n]` (as wide as `b`) | any float |
 /// | `bias` | `[groups, n]` (as wide as `b`) | any float |
 /// | `residual` | `[total_m, n]` | any float |
 /// | `d` | `[total_m, n]` | any float or block format |
@@ -38,7 +39,7 @@ pub struct GroupedGemm {
     pub d: Operand,
     /// Factor of the product.
     pub alpha: f32,
-    /// What is fused behind the product; `bias` has a row for each group.
+    /// What is fused behind the product; `column_scale` and `bias` have a row for each group.
     pub epilogue: Epilogue,
 }
 
@@ -158,6 +159,10 @@ impl GroupedGemm {
         // One more offset than groups, also where that is more than a usize.
         let groups_and_end = sizes.groups.saturating_add(1);
         require_index(OP, "offsets", &self.offsets, &[groups_and_end])?;
+        if let Some(scale) = &self.epilogue.column_scale {
+            scale.require_dense_float(OP, "column_scale")?;
+            require_dims(OP, "column_scale", scale, &[sizes.groups, sizes.n])?;
+        }
         if let Some(bias) = &self.epilogue.bias {
             bias.require_dense_float(OP, "bias")?;
             require_dims(OP, "bias", bias, &[sizes.groups, sizes.n])?;

@@ -93,6 +93,11 @@ impl GroupedGemmBuilder {
         self.edit(|op| op.alpha = alpha)
     }
 
+    /// Multiplies column j of the products of group `e` by element `[e, j]` of `[groups, n]`.
+    pub fn column_scale<S: Float>(self, scale: &Tensor<S, 2>) -> Self {
+        self.with(scale, |op, scale| op.epilogue.column_scale = Some(scale))
+    }
+
     /// Adds row `e` of a bias `[groups, n]` to the rows of group `e`.
     pub fn bias<B: Float>(self, bias: &Tensor<B, 2>) -> Self {
         self.with(bias, |op, bias| op.epilogue.bias = Some(bias))

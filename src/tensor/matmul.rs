@@ -220,6 +220,12 @@ impl<const R: usize> GemmBuilder<R> {
         self.edit(|op| op.alpha = alpha)
     }
 
+    /// Multiplies column j of the product by `scale[j]`: where several matrices are columns of
+    /// `rhs`, what each of them is scaled by.
+    pub fn column_scale<S: Float>(self, scale: &Tensor<S, 1>) -> Self {
+        self.edit(|op| op.epilogue.column_scale = Some(scale.operand()))
+    }
+
     /// Adds `beta · c` to the product.
     pub fn plus<C: Float, const S: usize>(self, beta: f32, c: &Tensor<C, S>) -> Self {
         self.edit(|op| {

@@ -3,10 +3,12 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use super::dense::Tensor;
 use super::matmul::require_same_device;
 use super::scaled::ScaledTensor;
 use crate::error::{Error, Result};
 use crate::format::{BlockFormat, ScaleLayout, TILE_ROWS, WHOLE};
+use crate::memory::room;
 use crate::op::{Scaled, ScaledData};
 
 const OP: &str = "slice_outer";
@@ -75,33 +77,33 @@ impl<F: BlockFormat, const R: usize> ScaledTensor<F, R> {
     }
 
     /// Tensors one after the other along the outermost dimension, copied into one: of matrices
-    /// `[n, k]` the rows. They need the same tensor scale, where the format has one:
-    /// `LoadPlan::share_tensor_scales` gives it to weights that are quantised while loading.
+    /// `[n, k]` the rows. Where the format has a tensor scale, that of the result is 1, and each
+    /// row's own comes beside it, as the factor of a column of products with the transpose:
+    /// [`GemmBuilder::column_scale`](super::GemmBuilder::column_scale). On CPUs such a product has
+    /// the bits of one with each tensor by itself.
     ///
     /// ```
-    /// use ferrocerium::{Device, ScaledTensor, Tensor, format::Mxfp4};
-    /// let w = Tensor::from_fn(&Device::cpu(), [4, 32], |[i, _]| i as f32)?.quantize::<Mxfp4>()?;
-    /// let both = ScaledTensor::concat_outer(&[&w, &w.slice_outer(1..3)?])?;
-    /// assert_eq!(both.shape(), [6, 32]);
-    /// assert_eq!(both.dequantize::<f32>()?.host()?[[5, 0]], 2.0);
+    /// use ferrocerium::{Device, ScaledTensor, Tensor, format::Nvfp4};
+    /// let x = Tensor::full(&Device::cpu(), [1, 32], 1.0f32)?;
+    /// let gate = Tensor::full(&Device::cpu(), [2, 32], 0.5f32)?.quantize::<Nvfp4>()?;
+    /// let up = Tensor::full(&Device::cpu(), [2, 32], 3.0f32)?.quantize::<Nvfp4>()?;
+    /// let (both, scale) = ScaledTensor::concat_outer(&[&gate, &up])?;
+    /// let scale = scale.expect("NVFP4 has a tensor scale");
+    /// let y = x.gemm(&both.t()).column_scale(&scale).run::<f32>()?.to_vec()?;
+    /// assert_eq!(y[..2], x.matmul(&gate.t())?.to_vec()?);
+    /// assert_eq!(y[2..], x.matmul(&up.t())?.to_vec()?);
     /// # Ok::<(), ferrocerium::Error>(())
     /// ```
     ///
     /// # Errors
     /// [`Error::Value`] for no tensors; [`Error::Shape`] when shapes differ elsewhere;
-    /// [`Error::Layout`] for transposed or tiled ones, formats whose scales are for several rows,
-    /// and different tensor scales; [`Error::Device`] across devices; [`Error::OutOfMemory`].
-    pub fn concat_outer(tensors: &[&Self]) -> Result<Self> {
+    /// [`Error::Layout`] for transposed or tiled ones and formats whose scales are for several
+    /// rows; [`Error::Device`] across devices; [`Error::OutOfMemory`].
+    pub fn concat_outer(tensors: &[&Self]) -> Result<(Self, Option<Tensor<f32, 1>>)> {
         const OP: &str = "concat_outer";
         let Some(first) = tensors.first() else {
             return Err(Error::value(OP, "tensors", "there are none; pass at least 1"));
         };
-        let tensor_scale = |tensor: &Self| -> Result<Option<Vec<u8>>> {
-            let data = tensor.scaled.data.as_ref();
-            let region = data.and_then(|data| data.tensor_scale.as_ref());
-            region.map(|region| Ok(region.to_host()?.to_vec())).transpose()
-        };
-        let scale = tensor_scale(first)?;
         let mut shape = first.shape();
         if R < 2 || F::FORMAT.spec().block_rows != 1 {
             let problem = format!("they are {}: their scales are for several rows", first.scaled);
@@ -121,19 +123,14 @@ impl<F: BlockFormat, const R: usize> ScaledTensor<F, R> {
                 let problem = format!("tensor {i} is {other}: pass it as stored, scales row-major");
                 return Err(Error::layout(OP, "tensors", problem));
             }
-            if tensor_scale(tensor)? != scale {
-                let problem = format!(
-                    "tensor {i} has another tensor scale than tensor 0; quantise them with one"
-                );
-                return Err(Error::layout(OP, "tensors", problem));
-            }
             shape[0] = shape[0].checked_add(tensor.shape()[0]).ok_or_else(|| {
                 Error::shape(OP, "tensors", "the sizes add up to more than a usize can count")
             })?;
         }
         let all = Self::zeros(&first.device, shape)?;
-        let Some(to) = &all.scaled.data else { return Ok(all) };
+        let Some(to) = &all.scaled.data else { return Ok((all, None)) };
         let (mut codes_at, mut scales_at) = (to.codes.offset(), to.scales.offset());
+        let mut row_scales = room(shape[0])?;
         for tensor in tensors {
             let Some(data) = &tensor.scaled.data else { continue };
             let layout = tensor.scaled.layout()?;
@@ -142,11 +139,16 @@ impl<F: BlockFormat, const R: usize> ScaledTensor<F, R> {
             to.codes.buffer().copy_from_host(codes_at, &codes.to_host()?)?;
             to.scales.buffer().copy_from_host(scales_at, &scales.to_host()?)?;
             (codes_at, scales_at) = (codes_at + codes.len(), scales_at + scales.len());
+            if let Some(scale) = &data.tensor_scale {
+                let scale = scale.to_host()?;
+                let scale = bytemuck::pod_read_unaligned::<f32>(&scale[..size_of::<f32>()]);
+                row_scales.extend(std::iter::repeat_n(scale, tensor.shape()[0]));
+            }
         }
-        if let (Some(to), Some(scale)) = (&to.tensor_scale, scale) {
-            to.buffer().copy_from_host(to.offset(), &scale)?;
-        }
-        Ok(all)
+        let Some(scale) = &to.tensor_scale else { return Ok((all, None)) };
+        scale.buffer().copy_from_host(scale.offset(), &1.0f32.to_ne_bytes())?;
+        let row_scales = Tensor::from_host(&first.device, [shape[0]], &row_scales)?;
+        Ok((all, Some(row_scales)))
     }
 
     /// Refuses rows that do not begin and end at the border of a block, or of a tile of scales.

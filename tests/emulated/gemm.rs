@@ -408,6 +408,29 @@ fn few_tiles_share_k_with_the_bits_of_many() {
     }
 }
 
+#[test]
+fn matrices_joined_by_their_rows_give_the_bits_of_each_by_itself() {
+    for arch in [Arch::SM90A, Arch::SM121A] {
+        let Some(device) = emulated(arch) else { return };
+        let k = 320;
+        let weights = [(24, 1.0f32), (40, 50.0)].map(|(n, size)| {
+            let values =
+                Tensor::from_fn(&device, [n, k], |[j, l]| size * small([j + n, l]).to_f32());
+            values.unwrap().quantize::<Nvfp4>().unwrap()
+        });
+        let (all, scale) = ScaledTensor::concat_outer(&[&weights[0], &weights[1]]).unwrap();
+        for (kernel, m) in [("cuda.gemm.stream", 3), ("cuda.gemm", 20)] {
+            let x = Tensor::from_fn(&device, [m, k], small).unwrap();
+            let product =
+                |w: &ScaledTensor<Nvfp4, 2>| x.gemm(&w.t()).request(Request::kernel(kernel));
+            let one = product(&all).column_scale(scale.as_ref().unwrap()).run::<f32>().unwrap();
+            let each = weights.each_ref().map(|w| product(w).run::<f32>().unwrap());
+            let each = Tensor::concat(1, &[&each[0], &each[1]]).unwrap();
+            assert_eq!(one.to_vec().unwrap(), each.to_vec().unwrap(), "{kernel} on {arch}");
+        }
+    }
+}
+
 /// Checks that a product leaves the blocks that quantising its values makes, in tiles or after.
 fn check_quantized<F: BlockFormat>(
     device: &Device,

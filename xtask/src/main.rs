@@ -135,9 +135,9 @@ enum Command {
         /// Block format of the head beside weights of 4 bits: llama.cpp's files have one there too
         #[arg(long, value_name = "FORMAT")]
         head: Option<String>,
-        /// Quantise q, k and v, and gate and up, with one tensor scale each: NVFP4 is faster so
+        /// Multiply q, k and v, and gate and up, each by itself here
         #[arg(long)]
-        join: bool,
+        no_join: bool,
         /// Command that runs each measurement, such as `taskset -c 0,1`
         #[arg(long, value_name = "COMMAND")]
         with: Option<String>,
@@ -213,8 +213,8 @@ fn main() -> ExitCode {
         #[cfg(not(feature = "plot"))]
         Command::Roofline { .. } => with_feature("plot"),
         Command::Bundle { folder } => bundle::write(&folder),
-        Command::LlamaBench { formats, rounds, threads, head, join, with, json } => {
-            let runner = Runner(with);
+        Command::LlamaBench { formats, rounds, threads, head, no_join, with, json } => {
+            let (join, runner) = (!no_join, Runner(with));
             llama::run(&llama::Options { formats, rounds, threads, head, join, runner, json })
         }
         Command::Results { file, benches, with } => {

@@ -1,6 +1,6 @@
-//! `residual + f(alpha · t + beta · c + bias)`, a stretch of a row at a time.
+//! `residual + f(alpha · t · scale + beta · c + bias)`, a stretch of a row at a time.
 
-use super::product::{Finish, Row};
+use super::product::{Block, Finish, Row};
 use super::rows::{RowSource, row_source};
 use super::simd::{self, Level};
 use crate::error::Result;
@@ -11,14 +11,43 @@ use crate::registry::Launch;
 /// The operands of an epilogue.
 pub(super) struct Finisher<'a> {
     level: Level,
+    b_scale: f32,
+    column_scale: Option<RowOfEach<'a>>,
     alpha: f32,
     beta: f32,
     c: Option<Box<dyn RowSource + 'a>>,
-    /// One row for each matrix B, or one for all.
-    bias: Option<(Box<dyn RowSource + 'a>, bool)>,
+    bias: Option<RowOfEach<'a>>,
     activation: Activation,
     residual: Option<Box<dyn RowSource + 'a>>,
     n: usize,
+}
+
+/// One row for each matrix B, or one for all.
+struct RowOfEach<'a> {
+    rows: Box<dyn RowSource + 'a>,
+    each: bool,
+}
+
+impl<'a> RowOfEach<'a> {
+    /// `[n]`, or `[groups, n]`.
+    fn new(operand: &Operand, n: usize, launch: &Launch<'a>) -> Result<Self> {
+        let each = operand.dims().len() > 1;
+        let rows = if each { operand.clone() } else { as_matrix(operand, 1, n) };
+        Ok(RowOfEach { rows: row_source(launch, &rows, false, &[])?, each })
+    }
+
+    fn part(&self, block: &Block, first: usize, to: &mut [f32]) -> Result<()> {
+        self.rows.part(0, if self.each { block.b } else { 0 }, first, to)
+    }
+}
+
+/// What is added up before the epilogue: `alpha · t · b_scale + beta · c`.
+pub(super) struct Terms<'o> {
+    /// B's tensor scale, which the products are without.
+    pub(super) b_scale: f32,
+    pub(super) alpha: f32,
+    pub(super) beta: f32,
+    pub(super) c: Option<&'o Operand>,
 }
 
 impl<'a> Finisher<'a> {
@@ -26,7 +55,7 @@ impl<'a> Finisher<'a> {
     pub(super) fn new(
         epilogue: &Epilogue,
         launch: &Launch<'a>,
-        (alpha, beta, c): (f32, f32, Option<&Operand>),
+        Terms { b_scale, alpha, beta, c }: Terms<'_>,
         (m, n): (usize, usize),
         batch_dims: &[usize],
     ) -> Result<Self> {
@@ -35,18 +64,18 @@ impl<'a> Finisher<'a> {
             operand.map(|o| row_source(launch, &o, false, batch_dims)).transpose()
         };
         let wide = if epilogue.activation.is_gated() { 2 * n } else { n };
-        let bias = epilogue.bias.as_ref().map(|bias| -> Result<_> {
-            let each = bias.dims().len() > 1;
-            let bias = if each { bias.clone() } else { as_matrix(bias, 1, wide) };
-            Ok((row_source(launch, &bias, false, &[])?, each))
-        });
+        let row_of_each = |operand: Option<&Operand>| {
+            operand.map(|operand| RowOfEach::new(operand, wide, launch)).transpose()
+        };
         Ok(Finisher {
             level: Level::of(&launch.caps.isa),
+            b_scale,
+            column_scale: row_of_each(epilogue.column_scale.as_ref())?,
             alpha,
             beta,
             // With beta = 0, C is not read: it may hold anything.
             c: if beta == 0.0 { None } else { source(c, m, wide)? },
-            bias: bias.transpose()?,
+            bias: row_of_each(epilogue.bias.as_ref())?,
             activation: epilogue.activation,
             residual: source(epilogue.residual.as_ref(), m, n)?,
             n,
@@ -57,19 +86,27 @@ impl<'a> Finisher<'a> {
 impl Finish for Finisher<'_> {
     fn finish(&self, row: Row<'_>, other: &mut Vec<f32>) -> Result<()> {
         let Row { block, row, columns, values } = row;
-        if self.alpha != 1.0 {
-            values.iter_mut().for_each(|x| *x *= self.alpha);
-        }
         let width = columns.len();
         resize(other, width, 0.0)?;
         for (part, values) in values.chunks_mut(width).enumerate() {
             let first = columns.start + part * self.n;
+            if let Some(scale) = &self.column_scale {
+                // With B's first, so that a matrix gives the same bits whether its scale is that of
+                // its tensor or of its columns.
+                scale.part(block, first, other)?;
+                values.iter_mut().zip(other.iter()).for_each(|(x, s)| *x *= self.b_scale * s);
+            } else if self.b_scale != 1.0 {
+                values.iter_mut().for_each(|x| *x *= self.b_scale);
+            }
+            if self.alpha != 1.0 {
+                values.iter_mut().for_each(|x| *x *= self.alpha);
+            }
             if let Some(c) = &self.c {
                 c.part(block.a, row, first, other)?;
                 values.iter_mut().zip(other.iter()).for_each(|(x, c)| *x += self.beta * c);
             }
-            if let Some((bias, each)) = &self.bias {
-                bias.part(0, if *each { block.b } else { 0 }, first, other)?;
+            if let Some(bias) = &self.bias {
+                bias.part(block, first, other)?;
                 values.iter_mut().zip(other.iter()).for_each(|(x, b)| *x += b);
             }
         }

@@ -1,10 +1,10 @@
 //! Matrix products.
 
-use super::epilogue::Finisher;
+use super::epilogue::{Finisher, Terms};
 use super::factors::Arithmetic;
 use super::outputs::OutputRows;
 use super::product::{Block, Product};
-use super::rows::{row_source, with_small_float};
+use super::rows::{column_source, row_source, with_small_float};
 use crate::caps::{Caps, Target};
 use crate::error::{Error, Result};
 use crate::memory::room;
@@ -82,15 +82,16 @@ pub(super) fn supports_operands(
     if caps.target != Target::Cpu {
         return Err(Unsupported::because("runs on CPUs"));
     }
-    let added = [c, epilogue.bias.as_ref(), epilogue.residual.as_ref()].into_iter().flatten();
-    for operand in inputs.into_iter().chain(added.clone()) {
+    let Epilogue { column_scale, bias, residual, .. } = epilogue;
+    let behind = [c, column_scale.as_ref(), bias.as_ref(), residual.as_ref()].into_iter().flatten();
+    for operand in inputs.into_iter().chain(behind.clone()) {
         if operand.dtype().is_some_and(|dtype| !dtype.fits_f32()) {
             let reason = format!("computes in f32, which does not hold {operand}");
             return Err(Unsupported(reason));
         }
     }
-    if let Some(operand) = added.clone().find(|operand| operand.as_dense().is_none()) {
-        return Err(Unsupported(format!("adds plain elements, not {operand}")));
+    if let Some(operand) = behind.clone().find(|operand| operand.as_dense().is_none()) {
+        return Err(Unsupported(format!("its epilogue takes plain elements, not {operand}")));
     }
     match d {
         Operand::Dense(_) => Ok(()),
@@ -136,11 +137,11 @@ fn gemm_as<E: Scalar>(arithmetic: Arithmetic, op: &Gemm, launch: &Launch<'_>) ->
     }
     let batch_dims = d_dims.leading(2);
     let a = row_source(launch, &op.a, false, batch_dims)?;
-    let b = row_source(launch, &op.b, true, batch_dims)?;
+    let (b, b_scale) = column_source(launch, &op.b, batch_dims)?;
     let parts = if op.epilogue.activation.is_gated() { 2 } else { 1 };
     let n = sizes.n / parts;
-    let scaled = (op.alpha, op.beta, op.c.as_ref());
-    let finish = Finisher::new(&op.epilogue, launch, scaled, (sizes.m, n), batch_dims)?;
+    let terms = Terms { b_scale, alpha: op.alpha, beta: op.beta, c: op.c.as_ref() };
+    let finish = Finisher::new(&op.epilogue, launch, terms, (sizes.m, n), batch_dims)?;
     let factors = arithmetic.factors(launch.caps, a.as_ref(), b.as_ref(), sizes.k);
     let factors = factors.as_ref();
     let product = Product { workers: launch.workers, factors, k: sizes.k, n, parts };

@@ -1,13 +1,13 @@
 //! Matrix products of row groups with a matrix each.
 
-use super::epilogue::Finisher;
+use super::epilogue::{Finisher, Terms};
 use super::factors::Arithmetic;
 use super::gemm::{cost, kernel_info, stored_bytes, supports_operands};
 use super::outputs::OutputRows;
 use super::product::{Block, Product};
 use std::ops::Range;
 
-use super::rows::{row_source, with_small_float};
+use super::rows::{column_source, row_source, with_small_float};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::memory::room;
@@ -72,11 +72,11 @@ fn grouped_as<E: Scalar>(
         return Ok(());
     }
     let a = row_source(launch, &op.a, false, &[])?;
-    let b = row_source(launch, &op.b, true, &[sizes.groups])?;
+    let (b, b_scale) = column_source(launch, &op.b, &[sizes.groups])?;
     let parts = if op.epilogue.activation.is_gated() { 2 } else { 1 };
     let n = sizes.n / parts;
-    let plain = (op.alpha, 0.0, None);
-    let finish = Finisher::new(&op.epilogue, launch, plain, (sizes.total_m, n), &[])?;
+    let terms = Terms { b_scale, alpha: op.alpha, beta: 0.0, c: None };
+    let finish = Finisher::new(&op.epilogue, launch, terms, (sizes.total_m, n), &[])?;
     let factors = arithmetic.factors(launch.caps, a.as_ref(), b.as_ref(), sizes.k);
     let factors = factors.as_ref();
     let product = Product { workers: launch.workers, factors, k: sizes.k, n, parts };

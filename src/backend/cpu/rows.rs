@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::format::{Dequantizer, ScaleLayout};
 use crate::memory::{room, scratch};
 use crate::num::{DType, E8M0, F8E4M3, F8E5M2, Scalar, UE4M3, bf16, f16};
-use crate::op::{Dense, Operand};
+use crate::op::{Dense, Operand, Scaled};
 use crate::registry::{Launch, ScaledBytes};
 
 /// `[.., rows, k]` values of any type that f32 holds.
@@ -120,14 +120,27 @@ pub(super) fn row_source<'a>(
         }),
         Operand::Scaled(scaled) => {
             let bytes = launch.read_scaled(scaled)?;
-            let layout = scaled.layout()?;
-            let values = Dequantizer::new(&layout, bytes.codes, bytes.scales, bytes.tensor_scale)?;
-            let leading = scaled.dims.leading(2);
-            let strides = row_major(leading);
-            let matrices = batch_offsets(leading, &strides, batch_dims)?;
-            Ok(Box::new(ScaledRows { level, values, bytes, matrices, fp4: OnceLock::new() }))
+            Ok(Box::new(ScaledRows::new(level, bytes, scaled, batch_dims)?))
         }
     }
+}
+
+/// The columns of a right matrix as rows along k, without its tensor scale, and that: a factor of
+/// all products, so that decoding depends on no matrix.
+pub(super) fn column_source<'a>(
+    launch: &Launch<'a>,
+    operand: &Operand,
+    batch_dims: &[usize],
+) -> Result<(Box<dyn RowSource + 'a>, f32)> {
+    let Operand::Scaled(scaled) = operand else {
+        return Ok((row_source(launch, operand, true, batch_dims)?, 1.0));
+    };
+    let bytes = launch.read_scaled(scaled)?;
+    // Without elements there is nothing to multiply.
+    let scale = if scaled.layout()?.k() == 0 { 1.0 } else { bytes.tensor_scale };
+    let bytes = ScaledBytes { tensor_scale: 1.0, ..bytes };
+    let level = Level::of(&launch.caps.isa);
+    Ok((Box::new(ScaledRows::new(level, bytes, scaled, batch_dims)?), scale))
 }
 
 struct DenseRows<'a, E> {
@@ -318,7 +331,20 @@ impl RowSource for ScaledRows<'_> {
     }
 }
 
-impl ScaledRows<'_> {
+impl<'a> ScaledRows<'a> {
+    fn new(
+        level: Level,
+        bytes: ScaledBytes<'a>,
+        scaled: &Scaled,
+        batch_dims: &[usize],
+    ) -> Result<Self> {
+        let layout = scaled.layout()?;
+        let values = Dequantizer::new(&layout, bytes.codes, bytes.scales, bytes.tensor_scale)?;
+        let leading = scaled.dims.leading(2);
+        let matrices = batch_offsets(leading, &row_major(leading), batch_dims)?;
+        Ok(ScaledRows { level, values, bytes, matrices, fp4: OnceLock::new() })
+    }
+
     /// The rows of some matrices that follow each other.
     fn weights_from(&self, matrix: usize, count: usize) -> Option<Weights<'_>> {
         let layout = self.values.layout();
@@ -340,8 +366,10 @@ impl ScaledRows<'_> {
             factor: self.bytes.tensor_scale,
             fp4: match code {
                 Code::Nvfp4 | Code::Mxfp4 => {
-                    let table = || Fp4Table::new(spec.scale, self.bytes.tensor_scale);
-                    self.fp4.get_or_init(table).as_ref()
+                    let g = self.bytes.tensor_scale;
+                    let table = || Fp4Table::new(spec.scale, g);
+                    let plain = || Fp4Table::plain(spec.scale);
+                    if g == 1.0 { plain() } else { self.fp4.get_or_init(table).as_ref() }
                 }
                 _ => None,
             },

@@ -1,4 +1,4 @@
-//! What stands behind a matrix product: `residual + f(alpha · t + beta · c + bias)`.
+//! What stands behind a matrix product: `residual + f(alpha · t · column_scale + beta · c + bias)`.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -15,6 +15,7 @@ use crate::registry::Unsupported;
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct Epilogue {
+    column_scale: Matrix,
     c: Matrix,
     bias: Matrix,
     residual: Matrix,
@@ -33,8 +34,9 @@ impl Epilogue {
         d: &Operand,
         caps: &Caps,
     ) -> Result<(), Unsupported> {
-        let added = [c, epilogue.bias.as_ref(), epilogue.residual.as_ref()];
-        added.into_iter().flatten().try_for_each(require_readable)?;
+        let op::Epilogue { column_scale, bias, residual, .. } = epilogue;
+        let operands = [c, column_scale.as_ref(), bias.as_ref(), residual.as_ref()];
+        operands.into_iter().flatten().try_for_each(require_readable)?;
         match d {
             Operand::Dense(_) => require_writable(d, caps),
             Operand::Scaled(to) => Quantizing::new(to, epilogue.quantizer, None).supports(to, caps),
@@ -59,9 +61,11 @@ impl Epilogue {
         };
         // With beta = 0, C is not read: it may hold anything.
         let c = read("c", c.filter(|_| beta != 0.0), &wide)?;
+        let column_scale = read("column_scale", epilogue.column_scale.as_ref(), &wide)?;
         let bias = read("bias", epilogue.bias.as_ref(), &wide)?;
         let residual = read("residual", epilogue.residual.as_ref(), &d_dims)?;
         Ok(Epilogue {
+            column_scale,
             c,
             bias,
             residual,
@@ -73,8 +77,11 @@ impl Epilogue {
         })
     }
 
-    /// The same, where `bias` has a row for each matrix of the batch rather than of D.
-    pub fn bias_by_group(&mut self) {
-        self.bias.batch[BATCH_RANK - 1] = std::mem::take(&mut self.bias.row);
+    /// The same, where column scales and `bias` have a row for each matrix of the batch rather than
+    /// of D.
+    pub fn by_group(&mut self) {
+        for rows in [&mut self.column_scale, &mut self.bias] {
+            rows.batch[BATCH_RANK - 1] = std::mem::take(&mut rows.row);
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! `D = residual + f(alpha · A·B + beta · C + bias)`
+//! `D = residual + f(alpha · A·B ∘ column_scale + beta · C + bias)`
 
 use super::array::{Array, QuantizeWith, unravel};
 use crate::error::Result;
@@ -10,6 +10,7 @@ pub(super) fn gemm(op: &Gemm, launch: &Launch<'_>) -> Result<()> {
     let b = Array::load(launch, &op.b)?;
     // With beta = 0, C is not read: it may hold anything.
     let c = if op.beta == 0.0 { None } else { Array::load_opt(launch, op.c.as_ref())? };
+    let column_scale = Array::load_opt(launch, op.epilogue.column_scale.as_ref())?;
     let sizes = op.sizes()?;
     let batch_dims = op.d.dims().leading(2).to_vec();
 
@@ -24,6 +25,9 @@ pub(super) fn gemm(op: &Gemm, launch: &Launch<'_>) -> Result<()> {
                     sum += a.data[a0 + i * sizes.k + l] * b.data[b0 + l * sizes.n + j];
                 }
                 let mut value = f64::from(op.alpha) * sum;
+                if let Some(scale) = &column_scale {
+                    value *= scale.data[j];
+                }
                 if let Some(c) = &c {
                     value += f64::from(op.beta) * c.broadcast_get(&[&index[..], &[i, j]].concat());
                 }
@@ -35,7 +39,7 @@ pub(super) fn gemm(op: &Gemm, launch: &Launch<'_>) -> Result<()> {
     epilogue(t, &op.epilogue, launch)?.store(launch, &op.d, with)
 }
 
-/// `residual + f(t + bias)`
+/// `residual + f(t + bias)`, the product being in `t` with its column scales.
 pub(super) fn epilogue(mut t: Array, epilogue: &Epilogue, launch: &Launch<'_>) -> Result<Array> {
     if let Some(bias) = Array::load_opt(launch, epilogue.bias.as_ref())? {
         let n = bias.data.len().max(1);

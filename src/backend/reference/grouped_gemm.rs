@@ -1,4 +1,5 @@
-//! `D[i] = residual[i] + f(alpha · A[i]·B[e] + bias[e])` for the rows `i` of group `e`
+//! `D[i] = residual[i] + f(alpha · A[i]·B[e] ∘ column_scale[e] + bias[e])` for the rows `i` of group
+//! `e`
 
 use super::array::{Array, QuantizeWith};
 use super::gemm::epilogue;
@@ -9,6 +10,7 @@ use crate::registry::Launch;
 pub(super) fn grouped_gemm(op: &GroupedGemm, launch: &Launch<'_>) -> Result<()> {
     let a = Array::load(launch, &op.a)?;
     let b = Array::load(launch, &op.b)?;
+    let column_scale = Array::load_opt(launch, op.epilogue.column_scale.as_ref())?;
     let bias = Array::load_opt(launch, op.epilogue.bias.as_ref())?;
     let groups = op.groups(|operand| launch.read_indices(operand))?;
     let sizes = op.sizes()?;
@@ -23,6 +25,9 @@ pub(super) fn grouped_gemm(op: &GroupedGemm, launch: &Launch<'_>) -> Result<()> 
                     sum += a.data[i * k + l] * b.data[(e * k + l) * n + j];
                 }
                 let mut value = f64::from(op.alpha) * sum;
+                if let Some(scale) = &column_scale {
+                    value *= scale.data[e * n + j];
+                }
                 if let Some(bias) = &bias {
                     value += bias.data[e * n + j];
                 }

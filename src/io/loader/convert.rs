@@ -53,7 +53,7 @@ impl Run<'_> {
     ) -> Result<()> {
         let pieces = out.chunks(step.piece * size_of::<E>()).enumerate();
         let mut jobs: Vec<_> = pieces.map(|(i, piece)| (i * step.piece, piece)).collect();
-        let place = position(step.piece, decoder);
+        let place = position(step, decoder);
         self.jobs(step, place, 1, &mut jobs, |[bounce, _], (at, piece)| {
             piece.fill(bounce, |bytes| {
                 let out: &mut [E] = bytemuck::cast_slice_mut(bytes);
@@ -85,7 +85,7 @@ impl Run<'_> {
                 codes.chunks(code_bytes).zip(scales.chunks(width)).enumerate()
             {
                 let values = i * matrix..(i + 1) * matrix;
-                let amax = self.amax(step, step.piece, &decoder, values.clone())?;
+                let amax = self.amax(step, &decoder, values.clone())?;
                 let scale = out.fill(&mut bounce, |scale| {
                     scale_of(format, quantizer, amax, scale)?;
                     Ok([scale[0], scale[1], scale[2], scale[3]])
@@ -97,15 +97,10 @@ impl Run<'_> {
                 })?;
             }
         } else {
-            let mut amax = 0.0;
-            if layout.spec().tensor_scale {
-                amax = self.amax(step, step.piece, &decoder, 0..decoder.values())?;
-                for (name, piece) in &step.beside {
-                    let weight = Weight::find(self.weights, name)?;
-                    let other = Decoder::new(self.weights, &weight)?;
-                    amax = amax.max(self.amax(step, *piece, &other, 0..other.values())?);
-                }
-            }
+            let amax = match layout.spec().tensor_scale {
+                true => self.amax(step, &decoder, 0..decoder.values())?,
+                false => 0.0,
+            };
             let quantizer = RowQuantizer::new(&layout, quantizer, amax)?;
             if let Some(scale) = &data.tensor_scale {
                 scale.buffer().copy_from_host(0, &quantizer.tensor_scale().to_ne_bytes())?;
@@ -116,18 +111,12 @@ impl Run<'_> {
         self.any(scaled)
     }
 
-    /// The largest magnitude of a range of values, so many at a time.
-    fn amax(
-        &mut self,
-        step: &Step,
-        piece: usize,
-        decoder: &Decoder<'_>,
-        values: Range<usize>,
-    ) -> Result<f32> {
-        let starts = values.clone().step_by(piece.max(1));
+    /// The largest magnitude of a range of values.
+    fn amax(&mut self, step: &Step, decoder: &Decoder<'_>, values: Range<usize>) -> Result<f32> {
+        let starts = values.clone().step_by(step.piece.max(1));
         let mut jobs: Vec<(usize, f32)> = starts.map(|at| (at, 0.0)).collect();
-        self.jobs(step, position(piece, decoder), 2, &mut jobs, |_, (at, amax)| {
-            let mut piece = scratch(piece.min(values.end - *at), 0.0f32)?;
+        self.jobs(step, position(step, decoder), 2, &mut jobs, |_, (at, amax)| {
+            let mut piece = scratch(step.piece.min(values.end - *at), 0.0f32)?;
             decoder.decode(*at..*at + piece.len(), &mut piece)?;
             *amax = crate::format::amax(&piece).map_err(|found| {
                 let index = *at + found.index;
@@ -154,7 +143,7 @@ impl Run<'_> {
         let rows = (step.piece / k).max(1);
         let pieces = codes.chunks(rows * row_bytes).enumerate();
         let mut jobs: Vec<_> = pieces.map(|(i, codes)| (first + i * rows * k, codes)).collect();
-        let place = position(step.piece, decoder);
+        let place = position(step, decoder);
         self.jobs(step, place, 2, &mut jobs, |[bounce, _], (at, codes)| {
             let rows = codes.len() / row_bytes;
             let mut values = scratch(rows * k, 0.0f32)?;
@@ -194,7 +183,7 @@ impl Run<'_> {
             jobs.push(Bands { bands, codes: now, scales: now_scales });
         }
         let passes = if layout.spec().tensor_scale { 2 } else { 1 };
-        let place = position(step.piece, decoder);
+        let place = position(step, decoder);
         self.jobs(step, place, passes, &mut jobs, |[first_bounce, second_bounce], these| {
             let first = layout.band(these.bands.start);
             let first = (first.0 * layout.rows() + first.1.start) * layout.k();
@@ -221,9 +210,9 @@ impl Run<'_> {
 }
 
 /// Where in its file a weight begins, and the bytes of a piece.
-fn position<'a>(piece: usize, decoder: &Decoder<'a>) -> (&'a SourceFile, u64, u64) {
+fn position<'a>(step: &Step, decoder: &Decoder<'a>) -> (&'a SourceFile, u64, u64) {
     let entry = decoder.entry;
-    let share = entry.region.len() as u128 * piece as u128 / decoder.values().max(1) as u128;
+    let share = entry.region.len() as u128 * step.piece as u128 / decoder.values().max(1) as u128;
     (&entry.file, entry.region.offset() as u64, u64::try_from(share).unwrap_or(0))
 }
 

@@ -55,9 +55,6 @@ pub struct Step {
     pub(super) threads: usize,
     /// Steps of the same number are carried out together.
     pub(super) batch: usize,
-    /// Weights whose magnitudes the tensor scale is for as well, and the values of them that one
-    /// thread looks at at a time.
-    pub(super) beside: Vec<(String, usize)>,
 }
 
 /// What loading a model will do, weight by weight in the order of the files. Printed, it is a
@@ -85,44 +82,6 @@ impl LoadPlan {
         }
         batch(&mut steps);
         Ok(Self { loader: loader.clone(), steps })
-    }
-
-    /// Has weights for which `group` gives the same, by their names, share their tensor scale, where
-    /// they are quantised to a format that has one: it is that for the largest magnitude in any of
-    /// them. Their rows can then be put into one matrix, for products of the same inputs, by
-    /// [`ScaledTensor::concat_outer`](crate::ScaledTensor::concat_outer). Each of them reads the
-    /// others once more.
-    ///
-    /// ```no_run
-    /// # use ferrocerium::{Device, format::{Format, Quantizer}, io::{Loader, Target}};
-    /// let loader = Loader::open(&Device::cpu(), "folder/with/model")?;
-    /// let plan = loader.plan(|_| Target::Blocks(Format::Nvfp4, Quantizer::Amax))?;
-    /// let up_and_gate = |name: &str| {
-    ///     let layer = name.strip_suffix("up_proj.weight");
-    ///     layer.or(name.strip_suffix("gate_proj.weight")).map(str::to_owned)
-    /// };
-    /// let plan = plan.share_tensor_scales(up_and_gate);
-    /// # Ok::<(), ferrocerium::Error>(())
-    /// ```
-    pub fn share_tensor_scales<G: PartialEq>(mut self, group: impl Fn(&str) -> Option<G>) -> Self {
-        let shares = |step: &Step| match step.held {
-            Held::Blocks(format) if step.strategy == Strategy::Convert => {
-                format.spec().tensor_scale.then_some(format)
-            }
-            _ => None,
-        };
-        let keys: Vec<_> = self
-            .steps
-            .iter()
-            .map(|step| Some((shares(step)?, step.quantizer, group(&step.name)?)))
-            .collect();
-        let places: Vec<_> = self.steps.iter().map(|s| (s.name.clone(), s.piece)).collect();
-        for (i, step) in self.steps.iter_mut().enumerate() {
-            let others = (0..keys.len()).filter(|&j| j != i && keys[i].is_some());
-            let others = others.filter(|&j| keys[j] == keys[i]);
-            step.beside = others.map(|j| places[j].clone()).collect();
-        }
-        self
     }
 
     /// Every step, in the order in which they run.
@@ -280,7 +239,6 @@ fn step(loader: &Loader, weight: &Weight<'_>, found: Resolved, before: u64) -> R
         piece,
         threads,
         batch: 0,
-        beside: Vec::new(),
     })
 }
 

@@ -34,11 +34,12 @@ pub struct GemmCase {
     pub beta: f32,
     /// Whether all rows share `c`.
     pub c_shared: bool,
+    pub column_scale: bool,
     pub bias: bool,
     pub residual: bool,
     pub activation: Activation,
-    /// Of a, b, c, bias, residual and d.
-    pub layouts: [Layout; 6],
+    /// Of a, b, column scale, c, bias, residual and d.
+    pub layouts: [Layout; 7],
     pub source: Source,
 }
 
@@ -51,13 +52,13 @@ pub fn gemm_cases() -> impl Strategy<Value = GemmCase> {
     let layout = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.2));
     let factor = || prop::sample::select(vec![1.0f32, -0.5, 2.0, 0.0]);
     let beta = prop::sample::select(vec![0.0f32, 0.0, 1.0, -0.25]);
-    let any_epilogue = (any::<[bool; 3]>(), prop::sample::select(&Activation::ALL[..]));
-    let epilogue = prop_oneof![1 => Just(([false; 3], Activation::Identity)), 2 => any_epilogue];
+    let any_epilogue = (any::<[bool; 4]>(), prop::sample::select(&Activation::ALL[..]));
+    let epilogue = prop_oneof![1 => Just(([false; 4], Activation::Identity)), 2 => any_epilogue];
     let values = (Layout::each(), Source::any());
     (shape, kinds, layout, (factor(), beta), epilogue, values).prop_map(
         |(shape, ((a, b), d), (t, b_shared, a_shared), (alpha, beta), epilogue, values)| {
             let (batch, m, n, k, square) = shape;
-            let ([c_shared, bias, residual], activation) = epilogue;
+            let ([column_scale, c_shared, bias, residual], activation) = epilogue;
             GemmCase {
                 batch,
                 m,
@@ -72,6 +73,7 @@ pub fn gemm_cases() -> impl Strategy<Value = GemmCase> {
                 alpha,
                 beta,
                 c_shared,
+                column_scale,
                 bias,
                 residual,
                 activation,
@@ -123,21 +125,24 @@ impl BuildOp for GemmCase {
             b = transposed(b);
         }
         // Where both are shared, so is the result.
-        let d = self.d.kind.spec(&matrix(false, self.m, self.n), layouts[5])?;
+        let d = self.d.kind.spec(&matrix(false, self.m, self.n), layouts[6])?;
         let mut op = Gemm::new(a, b, d);
         (op.alpha, op.beta) = (self.alpha, self.beta);
         op.epilogue.activation = self.activation;
         op.epilogue.quantizer = self.d.quantizer;
         if self.beta != 0.0 {
             let rows = if self.c_shared { 1 } else { self.m };
-            op.c = Some(plain(&matrix(self.c_shared, rows, wide), layouts[2], 3)?);
+            op.c = Some(plain(&matrix(self.c_shared, rows, wide), layouts[3], 3)?);
+        }
+        if self.column_scale {
+            op.epilogue.column_scale = Some(plain(&[wide], layouts[2], 6)?);
         }
         if self.bias {
-            op.epilogue.bias = Some(plain(&[wide], layouts[3], 4)?);
+            op.epilogue.bias = Some(plain(&[wide], layouts[4], 4)?);
         }
         if self.residual {
             let dims = matrix(false, self.m, self.n);
-            op.epilogue.residual = Some(plain(&dims, layouts[4], 5)?);
+            op.epilogue.residual = Some(plain(&dims, layouts[5], 5)?);
         }
         Ok(op.into())
     }
@@ -178,8 +183,8 @@ impl Narrowed {
     }
 }
 
-/// `γ·(|alpha|·|A|·|B| + |beta|·|C| + |bias|)` carried through activation, gate and residual; of
-/// narrowed operands `|alpha|·|A − Â|·|B|` more.
+/// `γ·(|alpha|·|A|·|B| ∘ |column_scale| + |beta|·|C| + |bias|)` carried through activation, gate and
+/// residual; of narrowed operands `|alpha|·|A − Â|·|B| ∘ |column_scale|` more.
 pub(in crate::testing) fn expected(op: &Gemm, numerics: Numerics) -> Result<Vec<Expected>> {
     let values = in_f64(op.clone())?;
     // What stands before the activation, and its magnitudes.
@@ -193,9 +198,13 @@ pub(in crate::testing) fn expected(op: &Gemm, numerics: Numerics) -> Result<Vec<
     let narrowed = Narrowed::of(numerics, &op.a, &op.b)?;
     sizes.b = magnitudes(&op.b)?;
     (sizes.alpha, sizes.beta) = (op.alpha.abs(), op.beta.abs());
+    let column_scale = op.epilogue.column_scale.as_ref().map(Magnitudes::of).transpose()?;
+    let largest = column_scale.as_ref().map_or(1.0, |scale| scale.largest);
+    sizes.epilogue.column_scale = column_scale.map(|scale| scale.of_each);
     let narrowing = narrowed.as_ref().map(|narrowed| {
         let mut by = Gemm::new(narrowed.by.clone(), sizes.b.clone(), sizes.d.clone());
         by.alpha = sizes.alpha;
+        by.epilogue.column_scale = sizes.epilogue.column_scale.clone();
         in_f64(by)
     });
     sizes.a = narrowed.map_or_else(|| magnitudes(&op.a), |narrowed| Ok(narrowed.sizes))?;
@@ -204,9 +213,23 @@ pub(in crate::testing) fn expected(op: &Gemm, numerics: Numerics) -> Result<Vec<
     let sizes = in_f64(sizes)?;
     let (n, k) = (op.sizes()?.n, op.sizes()?.k);
     let narrowing = narrowing.transpose()?.unwrap_or_default();
-    let products = Products { before, sizes, narrowing, n, k, alpha: op.alpha };
+    let factor = f64::from(op.alpha.abs()) * largest;
+    let products = Products { before, sizes, narrowing, n, k, factor };
     let errors = products.errors(&op.epilogue, &values);
     Ok(vec![Expected::Values { values, errors }])
+}
+
+/// The magnitudes of factors.
+pub(super) struct Magnitudes {
+    pub of_each: Operand,
+    pub largest: f64,
+}
+
+impl Magnitudes {
+    pub(super) fn of(operand: &Operand) -> Result<Self> {
+        let largest = values(operand)?.into_iter().fold(0.0, |most: f64, x| most.max(x.abs()));
+        Ok(Magnitudes { of_each: magnitudes(operand)?, largest })
+    }
 }
 
 /// What an epilogue begins with.
@@ -219,16 +242,18 @@ pub(super) struct Products {
     pub narrowing: Vec<f64>,
     pub n: usize,
     pub k: usize,
-    pub alpha: f32,
+    /// The largest magnitude of what sums of products are multiplied by.
+    pub factor: f64,
 }
 
 impl Products {
     /// The errors of the results `values`.
     pub(super) fn errors(&self, epilogue: &Epilogue, values: &[f64]) -> Vec<f64> {
         // Decoding a block format rounds twice at most (one for each operand), each product and
-        // sum once, and alpha, beta · c, + and bias once each; tensor scales may come last.
-        let roundings = self.k + 8;
-        let tiny = roundings as f64 * TINY_F32 * (1.0 + f64::from(self.alpha.abs()));
+        // sum once, and column scale, alpha, beta · c, + and bias once each; tensor scales may come
+        // last.
+        let roundings = self.k + 9;
+        let tiny = roundings as f64 * TINY_F32 * (1.0 + self.factor);
         let before = |i: usize| {
             let value = self.before[i];
             let narrowing = self.narrowing.get(i).copied().unwrap_or(0.0);

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::gemm::{Narrowed, Products, factors, results};
+use super::gemm::{Magnitudes, Narrowed, Products, factors, results};
 use super::{BuildOp, Target};
 use crate::Device;
 use crate::error::Result;
@@ -28,11 +28,12 @@ pub struct GroupedGemmCase {
     pub b_transposed: bool,
     pub offsets: DType,
     pub alpha: f32,
+    pub column_scale: bool,
     pub bias: bool,
     pub residual: bool,
     pub activation: Activation,
-    /// Of a, b, bias, residual and d.
-    pub layouts: [Layout; 5],
+    /// Of a, b, column scale, bias, residual and d.
+    pub layouts: [Layout; 6],
     pub source: Source,
 }
 
@@ -44,9 +45,10 @@ pub fn grouped_gemm_cases() -> impl Strategy<Value = GroupedGemmCase> {
     let alpha = prop::sample::select(vec![1.0f32, -0.5]);
     let offsets = prop::sample::select(&INDICES[..]);
     let activation = prop::sample::select(&Activation::ALL[..]);
-    let epilogue = (any::<bool>(), any::<bool>(), activation);
+    let epilogue = (any::<[bool; 3]>(), activation);
     (shape, kinds, offsets, alpha, epilogue, (Layout::each(), Source::any())).prop_map(
         |((rows, n, k), ((a, b), d, t), offsets, alpha, epilogue, (layouts, source))| {
+            let ([column_scale, bias, residual], activation) = epilogue;
             GroupedGemmCase {
                 rows,
                 n,
@@ -57,9 +59,10 @@ pub fn grouped_gemm_cases() -> impl Strategy<Value = GroupedGemmCase> {
                 b_transposed: t || b.is_blocks(),
                 offsets,
                 alpha,
-                bias: epilogue.0,
-                residual: epilogue.1,
-                activation: epilogue.2,
+                column_scale,
+                bias,
+                residual,
+                activation,
                 layouts,
                 source,
             }
@@ -84,16 +87,19 @@ impl BuildOp for GroupedGemmCase {
         let mut ends = vec![0.0];
         self.rows.iter().for_each(|&rows| ends.push(ends[ends.len() - 1] + rows as f64));
         let offsets = integers(device, self.offsets, &[groups + 1], &ends)?;
-        let d = self.d.kind.spec(&[total, self.n], layouts[4])?;
+        let d = self.d.kind.spec(&[total, self.n], layouts[5])?;
         let mut op = GroupedGemm::new(a, b, offsets, d);
         op.alpha = self.alpha;
         op.epilogue.activation = self.activation;
         op.epilogue.quantizer = self.d.quantizer;
+        if self.column_scale {
+            op.epilogue.column_scale = Some(plain(&[groups, wide], layouts[2], 6)?);
+        }
         if self.bias {
-            op.epilogue.bias = Some(plain(&[groups, wide], layouts[2], 4)?);
+            op.epilogue.bias = Some(plain(&[groups, wide], layouts[3], 4)?);
         }
         if self.residual {
-            op.epilogue.residual = Some(plain(&[total, self.n], layouts[3], 5)?);
+            op.epilogue.residual = Some(plain(&[total, self.n], layouts[4], 5)?);
         }
         Ok(op.into())
     }
@@ -114,6 +120,9 @@ pub(in crate::testing) fn expected(op: &GroupedGemm, numerics: Numerics) -> Resu
     let narrowed = Narrowed::of(numerics, &op.a, &op.b)?;
     sizes.b = magnitudes(&op.b)?;
     sizes.alpha = op.alpha.abs();
+    let column_scale = op.epilogue.column_scale.as_ref().map(Magnitudes::of).transpose()?;
+    let largest = column_scale.as_ref().map_or(1.0, |scale| scale.largest);
+    sizes.epilogue.column_scale = column_scale.map(|scale| scale.of_each);
     let narrowing = narrowed.as_ref().map(|narrowed| {
         let mut by = sizes.clone();
         by.a = narrowed.by.clone();
@@ -124,7 +133,8 @@ pub(in crate::testing) fn expected(op: &GroupedGemm, numerics: Numerics) -> Resu
     sizes.epilogue.bias = op.epilogue.bias.as_ref().map(magnitudes).transpose()?;
     let sizes = in_f64(sizes)?;
     let narrowing = narrowing.transpose()?.unwrap_or_default();
-    let products = Products { before, sizes, narrowing, n: shape.n, k: shape.k, alpha: op.alpha };
+    let factor = f64::from(op.alpha.abs()) * largest;
+    let products = Products { before, sizes, narrowing, n: shape.n, k: shape.k, factor };
     let errors = products.errors(&op.epilogue, &values);
     Ok(vec![Expected::Values { values, errors }])
 }

@@ -26,7 +26,7 @@ pub struct Options {
     pub threads: usize,
     /// Block format of the head beside weights of 4 bits; it stays at 16 bits where there is none.
     pub head: Option<String>,
-    /// Whether matrices of the same inputs have one tensor scale here.
+    /// Whether matrices of the same inputs are multiplied as one here.
     pub join: bool,
     /// What runs each measurement.
     pub runner: Runner,
@@ -125,8 +125,8 @@ fn measure_ours(
     if let Some(head) = options.head.as_ref().filter(|_| format.ends_with("fp4")) {
         command.args(["--head", head]);
     }
-    if options.join {
-        command.arg("--join");
+    if !options.join {
+        command.arg("--no-join");
     }
     let json = program::json(&mut command)?;
     let row = &json["rows"][0];

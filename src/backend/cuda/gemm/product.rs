@@ -205,7 +205,7 @@ impl<'o> Product<'o> {
         let mut epilogue = Epilogue::bind(added, self.epilogue, d, self.n, call)?;
         let groups = match self.grouped {
             Some(op) => {
-                epilogue.bias_by_group();
+                epilogue.by_group();
                 Groups::bind(op, self.tiles(height), call)?
             }
             None => Groups::default(),

@@ -17,6 +17,8 @@ mod vbmi;
 #[cfg(target_arch = "x86_64")]
 pub(super) use vbmi::{E4m3Table, E5m2Table};
 
+use std::sync::LazyLock;
+
 use super::LANES;
 use super::lanes::Lanes;
 use crate::num::{DType, E2M1, E8M0, UE4M3};
@@ -54,6 +56,19 @@ impl Fp4Table {
             }
         }
         Some(Fp4Table(rows))
+    }
+
+    /// The one of a type of scales without a tensor scale.
+    pub fn plain(scale: DType) -> Option<&'static Self> {
+        static NVFP4: LazyLock<Option<Fp4Table>> =
+            LazyLock::new(|| Fp4Table::new(DType::UE4M3, 1.0));
+        static MXFP4: LazyLock<Option<Fp4Table>> =
+            LazyLock::new(|| Fp4Table::new(DType::E8M0, 1.0));
+        match scale {
+            DType::UE4M3 => NVFP4.as_ref(),
+            DType::E8M0 => MXFP4.as_ref(),
+            _ => None,
+        }
     }
 
     /// A row for each scale.
