@@ -4,7 +4,6 @@ use super::product::{Block, Finish, Row};
 use super::rows::{RowSource, row_source};
 use super::simd::{self, Level};
 use crate::error::Result;
-use crate::memory::resize;
 use crate::op::{Activation, Dense, Dims, Epilogue, Function, Operand};
 use crate::registry::Launch;
 
@@ -84,10 +83,9 @@ impl<'a> Finisher<'a> {
 }
 
 impl Finish for Finisher<'_> {
-    fn finish(&self, row: Row<'_>, other: &mut Vec<f32>) -> Result<()> {
+    fn finish(&self, row: Row<'_>, other: &mut [f32]) -> Result<()> {
         let Row { block, row, columns, values } = row;
         let width = columns.len();
-        resize(other, width, 0.0)?;
         for (part, values) in values.chunks_mut(width).enumerate() {
             let first = columns.start + part * self.n;
             if let Some(scale) = &self.column_scale {

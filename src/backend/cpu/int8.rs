@@ -117,7 +117,9 @@ impl Factors for Int8Factors<'_> {
     }
 
     fn pack(&self, block: Block, first: usize, to: &mut [f32], stride: usize) -> Result<()> {
-        let mut plain = scratch(if self.exact { 0 } else { self.k }, 0.0)?;
+        let in_place = self.a.in_place(block.a);
+        let decoded = if self.exact || in_place.is_some() { 0 } else { self.k };
+        let mut plain = scratch(decoded, 0.0)?;
         for (row, to) in (block.first + first..).zip(to.chunks_mut(stride)) {
             let (groups, mark) = to.split_at_mut(self.groups() * GROUP_WORDS);
             let groups: &mut [Packed] = bytemuck::cast_slice_mut(groups);
@@ -130,8 +132,14 @@ impl Factors for Int8Factors<'_> {
                 self.a.pack_fp4(block.a, row, groups)?;
                 continue;
             }
-            self.a.decode(block.a, row, &mut plain)?;
-            if !quantize(self.level, &plain, groups) {
+            let values = match &in_place {
+                Some(rows) => &rows.data[row * rows.stride..][..self.k],
+                None => {
+                    self.a.decode(block.a, row, &mut plain)?;
+                    &plain
+                }
+            };
+            if !quantize(self.level, values, groups) {
                 mark[0] = FLOATS;
             }
         }

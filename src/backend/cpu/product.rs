@@ -71,10 +71,10 @@ pub(super) struct Row<'a> {
     pub(super) values: &'a mut [f32],
 }
 
-/// Turns a row of products into a row of results. The buffer is the callee's, kept from row to
-/// row.
+/// Turns a row of products into a row of results. The buffer, as long as the columns, is the
+/// callee's.
 pub(super) trait Finish: Sync {
-    fn finish(&self, row: Row<'_>, other: &mut Vec<f32>) -> Result<()>;
+    fn finish(&self, row: Row<'_>, other: &mut [f32]) -> Result<()>;
 }
 
 /// Rows of a block that are packed together: at most [`BAND`].
@@ -244,15 +244,16 @@ impl Product<'_> {
         let (block, columns) = (task.block, task.columns.clone());
         let width = columns.len() * self.parts;
         let panel_len = self.factors.panel_len(block, columns.len());
-        with_scratch(&PANEL, panel_len + block.len * width, |scratch| {
-            let (panel, sums) = scratch.split_at_mut(panel_len);
+        let sums_len = block.len * width;
+        with_scratch(&PANEL, panel_len + sums_len + columns.len(), |scratch| {
+            let (panel, rest) = scratch.split_at_mut(panel_len);
+            let (sums, other) = rest.split_at_mut(sums_len);
             for part in 0..self.parts {
                 let rows = columns.start + part * self.n..columns.end + part * self.n;
                 let sums = &mut sums[part * columns.len()..];
                 let packed = &packed[task.packed * stride..];
                 self.factors.sums(block, (packed, stride), rows, (sums, width), panel)?;
             }
-            let mut other = Vec::new();
             for (i, values) in sums.chunks_mut(width).take(task.rows.len()).enumerate() {
                 if let Some(later) = task.rows.get(i + AHEAD) {
                     simd::prefetch(later);
@@ -260,7 +261,7 @@ impl Product<'_> {
                 let out = &mut *task.rows[i];
                 let row =
                     Row { block: &block, row: block.first + i, columns: columns.clone(), values };
-                finish.finish(row, &mut other)?;
+                finish.finish(row, other)?;
                 E::from_f32_slice(&values[..out.len()], out);
             }
             Ok(())
