@@ -117,7 +117,7 @@ impl Factors for Int8Factors<'_> {
     }
 
     fn pack(&self, block: Block, first: usize, to: &mut [f32], stride: usize) -> Result<()> {
-        let in_place = self.a.in_place(block.a);
+        let in_place = self.a.in_place(block.a).filter(|_| self.k > 0);
         let decoded = if self.exact || in_place.is_some() { 0 } else { self.k };
         let mut plain = scratch(decoded, 0.0)?;
         for (row, to) in (block.first + first..).zip(to.chunks_mut(stride)) {
