@@ -18,7 +18,7 @@ use ferrocerium::caps::MemoryKind;
 use ferrocerium::format::{Format, Mxfp4, Nvfp4, Quantizer};
 use ferrocerium::io::{Held, LoadPlan, LoadedWeights, Loader, Strategy, Target, Weights};
 use ferrocerium::memory::SourceFile;
-use ferrocerium::{AnyTensor, DType, Device, Error, ScaledTensor, Tensor, bf16};
+use ferrocerium::{AnyTensor, DType, Device, Error, Tensor, bf16};
 use folder::Folder;
 use gguf_file::GgufFile;
 use ops::{numbers, says};
