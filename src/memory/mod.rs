@@ -55,7 +55,10 @@ mod pages;
 mod pool;
 #[cfg_attr(not(any(feature = "cuda", feature = "emulator")), allow(dead_code, reason = "for GPUs"))]
 mod raw;
-#[cfg(any(feature = "cpu", feature = "gguf", feature = "npy", feature = "safetensors"))]
+#[cfg_attr(
+    not(any(feature = "cpu", feature = "gguf", feature = "npy", feature = "safetensors")),
+    allow(dead_code, reason = "most of it is for kernels and files")
+)]
 mod scratch;
 mod system;
 mod work;
@@ -79,7 +82,6 @@ pub(crate) use raw::EmulatedMemory;
 pub(crate) use raw::{Allocator, RawMemory};
 #[cfg(any(feature = "cpu", feature = "gguf"))]
 pub(crate) use scratch::resize;
-#[cfg(feature = "cpu")]
 pub(crate) use scratch::room;
 #[cfg(any(feature = "cpu", feature = "gguf", feature = "npy", feature = "safetensors"))]
 pub(crate) use scratch::scratch;

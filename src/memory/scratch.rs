@@ -17,7 +17,6 @@ pub(crate) fn resize<T: Clone>(out: &mut Vec<T>, len: usize, value: T) -> Result
 }
 
 /// An empty list with room for `len` values.
-#[cfg(feature = "cpu")]
 pub(crate) fn room<T>(len: usize) -> Result<Vec<T>> {
     let mut out = Vec::new();
     reserve(&mut out, len)?;
