@@ -191,7 +191,6 @@ __device__ inline void leave_tile(const Args& args, const Work<TILE_M>& work, co
 extern "C" __global__ __launch_bounds__(TILE_THREADS, RESIDENT) void gemm(
     const __grid_constant__ Args args) {
     extern __shared__ __align__(128) u8 shared[];
-    const auto tiles = Tiles<TILE_M, TILE_N>::counted(args);
 #if GROUPED
     if (blockIdx.x == 0) args.groups.check();
 #endif
@@ -199,18 +198,20 @@ extern "C" __global__ __launch_bounds__(TILE_THREADS, RESIDENT) void gemm(
     const Place place(lane, warp % WARPS_M * WARP_M, warp / WARPS_M * WARP_N);
     const int units = (args.k + ELEMENTS - 1) / ELEMENTS;
     const int slices = (units * UNIT + SLICE - 1) / SLICE;
-    const int part_slices = args.part / (SLICE / UNIT * ELEMENTS);
+    // Found anew for each part, as the tiles are for each of them: registers are short.
+    auto part_slices = [&] { return args.part / (SLICE / UNIT * ELEMENTS); };
     Sums sums;  // of all parts before
 
     for (int number = blockIdx.x;; number += gridDim.x) {
+        const auto tiles = Tiles<TILE_M, TILE_N>::counted(args);
         const Work<TILE_M> work(args, tiles, number);
         const Source a(args.a, args.a_scales, work.batch), b(args.b, args.b_scales, work.batch);
         const Rows& rows = work.rows;
         const Columns<TILE_N> columns(args, work.tile_n);
         // All parts of k, or one.
         const bool split = SPLITS && args.split.sums;
-        const int begin = split ? work.number * part_slices : 0;
-        const int end = split ? min(slices, begin + part_slices) : slices;
+        const int begin = split ? work.number * part_slices() : 0;
+        const int end = split ? min(slices, begin + part_slices()) : slices;
 
         Loader<TILE_M, A_LOAD, TILE_THREADS, Rows> load_a(a, rows, units);
         Loader<TILE_N, B_LOAD, TILE_THREADS, Columns<TILE_N>> load_b(b, columns, units);
@@ -253,7 +254,7 @@ extern "C" __global__ __launch_bounds__(TILE_THREADS, RESIDENT) void gemm(
 
         sums = {};
         Sums part = {}, next = {};  // of this part, and of what is folded into it next
-        int left = part_slices;
+        int left = part_slices();
         for (int slice = begin; slice < end; slice++) {
             copy_async_wait<STAGES - 2>();
             // The slice is there for all, and all are done with the one that is replaced next.
@@ -284,7 +285,7 @@ extern "C" __global__ __launch_bounds__(TILE_THREADS, RESIDENT) void gemm(
             if (--left == 0) {
                 sums.add(part);
                 part = {};
-                left = part_slices;
+                left = part_slices();
             }
         }
         sums.add(part);
