@@ -33,7 +33,7 @@ struct Loop {
 #[rustfmt::skip]
 const LOOPS: [Loop; 9] = [
     Loop { name: "f32 × f32, 2 × 6 dot products", function: "simd::lanes::at",
-           instructions: &[("fmla", 24), ("ld1r", 0), ("fadd", 0)], products: 96 },
+           instructions: &[("fmla", 24), ("ld1r", 0), ("fmadd", 0), ("fadd", 0)], products: 96 },
     Loop { name: "f32 × f32, 6 × 16 outputs", function: "simd::lanes::at",
            instructions: &[("fmla", 96)], products: 384 },
     Loop { name: "bf16 weights, 1 row", function: "stream::neon::stream_at",
