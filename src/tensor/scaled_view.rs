@@ -84,9 +84,10 @@ impl<F: BlockFormat, const R: usize> ScaledTensor<F, R> {
     ///
     /// ```
     /// use ferrocerium::{Device, ScaledTensor, Tensor, format::Nvfp4};
-    /// let x = Tensor::full(&Device::cpu(), [1, 32], 1.0f32)?;
-    /// let gate = Tensor::full(&Device::cpu(), [2, 32], 0.5f32)?.quantize::<Nvfp4>()?;
-    /// let up = Tensor::full(&Device::cpu(), [2, 32], 3.0f32)?.quantize::<Nvfp4>()?;
+    /// let device = Device::cpu();
+    /// let x = Tensor::full(&device, [1, 32], 1.0f32)?;
+    /// let gate = Tensor::full(&device, [2, 32], 0.5f32)?.quantize::<Nvfp4>()?;
+    /// let up = Tensor::full(&device, [2, 32], 3.0f32)?.quantize::<Nvfp4>()?;
     /// let (both, scale) = ScaledTensor::concat_outer(&[&gate, &up])?;
     /// let scale = scale.expect("NVFP4 has a tensor scale");
     /// let y = x.gemm(&both.t()).column_scale(&scale).run::<f32>()?.to_vec()?;

@@ -252,7 +252,7 @@ impl Products {
         // Decoding a block format rounds twice at most (one for each operand), each product and
         // sum once, and column scale, alpha, beta · c, + and bias once each; tensor scales may come
         // last.
-        let roundings = self.k + 9;
+        let roundings = self.k + 8 + usize::from(epilogue.column_scale.is_some());
         let tiny = roundings as f64 * TINY_F32 * (1.0 + self.factor);
         let before = |i: usize| {
             let value = self.before[i];
