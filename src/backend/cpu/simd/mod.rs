@@ -17,6 +17,7 @@ mod narrow;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod online;
+mod order;
 mod outer;
 mod per_level;
 mod portable;

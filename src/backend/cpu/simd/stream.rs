@@ -3,11 +3,10 @@
 use std::ops::Range;
 
 use super::lanes::Lanes;
+use super::order::Order;
 use super::per_level::compiled_for;
 use super::tile::{self, Out};
-use super::unpack::{
-    Bf16, E4m3, E5m2, F16, F32, Fp4Row, Mxfp4, Nvfp4, Storage, Stored, Tail, Unpack,
-};
+use super::unpack::{Bf16, E4m3, E5m2, F16, F32, Fp4Row, Mxfp4, Nvfp4, Stored, Tail, Unpack};
 #[cfg(target_arch = "x86_64")]
 use super::unpack::{E4m3Table, E5m2Table};
 use super::weights::{Code, Weights};
@@ -314,39 +313,6 @@ unsafe fn stream_tile<V: Lanes, U: Unpack<V>, const MOST: usize, const NR: usize
         } else {
             tile::tile::<V, U, 1, NR>(a, b, k, with, out);
         }
-    }
-}
-
-/// The order that a block of rows is read in: all rows of a chunk, then those of the next.
-struct Order {
-    rows: usize,
-    chunks: usize,
-    row_bytes: usize,
-    chunk_bytes: usize,
-    /// How many rows of a chunk are read between asking for one and its use; 0 to leave that to the
-    /// processor.
-    later: usize,
-}
-
-impl Order {
-    fn new<U: Storage>(weights: &Weights<'_>, rows: usize, at_once: usize) -> Self {
-        let (k, row_bytes) = (weights.k(), weights.row_bytes());
-        let chunks = k.div_ceil(chunk(k));
-        let chunk_bytes = U::code_bytes(chunk(k));
-        // Of rows that are read to their end all that are read at once.
-        let whole = if rows <= at_once { at_once * chunks } else { 0 };
-        let later = AHEAD.div_ceil(chunk_bytes).next_multiple_of(at_once).max(whole);
-        let later = if at_once * row_bytes <= NEAR { later } else { 0 };
-        Order { rows, chunks, row_bytes, chunk_bytes, later }
-    }
-
-    /// Bytes from a chunk of a row to what is to be asked for when it is read: 0 for nothing.
-    fn ahead(&self, row: usize, chunk: usize) -> isize {
-        let (place, passed) = ((row + self.later) % self.rows, (row + self.later) / self.rows);
-        let (to_chunk, blocks) = ((chunk + passed) % self.chunks, (chunk + passed) / self.chunks);
-        let rows = (blocks * self.rows + place) as isize - row as isize;
-        let chunks = to_chunk as isize - chunk as isize;
-        rows * self.row_bytes as isize + chunks * self.chunk_bytes as isize
     }
 }
 

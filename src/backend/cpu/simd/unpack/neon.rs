@@ -75,14 +75,24 @@ impl Unpack<Neon> for F16 {
     }
 }
 
+/// Codes of half of each vector, and their scale.
+///
+/// # Safety
+/// Four readable bytes of scale.
+#[inline(always)]
+unsafe fn fp8(from: Stored, pass: usize) -> (*const u8, f32) {
+    // SAFETY: the caller's promise.
+    let scale = unsafe { from.scales.cast::<f32>().read_unaligned() };
+    (from.codes.wrapping_add(8 * pass), scale)
+}
+
 impl Unpack<Neon> for E4m3 {
     type Raw = (*const u8, f32);
 
     #[inline(always)]
     unsafe fn load(from: Stored, _fp4: *const Fp4Row, pass: usize) -> Self::Raw {
-        // SAFETY: four bytes of scale.
-        let scale = unsafe { from.scales.cast::<f32>().read_unaligned() };
-        (from.codes.wrapping_add(8 * pass), scale)
+        // SAFETY: the caller's promise of a group.
+        unsafe { fp8(from, pass) }
     }
 
     /// E4M3 has bf16's layout with a shorter exponent field and mantissa: shifted into place its
@@ -107,9 +117,8 @@ impl Unpack<Neon> for E5m2 {
 
     #[inline(always)]
     unsafe fn load(from: Stored, _fp4: *const Fp4Row, pass: usize) -> Self::Raw {
-        // SAFETY: four bytes of scale.
-        let scale = unsafe { from.scales.cast::<f32>().read_unaligned() };
-        (from.codes.wrapping_add(8 * pass), scale)
+        // SAFETY: the caller's promise of a group.
+        unsafe { fp8(from, pass) }
     }
 
     #[inline(always)]
