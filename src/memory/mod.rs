@@ -81,6 +81,7 @@ pub(crate) use raw::EmulatedMemory;
 #[cfg(any(feature = "cuda", feature = "emulator"))]
 pub(crate) use raw::{Allocator, RawMemory};
 #[cfg(any(feature = "cpu", feature = "gguf"))]
+pub(crate) use scratch::from_line_start;
 pub(crate) use scratch::resize;
 pub(crate) use scratch::room;
 #[cfg(any(feature = "cpu", feature = "gguf", feature = "npy", feature = "safetensors"))]

@@ -16,6 +16,17 @@ pub(crate) fn resize<T: Clone>(out: &mut Vec<T>, len: usize, value: T) -> Result
     Ok(())
 }
 
+/// `len` values of `memory`, which is made larger where it is too small, from the start of a cache
+/// line on: a vector across two lines takes two reads. They hold whatever was there.
+pub(crate) fn from_line_start(memory: &mut Vec<f32>, len: usize) -> Result<&mut [f32]> {
+    const LINE: usize = 64 / size_of::<f32>();
+    if memory.len() < len.saturating_add(LINE) {
+        resize(memory, len.saturating_add(LINE), 0.0)?;
+    }
+    let first = memory.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
+    Ok(&mut memory[first..first + len])
+}
+
 /// An empty list with room for `len` values.
 pub(crate) fn room<T>(len: usize) -> Result<Vec<T>> {
     let mut out = Vec::new();

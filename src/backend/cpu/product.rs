@@ -14,7 +14,7 @@ use std::thread::LocalKey;
 use super::factors::Factors;
 use super::simd::{self, BAND, LANES};
 use crate::error::{Error, Result};
-use crate::memory::{resize, room};
+use crate::memory::{from_line_start, room};
 use crate::num::Scalar;
 use crate::registry::Workers;
 
@@ -287,12 +287,7 @@ pub(super) fn with_scratch<T>(
     f: impl FnOnce(&mut [f32]) -> Result<T>,
 ) -> Result<T> {
     let mut memory = kept.take();
-    if memory.len() < len + LANES {
-        resize(&mut memory, len + LANES, 0.0)?;
-    }
-    // A vector across two lines takes two reads.
-    let first = memory.as_ptr().align_offset(LANES * size_of::<f32>()).min(LANES);
-    let result = f(&mut memory[first..first + len]);
+    let result = f(from_line_start(&mut memory, len)?);
     if memory.len() * size_of::<f32>() <= PACKED_BYTES {
         kept.set(memory);
     }

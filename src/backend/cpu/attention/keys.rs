@@ -5,9 +5,9 @@ use std::ops::Range;
 use super::BLOCK;
 use crate::backend::cpu::lines::{Lines, Piece};
 use crate::backend::cpu::reduce::reordered;
-use crate::backend::cpu::simd::{self, COLUMNS, Level, Rows};
+use crate::backend::cpu::simd::{self, COLUMNS, Level, Rows, Weights};
 use crate::error::Result;
-use crate::memory::{resize, scratch};
+use crate::memory::{from_line_start, resize};
 use crate::op::{Operand, Sequence};
 use crate::registry::Launch;
 
@@ -46,31 +46,23 @@ impl<'a> KeyLines<'a> {
         }
     }
 
-    /// The rows of some keys where they lie, one after the other.
-    fn in_place(&self, sequence: &Sequence, keys: &Range<usize>, head: usize) -> Option<Rows<'_>> {
-        if self.heads_inside || keys.is_empty() || sequence.run_from(keys.start) < keys.len() {
-            return None;
-        }
-        let first = self.line(sequence.key_row(keys.start), head);
-        self.lines.in_place(first, keys.len(), self.n)
-    }
-
-    /// Calls `f` with the first line and the length of each stretch of keys whose lines are
-    /// [`KeyLines::step`] apart.
-    fn stretches(
-        &self,
-        sequence: &Sequence,
-        keys: &Range<usize>,
+    /// The rows of a head for some keys of a sequence; with each that is decoded the one that
+    /// follows `ahead` of it is asked for, if that is not 0.
+    pub(super) fn of<'b>(
+        &'b self,
+        sequence: &'b Sequence,
         head: usize,
-        mut f: impl FnMut(usize, usize) -> Result<()>,
-    ) -> Result<()> {
-        let mut j = keys.start;
-        while j < keys.end {
-            let len = sequence.run_from(j).min(keys.end - j);
-            f(self.line(sequence.key_row(j), head), len)?;
-            j += len;
-        }
-        Ok(())
+        keys: Range<usize>,
+        ahead: usize,
+    ) -> HeadRows<'b> {
+        let stored = match sequence.run_from(keys.start) >= keys.len() {
+            true => {
+                let first = self.line(sequence.key_row(keys.start), head);
+                self.lines.stored(first, self.step(), keys.len(), self.n)
+            }
+            false => None,
+        };
+        HeadRows { lines: self, sequence, head, keys, stored, ahead }
     }
 
     /// From the line of a key to that of the next.
@@ -88,16 +80,60 @@ impl<'a> KeyLines<'a> {
         }
         Ok(())
     }
+}
 
-    /// Has the processor fetch the rows of some keys.
-    pub(super) fn prefetch(&self, sequence: &Sequence, keys: &Range<usize>, head: usize) {
-        // It can not fail: nothing is decoded.
-        let _ = self.stretches(sequence, keys, head, |first, len| {
-            if let Some(rows) = self.lines.stored(first, self.step(), len, self.n) {
-                rows.prefetch();
+/// The rows of a head for some keys of a sequence.
+pub(super) struct HeadRows<'a> {
+    lines: &'a KeyLines<'a>,
+    sequence: &'a Sequence,
+    head: usize,
+    keys: Range<usize>,
+    /// Those that are decoded, where they follow each other in memory.
+    stored: Option<Weights<'a>>,
+    ahead: usize,
+}
+
+impl HeadRows<'_> {
+    /// Calls `f` with the first line, the length and, where they can be decoded at once, the rows
+    /// of each stretch of some of the keys, counted from the first, whose lines are
+    /// [`KeyLines::step`] apart.
+    fn stretches(
+        &self,
+        part: &Range<usize>,
+        mut f: impl FnMut(usize, usize, Option<Weights<'_>>) -> Result<()>,
+    ) -> Result<()> {
+        let (lines, mut j) = (self.lines, part.start);
+        while j < part.end {
+            let key = self.keys.start + j;
+            let first = lines.line(self.sequence.key_row(key), self.head);
+            if self.stored.is_some() {
+                return f(first, part.len(), self.stored_part(part));
             }
+            let len = self.sequence.run_from(key).min(part.end - j);
+            f(first, len, lines.lines.stored(first, lines.step(), len, lines.n))?;
+            j += len;
+        }
+        Ok(())
+    }
+
+    /// Some of the rows that are in one stretch.
+    fn stored_part(&self, part: &Range<usize>) -> Option<Weights<'_>> {
+        self.stored?.every(part.start, 1, part.len())
+    }
+
+    /// How far ahead of some keys decoding them asks for others. Of those in pages of their own the
+    /// ones that follow are asked for now.
+    fn ahead_of(&self, part: &Range<usize>) -> usize {
+        if self.ahead == 0 || self.stored.is_some() {
+            return self.ahead;
+        }
+        let end = (part.end + self.ahead).min(self.sequence.kv_len - self.keys.start);
+        // It can not fail: nothing is decoded.
+        let _ = self.stretches(&(part.start + self.ahead..end), |_, _, rows| {
+            rows.iter().for_each(|rows| rows.prefetch(0));
             Ok(())
         });
+        0
     }
 }
 
@@ -105,7 +141,7 @@ impl<'a> KeyLines<'a> {
 /// few places of the first-level cache.
 const COLUMNS_APART: usize = BLOCK + COLUMNS;
 
-/// A block's keys as columns.
+/// Keys of a block as columns.
 pub(super) struct KeyColumns {
     /// Those that are decoded one by one.
     rows: Vec<f32>,
@@ -113,24 +149,24 @@ pub(super) struct KeyColumns {
 }
 
 impl KeyColumns {
-    pub(super) fn new(d: usize) -> Result<Self> {
-        Ok(KeyColumns { rows: Vec::new(), columns: scratch(COLUMNS_APART * d, 0.0)? })
+    pub(super) fn new() -> Self {
+        KeyColumns { rows: Vec::new(), columns: Vec::new() }
     }
 
     /// Rows of columns, of which those behind the last key, up to a multiple of [`COLUMNS`], are 0.
     pub(super) fn decode(
         &mut self,
         level: Level,
-        k: &KeyLines<'_>,
-        sequence: &Sequence,
-        keys: &Range<usize>,
-        head: usize,
+        keys: &HeadRows<'_>,
+        part: &Range<usize>,
     ) -> Result<Rows<'_>> {
-        let (mut done, n) = (0, k.n);
-        k.stretches(sequence, keys, head, |first, len| {
-            let columns = &mut self.columns[done..];
-            let stored = k.lines.stored(first, k.step(), len, n);
-            let fast = stored.map_or(0, |rows| simd::columns(level, &rows, columns, COLUMNS_APART));
+        let (mut done, k, ahead) = (0, keys.lines, keys.ahead_of(part));
+        let n = k.n;
+        let all = from_line_start(&mut self.columns, COLUMNS_APART * n)?;
+        keys.stretches(part, |first, len, stored| {
+            let columns = &mut all[done..];
+            let fast =
+                stored.map_or(0, |rows| simd::columns(level, &rows, ahead, columns, COLUMNS_APART));
             if fast < len {
                 let (first, len) = (first + fast * k.step(), len - fast);
                 resize(&mut self.rows, len * n, 0.0)?;
@@ -141,57 +177,57 @@ impl KeyColumns {
             done += len;
             Ok(())
         })?;
-        let padded = keys.len().next_multiple_of(COLUMNS);
-        if padded != keys.len() {
-            let rows = self.columns.chunks_mut(COLUMNS_APART);
-            rows.for_each(|row| row[keys.len()..padded].fill(0.0));
+        let padded = part.len().next_multiple_of(COLUMNS);
+        if padded != part.len() {
+            let rows = all.chunks_mut(COLUMNS_APART);
+            rows.for_each(|row| row[part.len()..padded].fill(0.0));
         }
-        Ok(Rows { data: &self.columns, stride: COLUMNS_APART, len: n })
+        Ok(Rows { data: all, stride: COLUMNS_APART, len: n })
     }
 }
 
-/// A block's values.
+/// Values of a block.
 pub(super) struct ValueRows(Vec<f32>);
 
 impl ValueRows {
-    pub(super) fn new(d_v: usize) -> Result<Self> {
-        Ok(ValueRows(scratch(BLOCK * d_v.next_multiple_of(COLUMNS), 0.0)?))
+    pub(super) fn new() -> Self {
+        ValueRows(Vec::new())
     }
 
-    /// Rows padded to a multiple of [`COLUMNS`]; where they lie if they are read only
-    /// `once`, for rows far apart share few places of the first-level cache.
+    /// Rows padded to a multiple of [`COLUMNS`]; those of f32 that are read only once where they
+    /// lie, for rows far apart share few places of the first-level cache.
     pub(super) fn decode<'b>(
         &'b mut self,
         level: Level,
-        v: &'b KeyLines<'_>,
-        sequence: &Sequence,
-        keys: &Range<usize>,
-        head: usize,
-        once: bool,
+        values: &'b HeadRows<'_>,
+        part: &Range<usize>,
     ) -> Result<Rows<'b>> {
-        if once
-            && v.n.is_multiple_of(COLUMNS)
-            && let Some(rows) = v.in_place(sequence, keys, head)
+        let (v, ahead) = (values.lines, values.ahead_of(part));
+        let (stride, len) = (v.n.next_multiple_of(COLUMNS), part.len());
+        if ahead > 0
+            && stride == v.n
+            && let Some(stored) = values.stored_part(part)
+            && let Some(rows) = stored.as_f32()
         {
+            stored.prefetch(ahead);
             return Ok(rows);
         }
-        let stride = v.n.next_multiple_of(COLUMNS);
         if stride == 0 {
-            return Ok(Rows { data: &[], stride, len: keys.len() });
+            return Ok(Rows { data: &[], stride, len });
         }
-        let mut rest = &mut self.0[..];
-        v.stretches(sequence, keys, head, |first, len| {
+        let all = from_line_start(&mut self.0, BLOCK * stride)?;
+        let mut rest = &mut *all;
+        values.stretches(part, |first, len, stored| {
             let (now, later) = std::mem::take(&mut rest).split_at_mut(len * stride);
             rest = later;
-            let stored = v.lines.stored(first, v.step(), len, v.n);
-            let fast = stored.map_or(0, |rows| simd::rows(level, &rows, now, stride));
+            let fast = stored.map_or(0, |rows| simd::rows(level, &rows, ahead, now, stride));
             if fast < len {
                 let first = first + fast * v.step();
                 v.decode(first, len - fast, &mut now[fast * stride..], stride)?;
             }
             Ok(())
         })?;
-        Ok(Rows { data: &self.0, stride, len: keys.len() })
+        Ok(Rows { data: all, stride, len })
     }
 }
 

@@ -14,6 +14,7 @@
 //! query's result depends neither on other queries nor on threads; where there are few tasks, the
 //! chunks of one are tasks of their own.
 
+mod block;
 mod keys;
 mod task;
 
@@ -48,6 +49,9 @@ const FEW: usize = 12;
 
 /// Products below which handing work to other threads costs more than it saves.
 const SEQUENTIAL: usize = 1 << 17;
+
+/// Tasks for each thread, at least, so that threads end together.
+const TASKS: usize = 4;
 
 /// `cpu.attention`
 pub(super) struct AttentionKernel(KernelInfo);
@@ -161,8 +165,6 @@ impl Plan {
                 tiles.push(Tile { sequence: index, queries, first });
             }
         }
-        // A few tasks a thread, so that they end together.
-        const TASKS: usize = 4;
         let split = threads > 1 && longest > CHUNK && tiles.len() * kv_heads < TASKS * threads;
         let pieces = if split { chunks } else { tiles.len() };
         let together = most * inputs.group <= FEW && pieces >= TASKS * threads;
@@ -227,9 +229,12 @@ impl Plan {
                 task.result = gather(task);
             }
         };
+        // Of chunks of a context those that follow each other: what is asked for ahead is for the
+        // thread that asks.
+        let each = if self.split { tasks.len() / (TASKS * launch.workers.threads()) } else { 1 };
         match self.products < SEQUENTIAL {
             true => run(0, &mut tasks),
-            false => launch.workers.chunks_mut(&mut tasks, 1, run),
+            false => launch.workers.chunks_mut(&mut tasks, each, run),
         }
         let mut states: Vec<State> = room(self.tiles.len() * self.kv_heads)?;
         let mut last = None;

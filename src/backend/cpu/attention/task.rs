@@ -2,16 +2,14 @@
 
 use std::ops::Range;
 
-use super::keys::{KeyColumns, KeyLines, ValueRows, finite};
-use super::{BLOCK, CHUNK, FEW};
+use super::block::BAND;
+use super::keys::{KeyColumns, KeyLines, ValueRows};
+use super::{BLOCK, CHUNK};
 use crate::backend::cpu::lines::{Lines, Piece};
-use crate::backend::cpu::simd::{self, COLUMNS, Gathered, Level, Line, Rows, Score};
+use crate::backend::cpu::simd::{self, COLUMNS, Gathered, Level, Line};
 use crate::error::Result;
 use crate::memory::{resize, room, scratch};
 use crate::op::{Attention, Sequence};
-
-/// Rows whose products go through the softmax at once.
-const BAND: usize = 24;
 
 /// Queries that are asked for ahead of the one that is read, or results ahead of the one that is
 /// written.
@@ -233,7 +231,7 @@ impl Inputs<'_> {
                 if ahead < task.queries.end
                     && let Some(rows) = self.q.stored(first(ahead), 1, self.group, self.d)
                 {
-                    rows.prefetch();
+                    rows.prefetch(0);
                 }
                 for (i, row) in rows.chunks_mut(self.d).enumerate() {
                     self.q.read(&Piece { line: first(query) + i, cols: 0..self.d }, row)?;
@@ -242,109 +240,18 @@ impl Inputs<'_> {
         }
         Ok(())
     }
-
-    /// One block of keys of a head.
-    fn block(
-        &self,
-        task: &Task<'_>,
-        kv_head: usize,
-        keys: Range<usize>,
-        work: &mut Work,
-        gathered: &mut State,
-    ) -> Result<()> {
-        let (level, d, group) = (self.level, self.d, self.group);
-        let sequence = &self.sequences[task.sequence];
-        let Work { queries: all_queries, scores, lines, columns, values, seen, .. } = work;
-        let within = |query: usize| {
-            let seen = &seen[query - task.queries.start];
-            let start = seen.start.clamp(keys.start, keys.end) - keys.start;
-            start..(seen.end.clamp(keys.start, keys.end) - keys.start).max(start)
-        };
-        // Positions grow, and so do both ends of what is seen: those that see the block are
-        // neighbours.
-        let mut seeing = task.queries.clone().filter(|&query| !within(query).is_empty());
-        let Some(first) = seeing.next() else { return Ok(()) };
-        let queries = first..seeing.next_back().unwrap_or(first) + 1;
-        let row = |query: usize| (query - task.queries.start) * group;
-        let (start, end) = (row(queries.start), row(queries.end));
-
-        let few = end - start <= FEW;
-        let next = keys.end..(keys.end + BLOCK).min(sequence.kv_len);
-        if few {
-            self.k.prefetch(sequence, &next, kv_head);
-            self.v.prefetch(sequence, &next, kv_head);
-        }
-        let columns = columns.decode(level, &self.k, sequence, &keys, kv_head)?;
-        let values = values.decode(level, &self.v, sequence, &keys, kv_head, few)?;
-        let stride = gathered.stride;
-        let score = Score { scale: self.op.score_scale() as f32, softcap: self.op.softcap };
-        let rows_of_head = task.queries.len() * group;
-        let queries_of_head = &all_queries[(kv_head - task.kv_heads.start) * rows_of_head * d..];
-        let mut finite_values = None;
-        // A few tiles of rows at a time: their scores stay in the first-level cache.
-        let band = (BAND / group).max(1);
-        for first in queries.clone().step_by(band) {
-            let band = first..(first + band).min(queries.end);
-            // The keys that the band sees, from a multiple of whole vectors on.
-            let start = band.clone().map(|query| within(query).start).min().unwrap_or(0);
-            let start = start / COLUMNS * COLUMNS;
-            let end = band.clone().map(|query| within(query).end).max().unwrap_or(0).max(start);
-            let width = (end - start).next_multiple_of(COLUMNS);
-            let (from, to) = (row(band.start), row(band.end));
-            let scores = &mut scores[..(to - from) * BLOCK];
-            let rows = Rows { data: &queries_of_head[from * d..to * d], stride: d, len: to - from };
-            let columns = Rows { data: columns.data.get(start..).unwrap_or_default(), ..columns };
-            simd::products(level, rows, columns, width, scores, BLOCK, false);
-            lines.clear();
-            for query in band.clone() {
-                let seen = within(query);
-                let seen = seen.start.max(start) - start..seen.end.max(start) - start;
-                let first = (keys.start + start) as i64;
-                let distance = (first - sequence.position(query)) as f32;
-                for head in kv_head * group..(kv_head + 1) * group {
-                    let slope = self.slopes.get(head).copied().unwrap_or(0.0);
-                    lines.push(Line { seen: seen.clone(), slope, distance });
-                }
-            }
-            let line = |i: usize| lines[i].clone();
-            let out = &mut gathered.values[from * stride..to * stride];
-            let gathered = &mut gathered.gathered[from..to];
-            simd::online(level, (scores, BLOCK, width), score, line, gathered, (out, stride));
-            if self.d_v == 0 {
-                continue;
-            }
-            let used = values.part(start..end);
-            let mut no_infinity =
-                || *finite_values.get_or_insert_with(|| finite(level, values, self.d_v));
-            if lines.iter().all(|line| line.seen == (0..used.len)) || no_infinity() {
-                let weights = Rows { data: scores, stride: BLOCK, len: to - from };
-                simd::products(level, weights, used, stride, out, stride, true);
-                continue;
-            }
-            // A weight of 0 does not hide an infinity: keys that a query does not see are left out.
-            for (i, out) in out.chunks_mut(stride).enumerate() {
-                let seen = lines[i].seen.clone();
-                if seen.is_empty() {
-                    continue;
-                }
-                let weights = Rows { data: &scores[i * BLOCK + seen.start..], stride: 0, len: 1 };
-                simd::products(level, weights, used.part(seen), stride, out, stride, true);
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Memory that is used again from block to block, and from task to task.
 pub(super) struct Work {
-    queries: Vec<f32>,
-    scores: Vec<f32>,
+    pub queries: Vec<f32>,
+    pub scores: Vec<f32>,
     /// What the rows of a band see of a block.
-    lines: Vec<Line>,
-    columns: KeyColumns,
-    values: ValueRows,
+    pub lines: Vec<Line>,
+    pub columns: KeyColumns,
+    pub values: ValueRows,
     /// The keys that each query sees.
-    seen: Vec<Range<usize>>,
+    pub seen: Vec<Range<usize>>,
     /// What the rows gather, for each key head.
     states: Vec<State>,
     /// What they gather of a chunk.
@@ -355,10 +262,10 @@ impl Work {
     pub(super) fn new(inputs: &Inputs<'_>) -> Result<Self> {
         Ok(Work {
             queries: Vec::new(),
-            scores: scratch(BAND.max(inputs.group) * BLOCK, 0.0)?,
+            scores: Vec::new(),
             lines: room(BAND + inputs.group)?,
-            columns: KeyColumns::new(inputs.d)?,
-            values: ValueRows::new(inputs.d_v)?,
+            columns: KeyColumns::new(),
+            values: ValueRows::new(),
             seen: Vec::new(),
             states: Vec::new(),
             gathered: Vec::new(),

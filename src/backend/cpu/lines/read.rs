@@ -2,7 +2,7 @@
 
 use super::Piece;
 use crate::backend::cpu::rows::{RowSource, batch_offsets, row_major, row_source};
-use crate::backend::cpu::simd::{self, Code, Level, Rows, Weights};
+use crate::backend::cpu::simd::{self, Code, Level, Weights};
 use crate::error::{Error, Result};
 use crate::memory::{resize, scratch};
 use crate::num::{DType, F8E4M3, F8E5M2, Scalar, bf16, f16};
@@ -100,22 +100,6 @@ impl<'a> Lines<'a> {
             1 => self.starts[line],
             rows => self.starts[line / rows] + line % rows * self.row_stride,
         }
-    }
-
-    /// Lines of f32 that lie in memory as they are, one after the other in a matrix.
-    pub(in crate::backend::cpu) fn in_place(
-        &self,
-        first: usize,
-        len: usize,
-        n: usize,
-    ) -> Option<Rows<'_>> {
-        let (Elements::F32(data), 1) = (&self.elements, self.stride) else { return None };
-        if len == 0 || n == 0 || first % self.rows + len > self.rows {
-            return None;
-        }
-        let start = self.start(first);
-        let span = (len - 1) * self.row_stride + n;
-        Some(Rows { data: &data[start..start + span], stride: self.row_stride, len })
     }
 
     /// Reads whole lines that follow each other in a matrix, to rows `stride` apart.

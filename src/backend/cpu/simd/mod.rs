@@ -26,6 +26,7 @@ mod stream;
 mod strips;
 mod tile;
 mod unpack;
+mod unpacked;
 mod weights;
 mod widen;
 #[cfg(target_arch = "x86_64")]
@@ -38,9 +39,10 @@ pub use narrow::{narrow, quantize_band};
 pub use online::{Gathered, Line, Score, divide, join_values, online};
 pub use outer::{COLUMNS, products, transpose};
 pub use rotate::{rotate, sin_cos};
-pub use stream::{CHUNK, GROUP, chunk, stream, stream_rows, unpack};
+pub use stream::{CHUNK, GROUP, chunk, stream, stream_rows};
 pub use strips::{BAND, Bands, STRIP, by_lanes, by_lanes_len, place, strip, strips_pay};
 pub use unpack::Fp4Table;
+pub use unpacked::unpack;
 pub use weights::{Code, Scales, Weights, interleave};
 pub use widen::{decode_e2m1, widen};
 
@@ -172,19 +174,25 @@ fn levels() -> Vec<Level> {
     levels
 }
 
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
 /// Has the processor fetch some values to its second-level cache.
 pub fn prefetch<T>(values: &[T]) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        const LINE: usize = 64;
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        let first = values.as_ptr().cast::<i8>();
-        for at in (0..size_of_val(values)).step_by(LINE) {
-            // SAFETY: a hint, without effect on any state; SSE is part of the baseline.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(first.wrapping_add(at)) };
-        }
+    prefetch_from(values.as_ptr().cast(), size_of_val(values));
+}
+
+/// The same for bytes that need not be there.
+#[inline(always)]
+fn prefetch_from(first: *const u8, bytes: usize) {
+    for at in (0..bytes).step_by(LINE) {
+        // A hint that needs no level.
+        #[cfg(target_arch = "x86_64")]
+        x86::Avx2::prefetch(first.wrapping_add(at));
+        #[cfg(target_arch = "aarch64")]
+        neon::Neon::prefetch(first.wrapping_add(at));
+        let _ = (first, at);
     }
-    let _ = values;
 }
 
 /// `out[i · out_stride + j] = a[i] · b[j]` over the first `k` elements of each row, in one chunk.

@@ -6,11 +6,11 @@ use super::lanes::Lanes;
 use super::order::Order;
 use super::per_level::compiled_for;
 use super::tile::{self, Out};
-use super::unpack::{Bf16, E4m3, E5m2, F16, F32, Fp4Row, Mxfp4, Nvfp4, Stored, Tail, Unpack};
+use super::unpack::{Bf16, E4m3, E5m2, F16, F32, Fp4Row, Mxfp4, Nvfp4, Stored, Unpack};
 #[cfg(target_arch = "x86_64")]
 use super::unpack::{E4m3Table, E5m2Table};
 use super::weights::{Code, Weights};
-use super::{LANES, Level, Rows};
+use super::{Level, Rows};
 use crate::num::DType;
 
 /// Elements of the largest group that is unpacked at once: rows are padded to whole ones.
@@ -84,6 +84,7 @@ macro_rules! each_level {
     };
 }
 
+/// The same for the functions of one level.
 macro_rules! each_code {
     ($code:expr, $module:ident::$f:ident($($argument:expr),*)) => {
         match $code {
@@ -98,6 +99,8 @@ macro_rules! each_code {
         }
     };
 }
+
+pub(super) use {each_code, each_level};
 
 /// `out[i · out_stride + j] = a[i] · w[rows.start + j]`.
 ///
@@ -129,28 +132,6 @@ pub fn stream(
     unsafe { each_level!(level, weights.code(), stream_at(a, weights, rows, out)) }
 }
 
-/// Elements `first .. first + len` of a row in f32, arranged as [`Weights::interleaved`] says and
-/// padded with zeros to whole groups; `first` is a multiple of [`GROUP`], `len` at most [`CHUNK`].
-///
-/// # Panics
-/// Where the row does not have them, or `dst` is not a multiple of [`GROUP`] that holds them.
-pub fn unpack(
-    level: Level,
-    weights: &Weights<'_>,
-    row: usize,
-    (first, len): (usize, usize),
-    dst: &mut [f32],
-) {
-    assert!(row < weights.len() && first + len <= weights.k(), "elements of the row");
-    assert!(first.is_multiple_of(GROUP) && len <= CHUNK, "a chunk");
-    assert!(dst.len().is_multiple_of(GROUP) && len <= dst.len(), "room for whole groups");
-    if len == 0 {
-        return dst.fill(0.0);
-    }
-    // SAFETY: the level is present, for `Level::of` gives no other; the sizes were checked.
-    unsafe { each_level!(level, weights.code(), unpack_at(weights, row, (first, len), dst)) }
-}
-
 /// The functions of one level: generic code, compiled with its instructions. A row of A is
 /// multiplied with so many rows of FP4 or FP8 at once: their sums and what is read of them are in
 /// registers.
@@ -176,21 +157,6 @@ macro_rules! level {
                             _ => stream_all::<$V, U, 4>(a, weights, rows, out),
                         }
                     }
-                }
-            }
-
-            compiled_for! {
-                $level:
-                /// # Safety
-                /// As [`super::unpack_row`], and the level is present.
-                pub(super) unsafe fn unpack_at<U: Unpack<$V>>(
-                    weights: &Weights<'_>,
-                    row: usize,
-                    part: (usize, usize),
-                    dst: &mut [f32],
-                ) {
-                    // SAFETY: the caller's promises.
-                    unsafe { unpack_row::<$V, U>(weights, row, part, dst) }
                 }
             }
         }
@@ -316,66 +282,10 @@ unsafe fn stream_tile<V: Lanes, U: Unpack<V>, const MOST: usize, const NR: usize
     }
 }
 
-/// # Safety
-/// The row has elements `first .. first + len`, and `dst` is a multiple of [`GROUP`] that holds
-/// them.
-#[inline(always)]
-unsafe fn unpack_row<V: Lanes, U: Unpack<V>>(
-    weights: &Weights<'_>,
-    row: usize,
-    (first, len): (usize, usize),
-    dst: &mut [f32],
-) {
-    let mut scratch = [0.0; CHUNK / 32];
-    // SAFETY: by the caller's promise.
-    let stored = unsafe { weights.stored(row, first, &mut scratch) };
-    let elements = LANES * U::STEPS;
-    let (whole, rest) = (len / elements, len % elements);
-    let (to, fp4) = (dst.as_mut_ptr(), weights.fp4());
-    for g in 0..whole {
-        // SAFETY: group g of the row and of `dst`.
-        unsafe { unpack_group::<V, U>(stored.group::<U>(g), fp4, to.add(g * elements)) };
-    }
-    let mut done = whole * elements;
-    if rest > 0 {
-        let mut tail = Tail::ZERO;
-        // SAFETY: the elements after the last whole group, and room for a group.
-        unsafe {
-            tail.fill::<U>(stored, whole, rest);
-            unpack_group::<V, U>(tail.stored(), fp4, to.add(done));
-        }
-        done += elements;
-    }
-    dst[done..].fill(0.0);
-}
-
-/// # Safety
-/// `from` is a group, and `to` has room for its elements.
-#[inline(always)]
-unsafe fn unpack_group<V: Lanes, U: Unpack<V>>(from: Stored, fp4: *const Fp4Row, to: *mut f32) {
-    for pass in 0..LANES / V::WIDTH {
-        // SAFETY: the caller's promise of a group.
-        let raw = unsafe { U::load(from, fp4, pass) };
-        macro_rules! steps {
-            ($($step:literal)*) => {$(
-                if $step < U::STEPS {
-                    // SAFETY: vector `$step` of the group.
-                    unsafe {
-                        let to = to.add($step * LANES + pass * V::WIDTH);
-                        U::value::<$step>(raw).store(to);
-                    }
-                }
-            )*};
-        }
-        steps!(0 1 2 3 4 5 6 7);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::backend::cpu::simd::{Scales, levels};
-    use crate::num::{E8M0, F8E4M3, F8E5M2};
 
     /// Products of the most rows that are streamed have the bits of each row's own.
     fn check(weights: &Weights<'_>) {
@@ -425,42 +335,6 @@ mod tests {
                 };
                 let code = Code::Fp8(dtype);
                 check(&Weights::new(code, &bytes, k, (n, k), Some(scales)).expect("whole rows"));
-            }
-        }
-    }
-
-    #[test]
-    fn every_fp8_code_unpacks_to_its_value_times_its_scale() {
-        let codes: Vec<u8> = (0..=u8::MAX).chain(0..40).collect();
-        let scales = [125, 130, 126, 127, 120, 133, 128, 129, 140, 110];
-        let k = codes.len();
-        for dtype in [DType::F8E4M3, DType::F8E5M2] {
-            let scaled = Scales {
-                bytes: &scales,
-                dtype: DType::E8M0,
-                columns: scales.len(),
-                block_rows: 1,
-                block_k: 32,
-                factor: 1.0,
-                fp4: None,
-            };
-            let weights = Weights::new(Code::Fp8(dtype), &codes, k, (1, k), Some(scaled));
-            let weights = weights.expect("a whole row");
-            for level in levels() {
-                let mut values = vec![f32::NAN; k.next_multiple_of(GROUP)];
-                unpack(level, &weights, 0, (0, k), &mut values);
-                for (i, value) in values.iter().enumerate() {
-                    let wanted = match codes.get(i) {
-                        None => 0.0,
-                        Some(&code) if dtype == DType::F8E4M3 => F8E4M3::from_bits(code).to_f32(),
-                        Some(&code) => F8E5M2::from_bits(code).to_f32(),
-                    };
-                    let scale = scales.get(i / 32).map_or(1.0, |s| E8M0::from_bits(*s).to_f32());
-                    let wanted = wanted * scale;
-                    let same = wanted.to_bits() == value.to_bits();
-                    let same = same || wanted.is_nan() && value.is_nan();
-                    assert!(same, "{level:?} {dtype} code {i}: {wanted}, not {value}");
-                }
             }
         }
     }

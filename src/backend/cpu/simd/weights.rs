@@ -1,8 +1,8 @@
 //! Rows of matrices as they are stored: floats, or codes with scales.
 
-use super::LANES;
 use super::stream::{CHUNK, GROUP};
 use super::unpack::{Fp4Row, Fp4Table, Mxfp4, Nvfp4, Storage, Stored, fp4_element};
+use super::{LANES, Rows, prefetch_from};
 use crate::num::{DType, E8M0, Scalar, UE4M3};
 
 /// What the bytes of a row are.
@@ -155,22 +155,38 @@ impl<'a> Weights<'a> {
         self.scales.as_ref()
     }
 
-    /// The bytes of a row.
-    #[cfg(target_arch = "x86_64")]
-    pub(super) fn row(&self, row: usize) -> &'a [u8] {
-        &self.bytes[row * self.row_bytes..][..(self.k * self.code.bits()).div_ceil(8)]
-    }
-
     /// Where a row's bytes start.
     #[inline(always)]
     pub(super) fn start_of(&self, row: usize) -> *const u8 {
         self.bytes.as_ptr().wrapping_add(row * self.row_bytes)
     }
 
-    /// Has the processor fetch all rows to its second-level cache.
-    pub fn prefetch(&self) {
-        #[cfg(target_arch = "x86_64")]
-        (0..self.rows).for_each(|row| super::prefetch(self.row(row)));
+    /// Has the processor fetch rows that follow `ahead` of these to its second-level cache.
+    pub fn prefetch(&self, ahead: usize) {
+        (0..self.rows).for_each(|row| self.prefetch_row(row + ahead));
+    }
+
+    /// The same for a row, which need not be one of these.
+    #[inline(always)]
+    pub(super) fn prefetch_row(&self, row: usize) {
+        prefetch_from(self.start_of(row), (self.k * self.code.bits()).div_ceil(8));
+        if let Some(scales) = &self.scales {
+            let at = row / scales.block_rows * scales.columns * scales.dtype.size();
+            prefetch_from(scales.bytes.as_ptr().wrapping_add(at), 1);
+        }
+    }
+
+    /// Rows of f32 where they lie.
+    pub fn as_f32(&self) -> Option<Rows<'a>> {
+        let stride = self.row_bytes / size_of::<f32>();
+        let whole = self.row_bytes.is_multiple_of(size_of::<f32>());
+        match self.code {
+            Code::Plain(DType::F32) if whole => {
+                let data = bytemuck::try_cast_slice(self.bytes).ok()?;
+                Some(Rows { data, stride, len: self.rows })
+            }
+            _ => None,
+        }
     }
 
     /// Whether each block of 16 elements is in the order that [`interleave`] makes where [`unpack`]

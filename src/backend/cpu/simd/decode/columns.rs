@@ -3,9 +3,10 @@
 use std::arch::x86_64::*;
 
 use super::SIDE;
-use super::scales::{scaled, some};
+use super::scales::{scaled, some, some_bytes, values_of};
 use super::words::Words;
 use crate::backend::cpu::simd::weights::{Scales, Weights};
+use crate::num::DType;
 
 // Of functions with closures that the standard library calls, intrinsics become calls: the
 // library's are not compiled for the level. So arrays are filled by loops.
@@ -17,6 +18,7 @@ use crate::backend::cpu::simd::weights::{Scales, Weights};
 #[inline(always)]
 pub(super) unsafe fn columns<W: Words>(
     rows: &Weights<'_>,
+    ahead: usize,
     dst: &mut [f32],
     stride: usize,
 ) -> usize {
@@ -25,32 +27,33 @@ pub(super) unsafe fn columns<W: Words>(
         return 0;
     }
     for i in (0..whole).step_by(SIDE) {
-        let mut scales = RowScales::new(rows.scales(), i);
+        let mut scales = rows.scales().map(|scales| RowScales::new(scales, i));
+        if ahead > 0 {
+            (i..i + SIDE).for_each(|row| rows.prefetch_row(row + ahead));
+        }
         for first in (0..words).step_by(SIDE) {
             let count = (words - first).min(SIDE);
             let there = (1u32 << count).wrapping_sub(1) as u16;
-            // SAFETY: words first .. first + count of rows i .. i + 16.
-            let side = unsafe {
+            // SAFETY: the level is present; words first .. first + count of rows i .. i + 16, and
+            // places for their elements.
+            unsafe {
                 let mut side = [_mm512_setzero_si512(); SIDE];
+                let from = rows.start_of(i).cast::<i32>().wrapping_add(first);
                 for (r, words) in side.iter_mut().enumerate() {
-                    let from = rows.start_of(i + r).cast::<i32>().wrapping_add(first);
-                    *words = _mm512_maskz_loadu_epi32(there, from);
+                    *words = _mm512_maskz_loadu_epi32(there, from.byte_add(r * rows.row_bytes()));
                 }
-                transposed(side)
-            };
-            for words in &side[..count] {
-                // SAFETY: the level is present.
-                if unsafe { W::special(*words) } {
-                    return i;
-                }
-            }
-            for (w, &words) in side[..count].iter().enumerate() {
-                let l = (first + w) * W::ELEMENTS;
-                // SAFETY: the level is present; elements l .. of rows i .. i + 16.
-                unsafe {
-                    let scale = scales.of(l);
-                    let to = dst.as_mut_ptr().add(l * stride + i);
-                    split::<W>(words, scale, to, stride);
+                let side = transposed(side);
+                let to = dst.as_mut_ptr().add(first * W::ELEMENTS * stride + i);
+                match &mut scales {
+                    None if count == SIDE => put::<W>(side, SIDE, to, stride),
+                    None => put::<W>(side, count, to, stride),
+                    Some(scales) => {
+                        for (w, &words) in side[..count].iter().enumerate() {
+                            let scale = scales.of((first + w) * W::ELEMENTS);
+                            let to = to.add(w * W::ELEMENTS * stride);
+                            split::<W>(words, Some(scale), to, stride);
+                        }
+                    }
                 }
             }
         }
@@ -58,9 +61,21 @@ pub(super) unsafe fn columns<W: Words>(
     whole
 }
 
+/// The elements of the first words, a row each; written out where their number is a constant.
+///
+/// # Safety
+/// The level is present, and `to` has the rows.
+#[inline(always)]
+unsafe fn put<W: Words>(side: [__m512i; SIDE], count: usize, to: *mut f32, stride: usize) {
+    for (w, &words) in side[..count].iter().enumerate() {
+        // SAFETY: the caller's promise.
+        unsafe { split::<W>(words, None, to.add(w * W::ELEMENTS * stride), stride) };
+    }
+}
+
 /// The scales of sixteen rows: those of sixteen blocks of each, transposed.
 struct RowScales<'a> {
-    scales: Option<&'a Scales<'a>>,
+    scales: &'a Scales<'a>,
     first_row: usize,
     /// Which sixteen blocks.
     part: Option<usize>,
@@ -69,7 +84,7 @@ struct RowScales<'a> {
 
 impl<'a> RowScales<'a> {
     #[inline(always)]
-    fn new(scales: Option<&'a Scales<'a>>, first_row: usize) -> Self {
+    fn new(scales: &'a Scales<'a>, first_row: usize) -> Self {
         RowScales { scales, first_row, part: None, values: [[1.0; SIDE]; SIDE] }
     }
 
@@ -78,27 +93,50 @@ impl<'a> RowScales<'a> {
     /// # Safety
     /// The level is present, and the rows have the element.
     #[inline(always)]
-    unsafe fn of(&mut self, l: usize) -> Option<(__m512, f32)> {
-        let scales = self.scales?;
-        let block = l / scales.block_k;
+    unsafe fn of(&mut self, l: usize) -> (__m512, f32) {
+        let block = l / self.scales.block_k;
         let part = block / SIDE;
-        if self.part != Some(part) {
-            self.part = Some(part);
-            // SAFETY: the caller's promise.
-            unsafe {
-                let mut side = [_mm512_setzero_si512(); SIDE];
-                for (r, side) in side.iter_mut().enumerate() {
-                    *side = _mm512_castps_si512(some(scales, self.first_row + r, part * SIDE));
-                }
-                let side = transposed(side);
-                for (values, side) in self.values.iter_mut().zip(side) {
-                    _mm512_storeu_ps(values.as_mut_ptr(), _mm512_castsi512_ps(side));
-                }
+        // SAFETY: the caller's promise.
+        unsafe {
+            if self.part != Some(part) {
+                self.part = Some(part);
+                self.read(part * SIDE);
+            }
+            (_mm512_loadu_ps(self.values[block % SIDE].as_ptr()), self.scales.factor)
+        }
+    }
+
+    /// # Safety
+    /// The level is present, and the rows have the first of the blocks.
+    #[inline(always)]
+    unsafe fn read(&mut self, first: usize) {
+        let bytes = self.scales.dtype != DType::F32;
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut side = [_mm512_setzero_si512(); SIDE];
+            for (r, side) in side.iter_mut().enumerate() {
+                let row = self.first_row + r;
+                *side = match bytes {
+                    true => _mm512_castsi128_si512(some_bytes(self.scales, row, first)),
+                    false => _mm512_castps_si512(some(self.scales, row, first)),
+                };
+            }
+            let side = transposed(side);
+            for (block, values) in self.values.iter_mut().enumerate() {
+                let scales = match bytes {
+                    true => {
+                        let shift = _mm_cvtsi32_si128(8 * (block % 4) as i32);
+                        let byte = _mm512_srl_epi32(side[block / 4], shift);
+                        values_of(
+                            self.scales.dtype,
+                            _mm512_and_si512(byte, _mm512_set1_epi32(0xFF)),
+                        )
+                    }
+                    false => _mm512_castsi512_ps(side[block]),
+                };
+                _mm512_storeu_ps(values.as_mut_ptr(), scales);
             }
         }
-        // SAFETY: the level is present.
-        let scale = unsafe { _mm512_loadu_ps(self.values[block % SIDE].as_ptr()) };
-        Some((scale, scales.factor))
     }
 }
 
@@ -113,6 +151,8 @@ unsafe fn split<W: Words>(
     to: *mut f32,
     stride: usize,
 ) {
+    // SAFETY: the caller's promise.
+    let words = unsafe { W::ready(words) };
     macro_rules! elements {
         ($($e:literal)*) => {$(
             if $e < W::ELEMENTS {

@@ -2,9 +2,8 @@
 //!
 //! To columns sixteen rows at a time: their words of four bytes are transposed, so that a vector
 //! holds the same word of each row, and taken apart there: one element of f32, two of 16 bits, four
-//! of FP8, eight of FP4. To rows, sixteen elements become words of their own first. Every conversion
-//! is exact, and a scale rounds as it does in [`decode_e2m1`](super::decode_e2m1):
-//! `(code · scale) · g`.
+//! of FP8, eight of FP4. Every conversion is exact, and a scale rounds as it does in
+//! [`decode_e2m1`](super::decode_e2m1): `(code · scale) · g`.
 
 #[cfg(target_arch = "x86_64")]
 mod columns;
@@ -15,37 +14,64 @@ mod scales;
 #[cfg(target_arch = "x86_64")]
 mod words;
 
-use super::Level;
+#[cfg(target_arch = "x86_64")]
+use super::unpack::{E4m3Table, E5m2Table};
 use super::weights::Weights;
+use super::{Level, unpacked};
 
 /// Puts element `(i, l)` of the first rows to `(l, i)` of `dst`, whose rows are `dst_stride` apart;
-/// gives how many rows that was: none, or all but the last few, depending on level and code.
+/// gives how many rows that was: none, or all but the last few, depending on level and code. Rows
+/// that follow `ahead` of each are asked for, if that is not 0.
 ///
 /// # Panics
 /// When a column reaches past its slice.
-pub fn columns(level: Level, rows: &Weights<'_>, dst: &mut [f32], dst_stride: usize) -> usize {
+pub fn columns(
+    level: Level,
+    rows: &Weights<'_>,
+    ahead: usize,
+    dst: &mut [f32],
+    dst_stride: usize,
+) -> usize {
     let reach = rows.k().checked_sub(1).map_or(0, |last| last * dst_stride + rows.len());
     assert!(dst_stride >= rows.len() && reach <= dst.len(), "columns lie inside their slice");
+    let _ = ahead;
     match level {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the level is present; the assertion above.
-        Level::Avx512 | Level::Avx512Vbmi => unsafe { avx512::columns(rows, dst, dst_stride) },
+        Level::Avx512 => unsafe { avx512::columns(rows, ahead, dst, dst_stride) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Level::Avx512Vbmi => unsafe { avx512vbmi::columns(rows, ahead, dst, dst_stride) },
         _ => 0,
     }
 }
 
-/// Puts the first rows to rows of `dst`, `dst_stride` apart; gives how many that was: none, or all
-/// up to one that holds a special value, depending on level and code.
+/// Puts the rows to rows of `dst`, `dst_stride` apart; gives how many that was: all, but of FP4
+/// none, depending on level and size. Rows that follow `ahead` of each are asked for, if that is
+/// not 0.
 ///
 /// # Panics
 /// When a row reaches past its slice.
-pub fn rows(level: Level, rows: &Weights<'_>, dst: &mut [f32], dst_stride: usize) -> usize {
+pub fn rows(
+    level: Level,
+    rows: &Weights<'_>,
+    ahead: usize,
+    dst: &mut [f32],
+    dst_stride: usize,
+) -> usize {
     let reach = rows.len().checked_sub(1).map_or(0, |last| last * dst_stride + rows.k());
     assert!(reach <= dst.len(), "rows lie inside their slice");
+    if !rows.is_fp4() {
+        unpacked::unpack_rows(level, rows, ahead, dst, dst_stride);
+        return rows.len();
+    }
     match level {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the level is present; the assertion above.
-        Level::Avx512 | Level::Avx512Vbmi => unsafe { avx512::rows(rows, dst, dst_stride) },
+        Level::Avx512 => unsafe { avx512::fp4(rows, ahead, dst, dst_stride) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Level::Avx512Vbmi => unsafe { avx512vbmi::fp4(rows, ahead, dst, dst_stride) },
         _ => 0,
     }
 }
@@ -54,54 +80,69 @@ pub fn rows(level: Level, rows: &Weights<'_>, dst: &mut [f32], dst_stride: usize
 #[cfg(target_arch = "x86_64")]
 const SIDE: usize = 16;
 
+/// The functions of one level.
 #[cfg(target_arch = "x86_64")]
-mod avx512 {
-    use super::words::{Bf16, E4m3, E5m2, F16, F32, Fp4};
-    use crate::backend::cpu::simd::per_level::compiled_for;
-    use crate::backend::cpu::simd::weights::{Code, Weights};
-    use crate::num::DType;
+macro_rules! level {
+    ($name:ident, $level:ident, $multishift:literal, $E4m3:ty, $E5m2:ty) => {
+        mod $name {
+            use super::columns::columns as to_columns;
+            use super::words::{Bf16, F16, F32, Fp4};
+            use crate::backend::cpu::simd::per_level::compiled_for;
+            use crate::backend::cpu::simd::weights::{Code, Weights};
+            use crate::num::DType;
 
-    /// Calls `$f` with the words of a code.
-    macro_rules! each_code {
-        ($rows:expr, $f:path, $dst:expr, $stride:expr) => {{
-            use $f as f;
-            match $rows.code() {
-                Code::Plain(DType::BF16) => f::<Bf16>($rows, $dst, $stride),
-                Code::Plain(DType::F16) => f::<F16>($rows, $dst, $stride),
-                // `Weights::new` lets no other type pass.
-                Code::Plain(_) => f::<F32>($rows, $dst, $stride),
-                Code::Fp8(DType::F8E5M2) => f::<E5m2>($rows, $dst, $stride),
-                Code::Fp8(_) => f::<E4m3>($rows, $dst, $stride),
-                Code::Nvfp4 | Code::Mxfp4 => f::<Fp4>($rows, $dst, $stride),
+            compiled_for! {
+                $level:
+                /// # Safety
+                /// The level is present, and what [`super::columns`] asserts.
+                pub(super) unsafe fn columns(
+                    rows: &Weights<'_>,
+                    ahead: usize,
+                    dst: &mut [f32],
+                    stride: usize,
+                ) -> usize {
+                    // SAFETY: the caller's promise.
+                    unsafe {
+                        match rows.code() {
+                            Code::Plain(DType::BF16) => to_columns::<Bf16>(rows, ahead, dst, stride),
+                            Code::Plain(DType::F16) => to_columns::<F16>(rows, ahead, dst, stride),
+                            // `Weights::new` lets no other type pass.
+                            Code::Plain(_) => to_columns::<F32>(rows, ahead, dst, stride),
+                            Code::Fp8(DType::F8E5M2) => to_columns::<$E5m2>(rows, ahead, dst, stride),
+                            Code::Fp8(_) => to_columns::<$E4m3>(rows, ahead, dst, stride),
+                            Code::Nvfp4 | Code::Mxfp4 => to_columns::<Fp4>(rows, ahead, dst, stride),
+                        }
+                    }
+                }
             }
-        }};
-    }
 
-    compiled_for! {
-        avx512:
-        /// # Safety
-        /// The level is present, and what [`super::columns`] asserts.
-        pub(super) unsafe fn columns(rows: &Weights<'_>, dst: &mut [f32], stride: usize) -> usize {
-            // SAFETY: the caller's promise.
-            unsafe { each_code!(rows, super::columns::columns, dst, stride) }
+            compiled_for! {
+                $level:
+                /// # Safety
+                /// The level is present, and what [`super::rows`] asserts.
+                pub(super) unsafe fn fp4(
+                    rows: &Weights<'_>,
+                    ahead: usize,
+                    dst: &mut [f32],
+                    stride: usize,
+                ) -> usize {
+                    // SAFETY: the caller's promise.
+                    unsafe { super::rows::fp4::<$multishift>(rows, ahead, dst, stride) }
+                }
+            }
         }
-    }
-
-    compiled_for! {
-        avx512:
-        /// # Safety
-        /// The level is present, and what [`super::rows`] asserts.
-        pub(super) unsafe fn rows(rows: &Weights<'_>, dst: &mut [f32], stride: usize) -> usize {
-            // SAFETY: the caller's promise.
-            unsafe { each_code!(rows, super::rows::rows, dst, stride) }
-        }
-    }
+    };
 }
+
+#[cfg(target_arch = "x86_64")]
+level!(avx512, avx512, false, super::words::E4m3, super::words::E5m2);
+#[cfg(target_arch = "x86_64")]
+level!(avx512vbmi, avx512vnni, true, super::E4m3Table, super::E5m2Table);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::cpu::simd::{Code, Fp4Table, Scales, detect};
+    use crate::backend::cpu::simd::{Code, Fp4Table, Scales, detect, levels};
     use crate::num::{DType, E2M1, F8E4M3, F8E5M2, Scalar, UE4M3, bf16, f16};
 
     /// All columns and rows that are given, `most` columns, against `value(row, element)`.
@@ -109,7 +150,7 @@ mod tests {
         for level in [Level::Portable, Level::of(&detect())] {
             let stride = rows.len() + 3;
             let mut dst = vec![f32::NAN; rows.k() * stride];
-            let done = columns(level, rows, &mut dst, stride);
+            let done = columns(level, rows, 0, &mut dst, stride);
             #[cfg(target_arch = "x86_64")]
             let here = matches!(level, Level::Avx512 | Level::Avx512Vbmi);
             #[cfg(not(target_arch = "x86_64"))]
@@ -120,8 +161,9 @@ mod tests {
             }
             let stride = rows.k() + 1;
             let mut dst = vec![f32::NAN; rows.len() * stride];
-            let done = super::rows(level, rows, &mut dst, stride);
-            assert!(done >= most || !here || !rows.k().is_multiple_of(16), "{level:?}: {done}");
+            let done = super::rows(level, rows, 5, &mut dst, stride);
+            let all = !rows.is_fp4() || here && rows.k().is_multiple_of(16);
+            assert_eq!(done, if all { rows.len() } else { 0 }, "{level:?}");
             for (i, l) in (0..done).flat_map(|i| (0..rows.k()).map(move |l| (i, l))) {
                 assert_eq!(dst[i * stride + l], value(i, l), "{level:?} row {i}, element {l}");
             }
@@ -150,12 +192,25 @@ mod tests {
     }
 
     #[test]
-    fn rows_from_the_first_special_value_on_are_left() {
-        let mut codes = [0x15u8; 48 * 8];
-        codes[20 * 8 + 3] = 0xFF;
-        let code = Code::Fp8(DType::F8E4M3);
-        let weights = Weights::new(code, &codes, 8, (48, 8), None).expect("whole rows");
-        check(&weights, 16, |_, _| F8E4M3::from_bits(0x15).to_f32());
+    fn every_code_of_fp8_becomes_its_value() {
+        // Sixteen rows of sixteen, in which each code is once.
+        let codes: Vec<u8> = (0..=u8::MAX).collect();
+        let e4m3 = |code: u8| F8E4M3::from_bits(code).to_f32();
+        let e5m2 = |code: u8| F8E5M2::from_bits(code).to_f32();
+        let formats = [(DType::F8E4M3, &e4m3 as &dyn Fn(u8) -> f32), (DType::F8E5M2, &e5m2)];
+        for (level, (dtype, value)) in levels().into_iter().flat_map(|l| formats.map(|f| (l, f))) {
+            let weights = Weights::new(Code::Fp8(dtype), &codes, 16, (16, 16), None);
+            let weights = weights.expect("whole rows");
+            let (mut across, mut along) = ([0.0; 256], [0.0; 256]);
+            let done = columns(level, &weights, 16, &mut across, 16);
+            assert_eq!(super::rows(level, &weights, 0, &mut along, 16), 16, "{level:?}");
+            for (i, code) in codes.iter().enumerate() {
+                let same = |x: f32, y: f32| x.to_bits() == y.to_bits() || x.is_nan() && y.is_nan();
+                assert!(same(along[i], value(*code)), "{level:?} {dtype} {code:#x}: {}", along[i]);
+                let column = across[i % 16 * 16 + i / 16];
+                assert!(done == 0 || same(column, value(*code)), "{level:?} {dtype} {code:#x}");
+            }
+        }
     }
 
     #[test]

@@ -1,74 +1,69 @@
-//! Rows to rows: sixteen elements become words of their own first.
+//! Rows of FP4 to rows of f32, sixteen elements at a time.
 
 use std::arch::x86_64::*;
 
 use super::SIDE;
-use super::scales::{scaled, some};
-use super::words::Words;
-use crate::backend::cpu::simd::weights::{Scales, Weights};
+use crate::backend::cpu::simd::unpack::Fp4Table;
+use crate::backend::cpu::simd::weights::Weights;
 
-/// As [`super::rows`], of one kind of words.
+/// As [`super::rows`], of FP4; `MULTISHIFT` where there is VBMI. What a scale makes of each code is
+/// exact; the tensor scale rounds.
 ///
 /// # Safety
 /// The level is present, and what [`super::rows`] asserts.
 #[inline(always)]
-pub(super) unsafe fn rows<W: Words>(rows: &Weights<'_>, dst: &mut [f32], stride: usize) -> usize {
-    if !rows.k().is_multiple_of(SIDE) {
-        return 0;
-    }
-    let bytes = SIDE * rows.code().bits() / 8;
+pub(super) unsafe fn fp4<const MULTISHIFT: bool>(
+    rows: &Weights<'_>,
+    ahead: usize,
+    dst: &mut [f32],
+    stride: usize,
+) -> usize {
+    let Some(scales) = rows.scales().filter(|_| rows.k().is_multiple_of(SIDE)) else { return 0 };
+    let Some(table) = Fp4Table::plain(scales.dtype) else { return 0 };
+    // As many as scales, but for the sign that UE4M3 has not.
+    let (table, last) = (table.rows(), table.rows().len() - 1);
+    // Scales are for 16 or 32 elements.
+    let halves = scales.block_k / SIDE - 1;
     for i in 0..rows.len() {
-        let mut scales = RowScales::new(rows.scales(), i);
+        if ahead > 0 {
+            rows.prefetch_row(i + ahead);
+        }
         for part in 0..rows.k() / SIDE {
-            let l = part * SIDE;
-            // SAFETY: sixteen elements of row i, and their places; the level is present.
+            // SAFETY: sixteen elements of row i, their scale and places; the level is present. The
+            // look-up takes the low four bits of each lane.
             unsafe {
-                let words = W::spread(rows.start_of(i).wrapping_add(part * bytes));
-                if W::special(words) {
-                    return i;
-                }
-                let scale = scales.of(l);
-                let to = dst.as_mut_ptr().add(i * stride + l);
-                _mm512_storeu_ps(to, scaled(W::element::<0>(words), scale));
+                let stored = rows.fp4_row(i);
+                let scale = usize::from(*stored.scales.add(part >> halves));
+                let products = table.as_ptr().add(scale & last);
+                let codes = codes::<MULTISHIFT>(stored.codes.add(part * SIDE / 2));
+                let value = _mm512_permutexvar_ps(codes, _mm512_load_ps(products.cast()));
+                let value = _mm512_mul_ps(value, _mm512_set1_ps(scales.factor));
+                _mm512_storeu_ps(dst.as_mut_ptr().add(i * stride + part * SIDE), value);
             }
         }
     }
     rows.len()
 }
 
-/// The scales of a row: those of sixteen blocks.
-struct RowScales<'a> {
-    scales: Option<&'a Scales<'a>>,
-    row: usize,
-    /// Which sixteen blocks.
-    part: Option<usize>,
-    values: [f32; SIDE],
-}
-
-impl<'a> RowScales<'a> {
-    #[inline(always)]
-    fn new(scales: Option<&'a Scales<'a>>, row: usize) -> Self {
-        RowScales { scales, row, part: None, values: [1.0; SIDE] }
-    }
-
-    /// That of element `l` in all lanes, with the tensor scale.
-    ///
-    /// # Safety
-    /// The level is present, and the row has the element.
-    #[inline(always)]
-    unsafe fn of(&mut self, l: usize) -> Option<(__m512, f32)> {
-        let scales = self.scales?;
-        let block = l / scales.block_k;
-        let part = block / SIDE;
-        if self.part != Some(part) {
-            self.part = Some(part);
-            // SAFETY: the caller's promise.
-            unsafe {
-                let values = some(scales, self.row, part * SIDE);
-                _mm512_storeu_ps(self.values.as_mut_ptr(), values);
-            }
+/// Sixteen codes, each in the low four bits of a lane.
+///
+/// # Safety
+/// The level is present, and `from` valid for eight bytes.
+#[inline(always)]
+unsafe fn codes<const MULTISHIFT: bool>(from: *const u8) -> __m512i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if MULTISHIFT {
+            let codes = _mm512_set1_epi64(from.cast::<i64>().read_unaligned());
+            // From which bit on the lowest byte of each lane is taken.
+            let first =
+                _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56, 60);
+            return _mm512_multishift_epi64_epi8(first, codes);
         }
-        // SAFETY: the level is present.
-        Some((unsafe { _mm512_set1_ps(self.values[block % SIDE]) }, scales.factor))
+        let halves = from.cast::<i32>();
+        let low = _mm512_set1_epi32(halves.read_unaligned());
+        let codes = _mm512_mask_set1_epi32(low, 0xFF00, halves.add(1).read_unaligned());
+        let shifts = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
+        _mm512_srlv_epi32(codes, shifts)
     }
 }

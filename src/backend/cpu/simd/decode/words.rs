@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use crate::backend::cpu::simd::unpack::{Table, TableOf};
 use crate::num::E2M1;
 
 /// How words are taken apart.
@@ -9,35 +10,30 @@ pub(super) trait Words {
     /// Elements of a word.
     const ELEMENTS: usize;
 
-    /// Sixteen elements of a row, each the first of a word. Those of FP4 are taken apart otherwise.
-    ///
-    /// # Safety
-    /// The level is present, and `from` valid for the elements.
-    #[inline(always)]
-    unsafe fn spread(from: *const u8) -> __m512i {
-        // SAFETY: the caller's promise.
-        unsafe {
-            match Self::ELEMENTS {
-                1 => _mm512_loadu_si512(from.cast()),
-                2 => _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast())),
-                _ => _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast())),
-            }
-        }
-    }
+    /// What is done for all elements of words at once.
+    type Ready: Copy;
 
-    /// Whether some element is one that [`Words::element`] gets wrong.
-    ///
     /// # Safety
     /// The level is present.
-    unsafe fn special(_words: __m512i) -> bool {
-        false
-    }
+    unsafe fn ready(words: __m512i) -> Self::Ready;
 
     /// Element `E` of each word.
     ///
     /// # Safety
     /// The level is present, and `E` below [`Words::ELEMENTS`].
-    unsafe fn element<const E: usize>(words: __m512i) -> __m512;
+    unsafe fn element<const E: usize>(words: Self::Ready) -> __m512;
+}
+
+/// Nothing is done for all elements at once.
+macro_rules! one_by_one {
+    () => {
+        type Ready = __m512i;
+
+        #[inline(always)]
+        unsafe fn ready(words: __m512i) -> __m512i {
+            words
+        }
+    };
 }
 
 pub(super) struct F32;
@@ -50,6 +46,8 @@ pub(super) struct Fp4;
 impl Words for F32 {
     const ELEMENTS: usize = 1;
 
+    one_by_one!();
+
     #[inline(always)]
     unsafe fn element<const E: usize>(words: __m512i) -> __m512 {
         // SAFETY: the level is present.
@@ -59,6 +57,8 @@ impl Words for F32 {
 
 impl Words for Bf16 {
     const ELEMENTS: usize = 2;
+
+    one_by_one!();
 
     #[inline(always)]
     unsafe fn element<const E: usize>(words: __m512i) -> __m512 {
@@ -85,6 +85,8 @@ unsafe fn halves(words: __m512i) -> __m512 {
 impl Words for F16 {
     const ELEMENTS: usize = 2;
 
+    one_by_one!();
+
     #[inline(always)]
     unsafe fn element<const E: usize>(words: __m512i) -> __m512 {
         // SAFETY: the level is present.
@@ -100,15 +102,7 @@ impl Words for F16 {
 impl Words for E4m3 {
     const ELEMENTS: usize = 4;
 
-    /// NaN.
-    #[inline(always)]
-    unsafe fn special(words: __m512i) -> bool {
-        // SAFETY: the level is present.
-        unsafe {
-            let magnitude = _mm512_set1_epi8(0x7F);
-            _mm512_cmpeq_epi8_mask(_mm512_and_si512(words, magnitude), magnitude) != 0
-        }
-    }
+    one_by_one!();
 
     /// Exponent and mantissa where f16 has the ends of its own; the biases are 7 and 15. In f32
     /// small values would be subnormal on the way, which takes some processors long.
@@ -124,7 +118,10 @@ impl Words for E4m3 {
             };
             let fields = _mm512_set1_epi32(0xBF80);
             let half = _mm512_and_si512(_mm512_srai_epi32::<17>(top), fields);
-            _mm512_mul_ps(halves(half), _mm512_set1_ps(256.0))
+            let magnitude = _mm512_set1_epi32(0x3F80);
+            let nan = _mm512_cmpeq_epi32_mask(_mm512_and_si512(half, magnitude), magnitude);
+            let value = _mm512_mul_ps(halves(half), _mm512_set1_ps(256.0));
+            _mm512_mask_mov_ps(value, nan, _mm512_set1_ps(f32::NAN))
         }
     }
 }
@@ -132,6 +129,8 @@ impl Words for E4m3 {
 /// The upper half of an f16.
 impl Words for E5m2 {
     const ELEMENTS: usize = 4;
+
+    one_by_one!();
 
     #[inline(always)]
     unsafe fn element<const E: usize>(words: __m512i) -> __m512 {
@@ -148,21 +147,29 @@ impl Words for E5m2 {
     }
 }
 
+/// FP8 looked up in tables, in words of a row each.
+impl<T: TableOf> Words for Table<T> {
+    const ELEMENTS: usize = 4;
+
+    type Ready = [__m512i; 2];
+
+    #[inline(always)]
+    unsafe fn ready(words: __m512i) -> Self::Ready {
+        // SAFETY: the level is present.
+        unsafe { Self::look_up::<1, 4>(words) }
+    }
+
+    #[inline(always)]
+    unsafe fn element<const E: usize>(words: Self::Ready) -> __m512 {
+        // SAFETY: the level is present.
+        unsafe { Self::vector::<E>(words) }
+    }
+}
+
 impl Words for Fp4 {
     const ELEMENTS: usize = 8;
 
-    #[inline(always)]
-    unsafe fn spread(from: *const u8) -> __m512i {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let halves = from.cast::<i32>();
-            let low = _mm512_set1_epi32(halves.read_unaligned());
-            let high = halves.add(1).read_unaligned();
-            let codes = _mm512_mask_set1_epi32(low, 0xFF00, high);
-            let shifts = [0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28];
-            _mm512_srlv_epi32(codes, _mm512_loadu_si512((&raw const shifts).cast()))
-        }
-    }
+    one_by_one!();
 
     #[inline(always)]
     unsafe fn element<const E: usize>(words: __m512i) -> __m512 {

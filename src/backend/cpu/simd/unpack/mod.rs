@@ -15,7 +15,7 @@ mod portable;
 mod vbmi;
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use vbmi::{E4m3Table, E5m2Table};
+pub(super) use vbmi::{E4m3Table, E5m2Table, Table, TableOf};
 
 use std::sync::LazyLock;
 
