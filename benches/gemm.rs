@@ -2,12 +2,17 @@
 //!
 //! One thread, all threads and the peer on one thread run in turn, A B C A B C; medians after a
 //! warm-up, on normal random values, with outputs poisoned before each run. The smallest product
-//! also runs held to each lower level of instructions. In a grouped product the rows are divided
+//! also runs held to each lower level of instructions. Rows "at once" are as many products as there
+//! are threads, each by a thread of its own: what threads that share nothing but the machine reach
+//! together. In a grouped product the rows are divided
 //! unevenly over eight matrices, which the peer multiplies one after the other. The limits are
 //! measured in the same run: multiply-adds of registers only, in f32 also where integers are
 //! multiplied, and reading memory larger than any cache.
 
 mod common;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use common::{Limits, Report, assert_written, in_turn, kind_of, poison, random, stored_as, timed};
 use ferrocerium::caps::Isa;
@@ -23,8 +28,11 @@ const CASES: [Case; 5] = [
     Case { rows: &[37, 3, 0, 16, 1, 40, 8, 23], n: 1024, k: 1024 },
 ];
 
-/// Types of B; behind a `/` what A is rounded to.
-const KINDS: [&str; 4] = ["f32", "bf16", "nvfp4", "nvfp4/int8"];
+/// Types of B, or of A × B where A is not f32; behind a `/` what A is rounded to.
+const KINDS: [&str; 5] = ["f32", "bf16", "f8e4m3 × f8e4m3", "nvfp4", "nvfp4/int8"];
+
+/// Products that each of several threads computes at the same time.
+const AT_ONCE: usize = 4;
 
 /// Levels of instructions; those that the machine lacks fall away, so that a level may be another
 /// one's by its name.
@@ -34,7 +42,7 @@ fn main() {
     let threads = Device::cpu().caps().units;
     let limits = [Limits::measure(1), Limits::measure(threads)];
     let header = format!(
-        "{:<30} {:<10} {:<9} {:>7} {:>9} {:>9} {:>7} {:>9} {:>9}",
+        "{:<30} {:<15} {:<9} {:>7} {:>9} {:>9} {:>7} {:>9} {:>9}",
         "m × n × k", "B", "level", "threads", "ms", "GFLOP/s", "GB/s", "of limit", "vs peer"
     );
     let mut report = Report::new(&Device::cpu(), &limits.each_ref(), &header);
@@ -44,13 +52,22 @@ fn main() {
             isa.map_or(builder.clone(), |isa| builder.isa(isa)).cpu().expect("threads are there")
         };
         let devices = [device(1), device(threads)];
+        let own: Vec<_> = (0..threads).map(|_| device(1)).collect();
         let mut peer = Peer::new(case);
         for kind in KINDS {
             let [mut one, mut all] = devices.each_ref().map(|d| Product::new(d, case, kind));
-            let [a, b, theirs] =
-                in_turn([&mut || one.run(), &mut || all.run(), &mut || peer.run()]);
-            for (product, limits, ours) in [(&one, &limits[0], a), (&all, &limits[1], b)] {
-                product.report(level, limits, ours, theirs, &mut report);
+            let mut several: Vec<_> = own.iter().map(|d| Product::new(d, case, kind)).collect();
+            let [a, b, c, theirs] = in_turn([
+                &mut || one.run(),
+                &mut || all.run(),
+                &mut || at_once(&mut several),
+                &mut || peer.run(),
+            ]);
+            one.report(level, &limits[0], a, theirs, &mut report);
+            all.report(level, &limits[1], b, theirs, &mut report);
+            if level == "best" && threads > 1 {
+                // Of one product, as if all threads had computed it.
+                one.report("at once", &limits[1], c / threads as f64, theirs, &mut report);
             }
         }
     };
@@ -91,15 +108,16 @@ impl Product {
     fn new(device: &Device, case: Case, kind: &'static str) -> Self {
         let Case { rows, n, k } = case;
         let m = case.m();
-        let (format, device) = kind_of(device, kind);
+        let (a_type, b_type) = kind.split_once(" × ").unwrap_or(("f32", kind));
+        let (format, device) = kind_of(device, b_type);
         let device = &device;
-        let a = random(device, [m, k]);
+        let a = stored_as(&random(device, [m, k]).into(), a_type);
         let out = Tensor::<f32, 2>::zeros(device, [m, n]).expect("memory");
         let (op, weight_bytes) = if let [_] = rows {
             let b = stored_as(&random(device, [n, k]).into(), format);
             let bytes = b.bytes();
             let b = b.t().expect("a matrix").operand().clone();
-            (Op::from(Gemm::new(a.operand(), b, out.operand())), bytes)
+            (Op::from(Gemm::new(a.operand().clone(), b, out.operand())), bytes)
         } else {
             let b = stored_as(&random(device, [rows.len(), n, k]).into(), format);
             let read = rows.iter().filter(|&&rows| rows > 0).count();
@@ -111,10 +129,10 @@ impl Product {
             let offsets: Vec<u32> = std::iter::once(0).chain(ends).collect();
             let offsets = Tensor::from_host(device, [offsets.len()], &offsets).expect("memory");
             let b = b.t().expect("matrices").operand().clone();
-            let op = GroupedGemm::new(a.operand(), b, offsets.operand(), out.operand());
+            let op = GroupedGemm::new(a.operand().clone(), b, offsets.operand(), out.operand());
             (op.into(), bytes)
         };
-        let bytes = weight_bytes + (m * k + m * n) * 4;
+        let bytes = weight_bytes + a.bytes() + m * n * size_of::<f32>();
         Product { case, kind, device: device.clone(), op, out, bytes }
     }
 
@@ -135,7 +153,7 @@ impl Product {
             name += &format!(", {groups} groups");
         }
         let line = format!(
-            "{name:<30} {:<10} {level:<9} {:>7} {:>9.3} {:>9.1} {:>7.2} {:>8.0}% {:>8.2}×",
+            "{name:<30} {:<15} {level:<9} {:>7} {:>9.3} {:>9.1} {:>7.2} {:>8.0}% {:>8.2}×",
             self.kind,
             limits.threads,
             seconds * 1e3,
@@ -152,6 +170,24 @@ impl Product {
         });
         report.row(&line, json);
     }
+}
+
+/// The seconds that each of some products takes, all at the same time.
+fn at_once(products: &mut [Product]) -> f64 {
+    let (threads, ready) = (products.len(), AtomicUsize::new(0));
+    let each = |product: &mut Product| {
+        product.run();
+        ready.fetch_add(1, Ordering::Relaxed);
+        while ready.load(Ordering::Relaxed) < threads {
+            std::hint::spin_loop();
+        }
+        (0..AT_ONCE).map(|_| product.run()).sum::<f64>() / AT_ONCE as f64
+    };
+    let seconds: f64 = thread::scope(|scope| {
+        let running: Vec<_> = products.iter_mut().map(|p| scope.spawn(|| each(p))).collect();
+        running.into_iter().map(|thread| thread.join().expect("it measures")).sum()
+    });
+    seconds / threads as f64
 }
 
 /// The same product of f32 by `matrixmultiply`.

@@ -39,20 +39,15 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Runs `task(0)`, …, `task(len - 1)`, which the calling thread and helpers take one by one.
+    /// Runs `each` on the calling thread and on helpers, which take the tasks 0, …, `len - 1` one
+    /// by one.
     ///
     /// The calling thread begins at once: a thread that sleeps takes longer to wake than a small
     /// operation takes to run. Of several calls at a time the first has the helpers.
-    pub(super) fn share(&self, len: usize, task: impl Fn(usize) + Sync) {
+    pub(super) fn share(&self, len: usize, each: impl Fn(&mut dyn Iterator<Item = usize>) + Sync) {
         let next = AtomicUsize::new(0);
-        let work = || {
-            loop {
-                match next.fetch_add(1, Ordering::Relaxed) {
-                    i if i < len => task(i),
-                    _ => return,
-                }
-            }
-        };
+        let take = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&i| i < len);
+        let work = || each(&mut std::iter::from_fn(take));
         let panic = Mutex::new(None::<Box<dyn Any + Send>>);
         let help = || {
             if let Err(payload) = catch_unwind(AssertUnwindSafe(work)) {
@@ -189,7 +184,7 @@ mod tests {
             }
             // Each waits for the others.
             let barrier = std::sync::Barrier::new(3);
-            pool.share(3, |_| _ = barrier.wait());
+            pool.share(3, |tasks| tasks.for_each(|_| _ = barrier.wait()));
         }
     }
 

@@ -55,7 +55,7 @@ impl Workers {
         if let Some(pool) = &self.pool
             && n > 1
         {
-            return pool.share(n, task);
+            return pool.share(n, |tasks| tasks.for_each(&task));
         }
         (0..n).for_each(task);
     }
@@ -68,19 +68,33 @@ impl Workers {
         len: usize,
         task: impl Fn(usize, &mut [T]) + Sync,
     ) {
+        self.share_chunks(data, len, |chunks| chunks.for_each(|(i, chunk)| task(i, chunk)));
+    }
+
+    /// Cuts `data` into chunks, as [`Workers::chunks_mut`] does, and runs `each` once on every
+    /// thread that takes part: it takes chunks and their numbers until there are no more.
+    ///
+    /// A thread that comes late may find none.
+    pub fn share_chunks<T: Send>(
+        &self,
+        data: &mut [T],
+        len: usize,
+        each: impl Fn(&mut dyn Iterator<Item = (usize, &mut [T])>) + Sync,
+    ) {
         let len = len.max(1);
         #[cfg(feature = "cpu")]
         if let Some(pool) = &self.pool
             && data.len() > len
         {
             // Each is locked once: taking them from one iterator, threads would meet at its lock.
-            let chunks: Vec<_> = data.chunks_mut(len).map(Mutex::new).collect();
-            return pool.share(chunks.len(), |i| {
-                task(i, &mut chunks[i].lock().unwrap_or_else(PoisonError::into_inner));
-            });
+            let chunks: Vec<_> =
+                data.chunks_mut(len).map(|chunk| Mutex::new(Some(chunk))).collect();
+            let take = |i: usize| {
+                let chunk = chunks[i].lock().unwrap_or_else(PoisonError::into_inner).take();
+                chunk.map(|chunk| (i, chunk))
+            };
+            return pool.share(chunks.len(), |tasks| each(&mut tasks.filter_map(take)));
         }
-        for (i, chunk) in data.chunks_mut(len).enumerate() {
-            task(i, chunk);
-        }
+        each(&mut data.chunks_mut(len).enumerate());
     }
 }

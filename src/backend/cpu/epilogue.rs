@@ -83,6 +83,13 @@ impl<'a> Finisher<'a> {
 }
 
 impl Finish for Finisher<'_> {
+    fn is_plain(&self) -> bool {
+        let Finisher { column_scale, c, bias, residual, .. } = self;
+        let terms = column_scale.is_some() || c.is_some() || bias.is_some() || residual.is_some();
+        let factors = self.b_scale != 1.0 || self.alpha != 1.0;
+        !(terms || factors || self.activation != Activation::Identity)
+    }
+
     fn finish(&self, row: Row<'_>, other: &mut [f32]) -> Result<()> {
         let Row { block, row, columns, values } = row;
         let width = columns.len();

@@ -23,6 +23,9 @@ pub(super) trait Factors: Sync {
     /// f32 that a packed row of A takes.
     fn packed_words(&self) -> usize;
 
+    /// Columns whose products take about as long as packing A does.
+    fn columns_for_packing(&self) -> usize;
+
     /// Most rows of A that one task goes over again and again. The more rows, the fewer times B is
     /// unpacked.
     fn block_rows(&self) -> usize;

@@ -59,6 +59,10 @@ impl Factors for FloatFactors<'_> {
         1 << 14
     }
 
+    fn columns_for_packing(&self) -> usize {
+        16
+    }
+
     fn packed_words(&self) -> usize {
         let chunks = self.k.div_ceil(simd::chunk(self.k));
         let banded = chunks * simd::by_lanes_len(self.steps(), BAND) / BAND;
@@ -228,8 +232,11 @@ impl FloatFactors<'_> {
         let from = (matrix, weights.as_ref());
         let chunk = simd::chunk(self.k);
         let (unpacked, strip) = panel.split_at_mut(LANES * PIECE);
-        for begin in rows.clone().step_by(STRIP) {
-            let rows_of_strip = begin..rows.end.min(begin + STRIP);
+        // Of about the same width: narrow ones read A as often.
+        let strips = rows.len().div_ceil(STRIP).max(1);
+        let most = rows.len().div_ceil(strips).next_multiple_of(LANES).max(LANES);
+        for begin in rows.clone().step_by(most) {
+            let rows_of_strip = begin..rows.end.min(begin + most);
             let columns = rows_of_strip.len();
             let strip_width = columns.next_multiple_of(LANES);
             let sums = &mut sums[begin - rows.start..];

@@ -92,6 +92,10 @@ impl Factors for Int8Factors<'_> {
         1 << 15
     }
 
+    fn columns_for_packing(&self) -> usize {
+        64
+    }
+
     fn packed_words(&self) -> usize {
         self.groups() * GROUP_WORDS + 1
     }

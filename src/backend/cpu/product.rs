@@ -1,7 +1,7 @@
 //! Products of rows, cut into blocks for threads and caches: what matrix products share.
 //!
 //! ```text
-//! A's rows packed, as the factors want them: once
+//! A's rows packed, as the factors want them: once, or by each thread for itself
 //! each block of rows × stretch of columns is one task:
 //!     the factors multiply
 //!     finish each row (epilogue), and round it once to the output's type
@@ -9,11 +9,12 @@
 
 use std::cell::Cell;
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 use std::thread::LocalKey;
 
 use super::factors::Factors;
 use super::simd::{self, BAND, LANES};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::memory::{from_line_start, room};
 use crate::num::Scalar;
 use crate::registry::Workers;
@@ -28,6 +29,10 @@ const TASKS_PER_THREAD: usize = 4;
 /// Of how many tasks' worth each of several tasks of a thread is at least: what a thread begins
 /// with lies in the caches of the one that called.
 const LONG_TASK: usize = 16;
+
+/// How many times what packing takes a thread's share of the products is at least, where each
+/// packs for itself.
+const LITTLE: usize = 8;
 
 /// Rows of results that are asked for ahead.
 const AHEAD: usize = 8;
@@ -74,6 +79,9 @@ pub(super) struct Row<'a> {
 /// Turns a row of products into a row of results. The buffer, as long as the columns, is the
 /// callee's.
 pub(super) trait Finish: Sync {
+    /// Whether products are the results already.
+    fn is_plain(&self) -> bool;
+
     fn finish(&self, row: Row<'_>, other: &mut [f32]) -> Result<()>;
 }
 
@@ -83,7 +91,6 @@ struct Pack<'p> {
     /// The first of them.
     first: usize,
     to: &'p mut [f32],
-    failure: Option<Error>,
 }
 
 struct Task<'t, E> {
@@ -92,7 +99,6 @@ struct Task<'t, E> {
     packed: usize,
     columns: Range<usize>,
     rows: Vec<&'t mut [E]>,
-    failure: Option<Error>,
 }
 
 impl Product<'_> {
@@ -142,21 +148,37 @@ impl Product<'_> {
         let stride = self.row_stride();
         let packed_rows: usize = blocks.iter().map(|&block| self.factors.packed_rows(block)).sum();
         let mut tasks = self.tasks(blocks, out)?;
-        let parallel = tasks.len() > 1 && self.worth_tasks(blocks) > 1;
-        with_scratch(&PACKED, packed_rows * stride, |packed| {
-            self.pack(blocks, packed, stride, parallel)?;
-            let run = |_: usize, tasks: &mut [Task<'_, E>]| {
-                for task in tasks {
-                    task.failure = self.task(task, packed, stride, finish).err();
-                }
-            };
-            if parallel {
-                self.workers.chunks_mut(&mut tasks, 1, run);
-            } else {
-                run(0, &mut tasks);
+        let alone = Workers::sequential();
+        let workers = if self.worth_tasks(blocks) > 1 { self.workers } else { &alone };
+        let run = |tasks: &mut dyn Iterator<Item = &mut Task<'_, E>>, packed: &[f32]| {
+            for task in tasks {
+                self.task(task, packed, stride, finish)?;
             }
-            tasks.iter_mut().find_map(|task| task.failure.take()).map_or(Ok(()), Err)
+            Ok(())
+        };
+        if self.each_packs(blocks) {
+            return share(workers, &mut tasks, 1, |tasks| {
+                let mut tasks = tasks.peekable();
+                if tasks.peek().is_none() {
+                    return Ok(());
+                }
+                with_scratch(&PACKED, packed_rows * stride, |packed| {
+                    self.pack(&alone, blocks, packed, stride)?;
+                    run(&mut tasks, packed)
+                })
+            });
+        }
+        with_scratch(&PACKED, packed_rows * stride, |packed| {
+            self.pack(workers, blocks, packed, stride)?;
+            share(workers, &mut tasks, 1, |tasks| run(tasks, packed))
         })
+    }
+
+    /// Whether each thread packs all rows for itself: where that is little beside its share of the
+    /// products, as to fetch what another thread just wrote takes as long.
+    fn each_packs(&self, blocks: &[Block]) -> bool {
+        let columns = self.n * self.parts / self.workers.threads();
+        blocks.len() == 1 && columns >= LITTLE * self.factors.columns_for_packing()
     }
 
     /// How many tasks the products of some blocks are worth.
@@ -189,7 +211,7 @@ impl Product<'_> {
             for first in (0..self.n).step_by(width) {
                 let columns = first..self.n.min(first + width);
                 let rows = room(block.len)?;
-                tasks.push(Task { block, packed, columns, rows, failure: None });
+                tasks.push(Task { block, packed, columns, rows });
             }
             for row in out.take(block.len) {
                 for (task, piece) in tasks[from..].iter_mut().zip(row.chunks_mut(width)) {
@@ -204,10 +226,10 @@ impl Product<'_> {
     /// A's rows, packed one after the other, [`BAND`] of a block at a time.
     fn pack(
         &self,
+        workers: &Workers,
         blocks: &[Block],
         packed: &mut [f32],
         stride: usize,
-        parallel: bool,
     ) -> Result<()> {
         let mut packs = room(blocks.iter().map(|block| block.len.div_ceil(BAND)).sum())?;
         let mut rest = packed;
@@ -215,23 +237,17 @@ impl Product<'_> {
             for first in (0..block.len).step_by(BAND) {
                 let rows = (self.factors.packed_rows(block) - first).min(BAND);
                 let (to, later) = rest.split_at_mut(rows * stride);
-                packs.push(Pack { block, first, to, failure: None });
+                packs.push(Pack { block, first, to });
                 rest = later;
             }
         }
-        let run = |_: usize, packs: &mut [Pack<'_>]| {
-            for pack in packs {
-                let Pack { block, first, to, .. } = pack;
-                pack.failure = self.factors.pack(*block, *first, to, stride).err();
-            }
-        };
         let each = (PACK / (BAND * stride).max(1)).max(1);
-        if parallel {
-            self.workers.chunks_mut(&mut packs, each, run);
-        } else {
-            run(0, &mut packs);
-        }
-        packs.iter_mut().find_map(|pack| pack.failure.take()).map_or(Ok(()), Err)
+        share(workers, &mut packs, each, |packs| {
+            for Pack { block, first, to } in packs {
+                self.factors.pack(*block, *first, to, stride)?;
+            }
+            Ok(())
+        })
     }
 
     fn task<E: Scalar>(
@@ -254,19 +270,39 @@ impl Product<'_> {
                 let packed = &packed[task.packed * stride..];
                 self.factors.sums(block, (packed, stride), rows, (sums, width), panel)?;
             }
+            let plain = finish.is_plain();
             for (i, values) in sums.chunks_mut(width).take(task.rows.len()).enumerate() {
                 if let Some(later) = task.rows.get(i + AHEAD) {
-                    simd::prefetch(later);
+                    simd::prefetch_to_write(later);
                 }
                 let out = &mut *task.rows[i];
-                let row =
-                    Row { block: &block, row: block.first + i, columns: columns.clone(), values };
-                finish.finish(row, other)?;
+                if !plain {
+                    let (row, columns) = (block.first + i, columns.clone());
+                    finish
+                        .finish(Row { block: &block, row, columns, values: &mut *values }, other)?;
+                }
                 E::from_f32_slice(&values[..out.len()], out);
             }
             Ok(())
         })
     }
+}
+
+/// Has threads take items, `len` at a time, until none is left or one fails; gives an error of those.
+fn share<T: Send>(
+    workers: &Workers,
+    items: &mut [T],
+    len: usize,
+    each: impl Fn(&mut dyn Iterator<Item = &mut T>) -> Result<()> + Sync,
+) -> Result<()> {
+    let outcome = Mutex::new(Ok(()));
+    workers.share_chunks(items, len, |chunks| {
+        let result = each(&mut chunks.flat_map(|(_, chunk)| chunk));
+        if result.is_err() {
+            *outcome.lock().unwrap_or_else(PoisonError::into_inner) = result;
+        }
+    });
+    outcome.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A number of f32, rounded up to an odd number of cache lines.

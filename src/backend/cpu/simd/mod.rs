@@ -195,6 +195,28 @@ fn prefetch_from(first: *const u8, bytes: usize) {
     }
 }
 
+/// Has the processor fetch some values that will be overwritten: other processors that have them are
+/// to give them up.
+pub fn prefetch_to_write<T>(values: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        const LINE: usize = 64;
+        let first = values.as_ptr().cast::<u8>();
+        for at in (0..size_of_val(values)).step_by(LINE) {
+            let line = first.wrapping_add(at);
+            // SAFETY: a hint, without effect on any state; processors that lack it pass it over. The
+            // intrinsic is the instruction only where a feature is on that is not stable.
+            unsafe {
+                std::arch::asm!(
+                    "prefetchw [{}]", in(reg) line,
+                    options(nostack, preserves_flags, readonly)
+                );
+            }
+        }
+    }
+    let _ = values;
+}
+
 /// `out[i · out_stride + j] = a[i] · b[j]` over the first `k` elements of each row, in one chunk.
 ///
 /// # Panics
