@@ -31,8 +31,9 @@ const CASES: [Case; 5] = [
 /// Types of B, or of A × B where A is not f32; behind a `/` what A is rounded to.
 const KINDS: [&str; 5] = ["f32", "bf16", "f8e4m3 × f8e4m3", "nvfp4", "nvfp4/int8"];
 
-/// Products that each of several threads computes at the same time.
-const AT_ONCE: usize = 4;
+/// Seconds for which each of several threads at least computes products of its own: longer than they
+/// take to begin.
+const AT_ONCE: f64 = 2e-3;
 
 /// Levels of instructions; those that the machine lacks fall away, so that a level may be another
 /// one's by its name.
@@ -176,12 +177,16 @@ impl Product {
 fn at_once(products: &mut [Product]) -> f64 {
     let (threads, ready) = (products.len(), AtomicUsize::new(0));
     let each = |product: &mut Product| {
-        product.run();
         ready.fetch_add(1, Ordering::Relaxed);
         while ready.load(Ordering::Relaxed) < threads {
             std::hint::spin_loop();
         }
-        (0..AT_ONCE).map(|_| product.run()).sum::<f64>() / AT_ONCE as f64
+        let (mut runs, mut seconds) = (0, 0.0);
+        while seconds < AT_ONCE {
+            seconds += product.run();
+            runs += 1;
+        }
+        seconds / f64::from(runs)
     };
     let seconds: f64 = thread::scope(|scope| {
         let running: Vec<_> = products.iter_mut().map(|p| scope.spawn(|| each(p))).collect();
