@@ -1,6 +1,6 @@
 //! The rows of an output, to be written by several tasks.
 
-use super::rows::batch_offsets;
+use super::rows::{Offsets, batch_offsets};
 use crate::error::{Error, Result};
 use crate::memory::scratch;
 use crate::num::Scalar;
@@ -10,7 +10,7 @@ use crate::op::Operand;
 pub(super) struct OutputRows<'a, E> {
     out: &'a mut [E],
     /// Where each matrix starts.
-    starts: Vec<usize>,
+    starts: Offsets,
     rows: usize,
     row_stride: usize,
     width: usize,

@@ -1,7 +1,7 @@
 //! Rotary embedding, a head at a time; sines and cosines once for each position.
 
 use super::lines::{Lines, Writing, write_lines};
-use super::rows::{batch_offsets, row_major};
+use super::rows::{Offsets, batch_offsets, row_major};
 use super::simd::{self, Level};
 use crate::error::Result;
 use crate::memory::{room, scratch};
@@ -19,13 +19,13 @@ pub(super) fn rope(op: &Rope, launch: &Launch<'_>) -> Result<()> {
     let frequencies = op.frequencies.per_pair();
     let pairs = frequencies.len();
     // For each place of `[.., seq]` the table's row: those of a sequence where it is shared.
-    let (positions, places): (Vec<f64>, Vec<usize>) = match &op.positions {
+    let (positions, places): (Vec<f64>, Offsets) = match &op.positions {
         Positions::From(start) => {
             let places = leading.iter().product::<usize>();
             let (mut positions, mut rows) = (room(seq)?, room(places)?);
             positions.extend((0..seq).map(|s| *start as f64 + s as f64));
             rows.extend((0..places).map(|place| place % seq));
-            (positions, rows)
+            (positions, Offsets::Each(rows))
         }
         Positions::Given(operand) => {
             let own = operand.dims();

@@ -1,6 +1,6 @@
 //! Matrices as rows along k, decoded to f32 when asked for.
 
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::sync::OnceLock;
 
 use super::simd::int8::{self, Packed};
@@ -147,7 +147,7 @@ struct DenseRows<'a, E> {
     level: Level,
     data: &'a [E],
     /// Where each matrix starts.
-    starts: Vec<usize>,
+    starts: Offsets,
     row_stride: usize,
     k_stride: usize,
     rows: usize,
@@ -273,7 +273,7 @@ struct ScaledRows<'a> {
     values: Dequantizer<'a>,
     bytes: ScaledBytes<'a>,
     /// Which matrix each batch index means.
-    matrices: Vec<usize>,
+    matrices: Offsets,
     fp4: OnceLock<Option<Fp4Table>>,
 }
 
@@ -408,23 +408,45 @@ pub(super) fn row_major(dims: &[usize]) -> Vec<usize> {
     strides
 }
 
+/// Where matrices or lines lie. One, which is at 0, takes no memory.
+#[derive(Clone, Debug)]
+pub(super) enum Offsets {
+    One,
+    Each(Vec<usize>),
+}
+
+impl Deref for Offsets {
+    type Target = [usize];
+
+    fn deref(&self) -> &[usize] {
+        match self {
+            Offsets::One => &[0],
+            Offsets::Each(offsets) => offsets,
+        }
+    }
+}
+
 /// Where each element of `batch_dims` (row-major) lies, for sizes that broadcast to them.
 pub(super) fn batch_offsets(
     dims: &[usize],
     strides: &[usize],
     batch_dims: &[usize],
-) -> Result<Vec<usize>> {
-    let skip = batch_dims.len() - dims.len();
-    let mut offsets = vec![0];
-    for (axis, &size) in batch_dims.iter().enumerate() {
-        let stride = match axis.checked_sub(skip) {
-            Some(own) if dims[own] != 1 => strides[own],
-            _ => 0,
-        };
-        let mut finer = room(offsets.len() * size)?;
-        let each = |&offset: &usize| (0..size).map(move |i| offset + i * stride);
-        finer.extend(offsets.iter().flat_map(each));
-        offsets = finer;
+) -> Result<Offsets> {
+    let count = batch_dims.iter().product();
+    if count == 1 {
+        return Ok(Offsets::One);
     }
-    Ok(offsets)
+    let skip = batch_dims.len() - dims.len();
+    let mut offsets = room(count)?;
+    offsets.extend((0..count).map(|index| {
+        let (mut rest, mut offset) = (index, 0);
+        for (axis, &size) in batch_dims.iter().enumerate().rev() {
+            if let Some(own) = axis.checked_sub(skip).filter(|&own| dims[own] != 1) {
+                offset += rest % size * strides[own];
+            }
+            rest /= size;
+        }
+        offset
+    }));
+    Ok(Offsets::Each(offsets))
 }

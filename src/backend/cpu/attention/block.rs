@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::memory::from_line_start;
 
 /// Rows whose products go through the softmax at once.
-pub(super) const BAND: usize = 24;
+const BAND: usize = 24;
 
 /// Keys that a few rows are multiplied with at once: decoded, they stay in the first-level cache,
 /// while memory is asked for as many that follow.

@@ -142,6 +142,7 @@ impl HeadRows<'_> {
 const COLUMNS_APART: usize = BLOCK + COLUMNS;
 
 /// Keys of a block as columns.
+#[derive(Default)]
 pub(super) struct KeyColumns {
     /// Those that are decoded one by one.
     rows: Vec<f32>,
@@ -149,8 +150,9 @@ pub(super) struct KeyColumns {
 }
 
 impl KeyColumns {
-    pub(super) fn new() -> Self {
-        KeyColumns { rows: Vec::new(), columns: Vec::new() }
+    /// f32 that it holds.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len() + self.columns.len()
     }
 
     /// Rows of columns, of which those behind the last key, up to a multiple of [`COLUMNS`], are 0.
@@ -187,11 +189,13 @@ impl KeyColumns {
 }
 
 /// Values of a block.
+#[derive(Default)]
 pub(super) struct ValueRows(Vec<f32>);
 
 impl ValueRows {
-    pub(super) fn new() -> Self {
-        ValueRows(Vec::new())
+    /// f32 that it holds.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// Rows padded to a multiple of [`COLUMNS`]; those of f32 that are read only once where they

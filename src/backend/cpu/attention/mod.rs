@@ -20,7 +20,6 @@ mod task;
 
 use std::cmp::Reverse;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
 
 use super::lines::{Lines, Writing, lines_of, vector, write_lines};
 
@@ -215,18 +214,9 @@ impl Plan {
                 (sequence, head, Reverse(query))
             });
         }
-        let spare = Mutex::new(Vec::new());
-        let gather = |task: &mut Task<'_>| -> Result<Vec<State>> {
-            let spare = || spare.lock().unwrap_or_else(PoisonError::into_inner);
-            let left = spare().pop();
-            let mut work = left.map_or_else(|| Work::new(inputs), Ok)?;
-            let states = inputs.run(task, !self.split, &mut work)?;
-            spare().push(work);
-            Ok(states)
-        };
         let run = |_: usize, tasks: &mut [Task<'_>]| {
             for task in tasks {
-                task.result = gather(task);
+                task.result = Work::lend(|work| inputs.run(task, !self.split, work));
             }
         };
         // Of chunks of a context those that follow each other: what is asked for ahead is for the

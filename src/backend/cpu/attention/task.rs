@@ -1,19 +1,23 @@
 //! The queries of one key head, a stretch at a time, against keys block by block.
 
+use std::borrow::Cow;
+use std::cell::Cell;
 use std::ops::Range;
 
-use super::block::BAND;
 use super::keys::{KeyColumns, KeyLines, ValueRows};
 use super::{BLOCK, CHUNK};
 use crate::backend::cpu::lines::{Lines, Piece};
 use crate::backend::cpu::simd::{self, COLUMNS, Gathered, Level, Line};
 use crate::error::Result;
-use crate::memory::{resize, room, scratch};
+use crate::memory::{resize, scratch};
 use crate::op::{Attention, Sequence};
 
 /// Queries that are asked for ahead of the one that is read, or results ahead of the one that is
 /// written.
 const AHEAD: usize = 8;
+
+/// Most f32 of working memory that a thread keeps between operations.
+const KEPT: usize = 1 << 20;
 
 /// What the tasks read.
 pub(super) struct Inputs<'a> {
@@ -23,8 +27,8 @@ pub(super) struct Inputs<'a> {
     pub q: Lines<'a>,
     pub k: KeyLines<'a>,
     pub v: KeyLines<'a>,
-    pub sinks: Vec<f32>,
-    pub slopes: Vec<f32>,
+    pub sinks: Cow<'a, [f32]>,
+    pub slopes: Cow<'a, [f32]>,
     pub heads: usize,
     /// Query heads that share a key head.
     pub group: usize,
@@ -67,7 +71,8 @@ impl State {
         rows: usize,
         d_v: usize,
     ) -> Result<&mut [State]> {
-        states.retain(|state| state.gathered.len() == rows);
+        let stride = d_v.next_multiple_of(COLUMNS);
+        states.retain(|state| (state.gathered.len(), state.stride) == (rows, stride));
         states.truncate(len);
         for state in &mut *states {
             state.gathered.fill(Gathered::NONE);
@@ -242,7 +247,9 @@ impl Inputs<'_> {
     }
 }
 
-/// Memory that is used again from block to block, and from task to task.
+/// Memory that is used again from block to block, from task to task, and from operation to
+/// operation: it holds whatever the last one left.
+#[derive(Default)]
 pub(super) struct Work {
     pub queries: Vec<f32>,
     pub scores: Vec<f32>,
@@ -258,17 +265,25 @@ pub(super) struct Work {
     gathered: Vec<State>,
 }
 
+thread_local! {
+    static WORK: Cell<Option<Box<Work>>> = const { Cell::new(None) };
+}
+
 impl Work {
-    pub(super) fn new(inputs: &Inputs<'_>) -> Result<Self> {
-        Ok(Work {
-            queries: Vec::new(),
-            scores: Vec::new(),
-            lines: room(BAND + inputs.group)?,
-            columns: KeyColumns::new(),
-            values: ValueRows::new(),
-            seen: Vec::new(),
-            states: Vec::new(),
-            gathered: Vec::new(),
-        })
+    /// Lends the memory that a thread keeps, up to [`KEPT`].
+    pub(super) fn lend<T>(f: impl FnOnce(&mut Work) -> Result<T>) -> Result<T> {
+        let mut work = WORK.take().unwrap_or_default();
+        let result = f(&mut work);
+        if work.len() <= KEPT {
+            WORK.set(Some(work));
+        }
+        result
+    }
+
+    /// f32 that it holds.
+    fn len(&self) -> usize {
+        let states = self.states.iter().chain(&self.gathered).map(|state| state.values.len());
+        let blocks = self.scores.len() + self.columns.len() + self.values.len();
+        self.queries.len() + blocks + states.sum::<usize>()
     }
 }

@@ -1,7 +1,9 @@
 //! Inputs: read as f32, or found as they are stored.
 
+use std::borrow::Cow;
+
 use super::Piece;
-use crate::backend::cpu::rows::{RowSource, batch_offsets, row_major, row_source};
+use crate::backend::cpu::rows::{Offsets, RowSource, batch_offsets, row_major, row_source};
 use crate::backend::cpu::simd::{self, Code, Level, Weights};
 use crate::error::{Error, Result};
 use crate::memory::{resize, scratch};
@@ -14,7 +16,7 @@ pub(in crate::backend::cpu) struct Lines<'a> {
     level: Level,
     elements: Elements<'a>,
     /// Where each matrix of lines starts: an offset of elements, or the row of a block format.
-    starts: Vec<usize>,
+    starts: Offsets,
     /// Lines of a matrix, and from one to the next.
     rows: usize,
     row_stride: usize,
@@ -232,15 +234,18 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// A vector operand in f32; empty where it is left out.
-pub(in crate::backend::cpu) fn vector(
-    launch: &Launch<'_>,
+/// A vector operand in f32, where it lies if it is that; empty where it is left out.
+pub(in crate::backend::cpu) fn vector<'a>(
+    launch: &Launch<'a>,
     operand: Option<&Operand>,
-) -> Result<Vec<f32>> {
-    let Some(operand) = operand else { return Ok(Vec::new()) };
+) -> Result<Cow<'a, [f32]>> {
+    let Some(operand) = operand else { return Ok(Cow::Borrowed(&[])) };
     let dims = operand.dims();
     let n = dims.last().copied().unwrap_or(1);
+    if operand.as_dense().is_some_and(|dense| dense.dtype == DType::F32 && dense.is_contiguous()) {
+        return Ok(Cow::Borrowed(&launch.read_dense(operand)?[..n]));
+    }
     let mut values = scratch(n, 0.0)?;
     Lines::new(launch, operand, &dims)?.read(&Piece { line: 0, cols: 0..n }, &mut values)?;
-    Ok(values)
+    Ok(Cow::Owned(values))
 }

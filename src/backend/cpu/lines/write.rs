@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use super::Piece;
-use crate::backend::cpu::rows::{batch_offsets, with_small_float};
+use crate::backend::cpu::rows::{Offsets, batch_offsets, with_small_float};
 use crate::backend::cpu::simd::{self, Level};
 use crate::error::{Error, Result};
 use crate::format::{self, BlockLayout, QuantizeOptions, Quantizer, RowQuantizer, ScaleLayout};
@@ -99,7 +99,7 @@ fn write_dense<E: Scalar>(
     if !apart {
         // Lines that interleave: one thread, line by line.
         let mut scratch = Scratch::default();
-        for (line, start) in starts.into_iter().enumerate() {
+        for (line, &start) in starts.iter().enumerate() {
             let (values, other) = scratch.line(n)?;
             f(&Piece { line, cols: 0..n }, values, other)?;
             let places = data[start..].iter_mut().step_by(stride);
@@ -109,7 +109,7 @@ fn write_dense<E: Scalar>(
     }
     let len = if writing.pieces { n.min(PIECE) } else { n };
     let mut pieces: Vec<(Piece, &mut [E])> = room(starts.len() * n.div_ceil(len))?;
-    for (line, values) in split(data, starts, n)?.into_iter().enumerate() {
+    for (line, values) in split(data, &starts, n).enumerate() {
         for (i, values) in values.chunks_mut(len).enumerate() {
             let cols = i * len..i * len + values.len();
             pieces.push((Piece { line, cols }, values));
@@ -131,7 +131,7 @@ fn write_dense<E: Scalar>(
 
 /// Where the lines of an output start; from one element of them to the next; and whether each has
 /// a stretch of memory to itself, in order.
-fn line_starts(dense: &Dense) -> Result<(Vec<usize>, usize, bool)> {
+fn line_starts(dense: &Dense) -> Result<(Offsets, usize, bool)> {
     let n = dense.dims.last().copied().unwrap_or(1);
     let stride = dense.strides.last().copied().filter(|_| n != 1).unwrap_or(1);
     let leading = dense.dims.leading(1);
@@ -141,15 +141,18 @@ fn line_starts(dense: &Dense) -> Result<(Vec<usize>, usize, bool)> {
 }
 
 /// Lines of `n` elements that each have a stretch of memory to themselves.
-fn split<E>(mut data: &mut [E], starts: Vec<usize>, n: usize) -> Result<Vec<&mut [E]>> {
-    let mut lines = room(starts.len())?;
+fn split<'a, E>(
+    mut data: &'a mut [E],
+    starts: &[usize],
+    n: usize,
+) -> impl ExactSizeIterator<Item = &'a mut [E]> {
     let mut passed = 0;
-    for start in starts {
-        let (values, rest) = data.split_at_mut(start - passed).1.split_at_mut(n);
+    starts.iter().map(move |&start| {
+        let rest = std::mem::take(&mut data).split_at_mut(start - passed).1;
+        let (values, rest) = rest.split_at_mut(n);
         (data, passed) = (rest, start + n);
-        lines.push(values);
-    }
-    Ok(lines)
+        values
+    })
 }
 
 /// The lines of an f32 output where they lie, to be written by whoever has computed them; `None`
@@ -164,7 +167,11 @@ pub(in crate::backend::cpu) fn lines_of<'a>(
         return Ok(None);
     }
     match line_starts(dense)? {
-        (starts, _, true) => split(launch.write_dense(out)?, starts, n).map(Some),
+        (starts, _, true) => {
+            let mut lines = room(starts.len())?;
+            lines.extend(split(launch.write_dense(out)?, &starts, n));
+            Ok(Some(lines))
+        }
         _ => Ok(None),
     }
 }
