@@ -1,7 +1,7 @@
 //! The weights of a layer, and products with them.
 
 use anyhow::Result;
-use ferrocerium::format::{BlockFormat, Format, Mxfp4, Mxfp8, Nvfp4};
+use ferrocerium::format::{BlockFormat, Format, Fp8Group128, Fp8PerRow, Mxfp4, Mxfp8, Nvfp4};
 use ferrocerium::op::Activation;
 use ferrocerium::tensor::GemmBuilder;
 use ferrocerium::{AnyTensor, Float, ScaledTensor, Tensor};
@@ -108,6 +108,8 @@ fn join<const N: usize>(linears: [&mut Linear; N]) -> Result<Option<Linear>> {
         Some(Format::Nvfp4) => join_as::<Nvfp4, N>(linears),
         Some(Format::Mxfp4) => join_as::<Mxfp4, N>(linears),
         Some(Format::Mxfp8E4M3) => join_as::<Mxfp8, N>(linears),
+        Some(Format::Fp8Row) => join_as::<Fp8PerRow, N>(linears),
+        Some(Format::Fp8Group128) => join_as::<Fp8Group128, N>(linears),
         _ => Ok(None),
     }
 }
