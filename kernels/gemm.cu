@@ -25,6 +25,10 @@ constexpr int STAGE =
     (TILES + (TILE_M + TILE_N) * STEPS * STEP_SCALES + SLICE - 1) / SLICE * SLICE;
 // Rows of sums that are left together: in a stage, while the others are filled for the next tile.
 constexpr int LEFT = TILE_M * TILE_N * 4 <= STAGE ? TILE_M : TILE_M / 2;
+// Whether multiplying FP8 is unpacking it to F16 here.
+constexpr bool UNPACKS = MMA == MMA_FP8 && (__CUDA_ARCH__ == 900 || __CUDA_ARCH__ == 1000);
+// Whether there are registers for what can not be copied, while it is waited for.
+constexpr bool AHEAD = STEP_SCALES < 2 && !UNPACKS;
 static_assert(FRAGS_N % 2 == 0, "B's fragments are read in pairs");
 static_assert(LEFT * TILE_N * 4 <= STAGE && LEFT % WARP_M == 0, "sums of whole warps fit");
 
@@ -118,11 +122,12 @@ __device__ inline void multiply(Sums& sums, const u8* stage, const Place& place,
     StepScales scales;
 #endif
     // A step's fragments are read while those of the step before are multiplied, where there are
-    // registers for that: scales and folded sums take them.
-    constexpr int BUFFERS = FOLD || STEP_SCALES ? 1 : 2;
+    // registers for that: scales, folded sums and unpacked FP8 take them.
+    constexpr int BUFFERS = FOLD || STEP_SCALES || UNPACKS ? 1 : 2;
     Fragments fragments[BUFFERS];
     place.load(fragments[0], at, 0);
-#pragma unroll
+    // Of several steps at once, what is unpacked would be too much for registers.
+#pragma unroll(UNPACKS ? 1 : STEPS)
     for (int step = 0; step < STEPS; step++) {
         const auto& [a, b] = fragments[step % BUFFERS];
 #if MMA > MMA_FP8
@@ -219,13 +224,17 @@ extern "C" __global__ __launch_bounds__(TILE_THREADS, RESIDENT) void gemm(
         ScaleLoader<TILE_M, STEP_SCALES, TILE_THREADS> load_a_scales(a, rows, threadIdx.x);
         ScaleLoader<TILE_N, STEP_SCALES, TILE_THREADS> load_b_scales(b, columns, threadIdx.x);
 #endif
-        auto fetch = [&](int slice) {
+        auto fetch_now = [&](int slice) {
             if (slice < end) {
                 load_a.fetch(slice);
                 load_b.fetch(slice);
             }
         };
+        auto fetch = [&](int slice) {
+            if (AHEAD) fetch_now(slice);
+        };
         auto put = [&](int slice) {
+            if (!AHEAD) fetch_now(slice);
             if (slice < end) {
                 u8* stage = shared + slice % STAGES * STAGE;
                 load_a.put(stage, slice);

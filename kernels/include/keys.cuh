@@ -48,8 +48,9 @@ struct KeyLoader {
     static constexpr int ROW = WIDTH / IN_CHUNK, ALL = KEYS * ROW;  // chunks
     static constexpr int OWN = (ALL + THREADS - 1) / THREADS;
     static constexpr int PITCH = pitch(WIDTH);
-    // Chunks that registers hold: all of a tile, if they can, while another is multiplied.
-    static constexpr int HELD = OWN <= 8 ? OWN : 4;
+    // Chunks that registers hold: all of a tile, if they can, while another is multiplied. Where
+    // rows are not whole, each has an address of its own.
+    static constexpr int HELD = OWN <= (THREADS % ROW == 0 ? 8 : 4) ? OWN : 4;
 
     const Matrix& matrix;
     const Scales& scales;

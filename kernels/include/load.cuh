@@ -117,11 +117,13 @@ __device__ inline void gather_codes(Fetched& to, const Matrix& matrix, const u8*
         to.words[1] = *(const u32*)(row + first + 4);
         return;
     }
-#pragma unroll
-    for (int i = 0; i < 8; i++) {
-        int at = first + i;
-        if (at < k) to.words[i / 4] |= (u32) * (row + at * matrix.col) << i % 4 * 8;
-    }
+    // Addresses of all eight would take many registers.
+    unsigned long long codes = 0;
+#pragma unroll 1
+    for (int i = 0; i < min(8, k - first); i++)
+        codes |= (unsigned long long)*(row + (first + i) * matrix.col) << 8 * i;
+    to.words[0] = (u32)codes;
+    to.words[1] = (u32)(codes >> 32);
 }
 
 // One matrix of a batch, as it is loaded.

@@ -19,10 +19,8 @@ mod norm;
 mod own_kernel;
 mod streams;
 
-use std::collections::BTreeMap;
-
 use ferrocerium::Device;
-use ferrocerium::backend::cuda::{self, Gpu, Program};
+use ferrocerium::backend::cuda::{self, Gpu};
 use ferrocerium::caps::{Arch, Caps, Isa, MemoryKind};
 use ferrocerium::op::OpKind;
 use ferrocerium::registry::{KernelInfo, Numerics};
@@ -101,47 +99,6 @@ fn zero_threads_are_refused() {
     let error = Device::builder().threads(0).emulated(Arch::SM90A).unwrap_err().to_string();
     assert!(error.contains("threads"), "{error}");
 }
-
-#[test]
-fn kernels_compile_for_every_architecture() {
-    let seed = Config::default().seed;
-    println!("seed {seed} (FERROCERIUM_SEED repeats it)");
-    for (number, arch) in Arch::ALL.into_iter().enumerate() {
-        if emulated(arch).is_none() {
-            return;
-        }
-        let gpu = Gpu::emulated(arch, 1).unwrap();
-        let programs = cuda::programs(&Caps::gpu(arch, 48, &[MemoryKind::Host]));
-        // One of each source each time, others for each architecture.
-        let mut sources: BTreeMap<&str, Vec<&Program>> = BTreeMap::new();
-        programs.iter().for_each(|program| sources.entry(program.name).or_default().push(program));
-        let mut random = (seed as usize).wrapping_add(number * 31);
-        let picked: Vec<Program> = sources
-            .values()
-            .map(|of_source| {
-                random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-                of_source[(random >> 33) % of_source.len()].clone()
-            })
-            .collect();
-        let loaded = gpu.prepare(&picked);
-        let defines: Vec<_> =
-            picked.iter().map(|program| (program.name, &program.defines)).collect();
-        assert!(loaded.is_ok(), "{arch}: {loaded:?}; of {defines:#?}");
-        for i in 0..CUBINS {
-            let program = &picked[(random >> 33).wrapping_add(i * 5) % picked.len()];
-            let cubin = gpu.cubin(program).unwrap();
-            assert!(
-                cubin.starts_with(b"\x7fELF"),
-                "{arch}, {} {:?}",
-                program.name,
-                program.defines
-            );
-        }
-    }
-}
-
-/// How many programs are compiled to machine code for every architecture.
-const CUBINS: usize = 4;
 
 #[test]
 fn programs_are_compiled_ahead_together() {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use super::cache::DiskCache;
 use super::driver::{Driver, Grid, Image, ModuleId, Session};
 use super::failure::{Failure, Problem};
-use super::nvrtc::{Nvrtc, Translation};
+use super::nvrtc::{Nvrtc, Translated, Translation};
 use super::nvtx::Range;
 use super::stream::{GpuStream, Streams};
 use crate::caps::Arch;
@@ -52,6 +52,18 @@ pub struct Program {
     pub source: &'static str,
     /// Macros and their values.
     pub defines: Vec<(&'static str, u32)>,
+}
+
+/// What the compiler makes of a program.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// Instructions of a virtual machine, as text.
+    pub ptx: String,
+    /// Machine code.
+    pub cubin: Vec<u8>,
+    /// Warnings, and what the assembler says of each kernel: its registers, and how many bytes of
+    /// them are spilled to memory.
+    pub log: String,
 }
 
 /// A GPU, real or emulated: compiles programs for it, once each, and runs them.
@@ -136,21 +148,21 @@ impl Gpu {
         })
     }
 
-    /// The PTX of a program.
+    /// What the compiler makes of a program, afresh: nothing is taken from the cache on disk, and
+    /// nothing kept there.
     ///
     /// # Errors
     /// [`Error::Kernel`] with the compiler's messages.
-    pub fn ptx(&self, program: &Program) -> Result<String> {
-        let text = String::from_utf8(self.compiled(program, Image::Ptx)?);
-        text.map_err(|error| Error::kernel(program.name, error.to_string()))
-    }
-
-    /// The machine code of a program for this architecture, as a cubin.
-    ///
-    /// # Errors
-    /// [`Error::Kernel`] with the compiler's messages.
-    pub fn cubin(&self, program: &Program) -> Result<Vec<u8>> {
-        self.compiled(program, Image::Cubin)
+    pub fn compile(&self, program: &Program) -> Result<Compiled> {
+        let mut options = self.options(program, self.arch.name());
+        // To tell of registers.
+        options.push("--ptxas-options=-v".to_owned());
+        let compiled = self.translate(program, &options, |translated| {
+            let ptx = String::from_utf8(translated.image(Image::Ptx)?);
+            let ptx = ptx.map_err(|error| error.to_string())?;
+            Ok(Compiled { ptx, cubin: translated.image(Image::Cubin)?, log: translated.log()? })
+        });
+        compiled.map_err(|problem| Error::kernel(program.name, problem))
     }
 
     fn compiled(&self, program: &Program, image: Image) -> Result<Vec<u8>> {
@@ -159,12 +171,7 @@ impl Gpu {
             Image::Ptx => name.replace("sm_", "compute_"),
             Image::Cubin => name.to_owned(),
         };
-        let mut options = vec![
-            format!("--gpu-architecture={target}"),
-            "--std=c++17".to_owned(),
-            "-lineinfo".to_owned(),
-        ];
-        options.extend(program.defines.iter().map(|(name, value)| format!("-D{name}={value}")));
+        let options = self.options(program, &target);
         let (major, minor) = self.nvrtc.version();
         let mut key = format!("nvrtc {major}.{minor} {image:?} {}\n", options.join(" "));
         for (name, text) in HEADERS.into_iter().chain([(program.name, program.source)]) {
@@ -174,17 +181,28 @@ impl Gpu {
             return Ok(kept);
         }
         tracing::debug!(program = program.name, %target, "compile");
-        let translation = Translation {
-            name: program.name,
-            text: program.source,
-            headers: &HEADERS,
-            options: &options,
-            image,
-        };
-        let compiled = self.nvrtc.compile(&translation);
-        let code = compiled.map_err(|problem| Error::kernel(program.name, problem))?;
+        let code = self.translate(program, &options, |translated| translated.image(image));
+        let code = code.map_err(|problem| Error::kernel(program.name, problem))?;
         self.disk.put(&key, &code);
         Ok(code)
+    }
+
+    fn options(&self, program: &Program, target: &str) -> Vec<String> {
+        let macros = program.defines.iter().map(|(name, value)| format!("-D{name}={value}"));
+        [format!("--gpu-architecture={target}"), "--std=c++17".into(), "-lineinfo".into()]
+            .into_iter()
+            .chain(macros)
+            .collect()
+    }
+
+    fn translate<T>(
+        &self,
+        program: &Program,
+        options: &[String],
+        take: impl FnOnce(Translated<'_>) -> Result<T, String>,
+    ) -> Result<T, String> {
+        let Program { name, source: text, .. } = *program;
+        take(self.nvrtc.compile(&Translation { name, text, headers: &HEADERS, options })?)
     }
 
     /// Begins to run `kernel` over the operands of a launch.

@@ -53,7 +53,7 @@ use std::sync::Arc;
 pub use attributes::Attributes;
 pub use cache::CACHE_VARIABLE;
 pub use driver::{Grid, ModuleId};
-pub use gpu::{Call, Gpu, Program};
+pub use gpu::{Call, Compiled, Gpu, Program};
 pub use nvrtc::NVRTC_VARIABLE;
 pub use recorded::{Launched, Recording};
 

@@ -60,8 +60,6 @@ pub(super) struct Translation<'a> {
     pub headers: &'a [(&'a str, &'a str)],
     /// Options of the compiler.
     pub options: &'a [String],
-    /// What to make of it.
-    pub image: Image,
 }
 
 impl Nvrtc {
@@ -148,11 +146,11 @@ impl Nvrtc {
         self.version
     }
 
-    /// Compiles to PTX or to machine code.
+    /// Compiles to PTX, and for a real architecture to machine code.
     ///
     /// # Errors
     /// The compiler's log.
-    pub(super) fn compile(&self, translation: &Translation<'_>) -> Result<Vec<u8>, String> {
+    pub(super) fn compile(&self, translation: &Translation<'_>) -> Result<Translated<'_>, String> {
         let text = |text: &str| CString::new(text).map_err(|_| "a NUL in the source".to_owned());
         let texts = |of: &mut dyn Iterator<Item = &str>| -> Result<Vec<CString>, String> {
             of.map(text).collect()
@@ -164,7 +162,7 @@ impl Nvrtc {
         let options = texts(&mut translation.options.iter().map(String::as_str))?;
         let (header_names, header_texts) = (pointers(&header_names), pointers(&header_texts));
         let options = pointers(&options);
-        let mut program = Owned { nvrtc: self, program: std::ptr::null_mut() };
+        let mut program = Translated { nvrtc: self, program: std::ptr::null_mut() };
         // SAFETY: all pointers are to NUL-terminated texts that live until the end of this
         // function; the counts are those of the arrays.
         let status = unsafe {
@@ -182,13 +180,9 @@ impl Nvrtc {
         let status =
             unsafe { (self.compile)(program.program, options.len() as c_int, options.as_ptr()) };
         if let Err(error) = self.check(status) {
-            let log = without_end(program.bytes(self.log_size, self.log)?);
-            return Err(format!("{error}\n{}", String::from_utf8_lossy(&log)));
+            return Err(format!("{error}\n{}", program.log()?));
         }
-        match translation.image {
-            Image::Ptx => program.bytes(self.ptx_size, self.ptx).map(without_end),
-            Image::Cubin => program.bytes(self.cubin_size, self.cubin),
-        }
+        Ok(program)
     }
 
     fn check(&self, status: c_int) -> Result<(), String> {
@@ -206,12 +200,26 @@ impl Nvrtc {
 }
 
 /// A program of the compiler, destroyed when dropped.
-struct Owned<'a> {
+pub(super) struct Translated<'a> {
     nvrtc: &'a Nvrtc,
     program: Program,
 }
 
-impl Owned<'_> {
+impl Translated<'_> {
+    /// Instructions of a virtual machine, or machine code.
+    pub(super) fn image(&self, image: Image) -> Result<Vec<u8>, String> {
+        match image {
+            Image::Ptx => self.bytes(self.nvrtc.ptx_size, self.nvrtc.ptx).map(without_end),
+            Image::Cubin => self.bytes(self.nvrtc.cubin_size, self.nvrtc.cubin),
+        }
+    }
+
+    /// What the compiler had to say.
+    pub(super) fn log(&self) -> Result<String, String> {
+        let log = without_end(self.bytes(self.nvrtc.log_size, self.nvrtc.log)?);
+        Ok(String::from_utf8_lossy(&log).into_owned())
+    }
+
     /// What a pair of size and copy functions gives.
     fn bytes(&self, size: Size, copy: Text) -> Result<Vec<u8>, String> {
         let mut len = 0;
@@ -231,7 +239,7 @@ fn without_end(mut text: Vec<u8>) -> Vec<u8> {
     text
 }
 
-impl Drop for Owned<'_> {
+impl Drop for Translated<'_> {
     fn drop(&mut self) {
         if !self.program.is_null() {
             // SAFETY: created by this library, destroyed once.
