@@ -1,26 +1,33 @@
 //! What a device is, and how fast it and the CPU reach each kind of memory:
-//! `cargo run --release --example gpu_info [-- --device emulated:sm_121a --mib 1]`.
+//! `cargo run --release --all-features --example gpu_info [-- --device emulated:sm_121a --mib 1]`.
 //!
 //! Which kind of memory a GPU reads fastest is published for few machines; this measures it.
-//! Medians after a warm-up; a copy's bytes are counted as read and as written.
+//! Medians after a warm-up; a copy's bytes are counted as read and as written. The CPU copies to
+//! its heap, the device to memory that its results live in.
 
+#[path = "common/cli.rs"]
+#[allow(dead_code)] // Other examples use the rest of it.
+mod cli;
+
+use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Parser;
+use cli::DeviceName;
 use ferrocerium::caps::MemoryKind;
 use ferrocerium::memory::Buffer;
 use ferrocerium::op::{Convert, Op, Reduce, Reduction};
-use ferrocerium::{Device, Tensor};
+use ferrocerium::{Device, Error, Tensor};
 
 #[derive(Parser)]
 struct Cli {
-    /// `cpu`, or with feature `emulator` `emulated:` and an architecture such as `sm_121a`
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    /// The device: auto, cpu, cuda:NUMBER, emulated:ARCH or emulated:ARCH:discrete
+    #[arg(long, default_value = "auto")]
+    device: DeviceName,
     /// Size of the buffers, larger than caches
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=65536))]
     mib: u32,
@@ -30,23 +37,22 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    cli::exit(run(&Cli::parse()))
 }
 
 fn run(cli: &Cli) -> Result<()> {
-    let device = device(&cli.device)?;
+    let device = cli.device.open(Device::builder())?;
     let caps = device.caps();
     println!("{}: {caps}", device.name());
+    #[cfg(feature = "cuda")]
+    if let Some(number) = device.name().strip_prefix("cuda:") {
+        print_attributes(number.parse()?)?;
+    }
     if caps.shared_memory > 0 {
         println!("shared memory of a block: {} bytes", caps.shared_memory);
     }
     println!("memory: {}", device.memory());
+    println!("results live in {} memory", device.memory_kind());
     println!("{} kernels\n", device.registry().list().len());
     println!("GB/s of {} MiB, median of {} runs", cli.mib, cli.runs);
     println!(
@@ -62,21 +68,33 @@ fn run(cli: &Cli) -> Result<()> {
     Ok(())
 }
 
-fn device(name: &str) -> Result<Device> {
-    match name.split_once(':') {
-        None if name == "cpu" => Ok(Device::builder().cpu()?),
-        #[cfg(feature = "emulator")]
-        Some(("emulated", arch)) => Ok(Device::emulated(arch.parse()?)?),
-        _ => bail!("--device {name}: it can be cpu, or with feature `emulator` emulated:sm_121a"),
+/// What the driver says of a GPU.
+#[cfg(feature = "cuda")]
+fn print_attributes(index: usize) -> Result<()> {
+    let of = ferrocerium::backend::cuda::Attributes::of_cuda(index)?;
+    println!("{}, compute capability {}.{}", of.name, of.capability.0, of.capability.1);
+    println!("{} multiprocessors, {:.1} GiB of memory", of.units, of.memory as f64 / GIB);
+    for (attribute, is_so) in [
+        ("its memory is the host's", of.integrated),
+        ("reaches the process's pages and mapped files", of.pageable_access),
+        ("by the host's page tables", of.host_page_tables),
+        ("host and GPU use managed memory at a time", of.concurrent_managed),
+        ("memory in the order of a stream", of.pools),
+    ] {
+        println!("  {attribute}: {}", if is_so { "yes" } else { "no" });
     }
+    Ok(())
 }
+
+#[cfg(feature = "cuda")]
+const GIB: f64 = (1u64 << 30) as f64;
 
 /// A kind of memory, and what was measured of it.
 struct Row {
     kind: MemoryKind,
-    /// Bytes a second: read and copied by the CPU, then by the device. None where the kind can
-    /// not be had.
-    rates: Option<[f64; 4]>,
+    /// Bytes a second: read and copied by the CPU, then by the device; none where the CPU can not
+    /// read in place. None at all of a kind that the device does not hand out.
+    rates: Option<[Option<f64>; 4]>,
 }
 
 /// Elements that are reduced to one, so that reading is nearly all there is to do.
@@ -88,44 +106,53 @@ impl Row {
         let Some(source) = Source::new(device, kind, bytes)? else {
             return Ok(Row { kind, rates: None });
         };
+        let buffer = &source.buffer;
         let rows = bytes / size_of::<f32>() / COLS;
-        let x = Tensor::<f32, 2>::from_buffer(device, source.buffer.clone(), 0, [rows, COLS])?;
+        let x = Tensor::<f32, 2>::from_buffer(device, buffer.clone(), 0, [rows, COLS])?;
         let largest = Tensor::<f32, 1>::zeros(device, [rows])?;
         let to = Tensor::<f32, 2>::zeros(device, [rows, COLS])?;
-        let rate = |moved: usize, f: &mut dyn FnMut() -> Result<()>| -> Result<f64> {
-            Ok(moved as f64 / median(cli.runs, f)?)
+        let rate = |moved: usize, f: &mut dyn FnMut() -> Result<()>| -> Result<Option<f64>> {
+            Ok(Some(moved as f64 / median(cli.runs, f)?))
+        };
+        let run = |op: &Op| -> Result<()> {
+            device.run(op)?;
+            Ok(device.synchronize()?)
         };
         let read = Op::Reduce(Reduce::new(Reduction::Max, x.operand(), [1], largest.operand()));
         let copy = Op::Convert(Convert::new(x.operand(), to.operand()));
         let mut sum = 0;
-        let mut bounce = vec![0; bytes];
-        let rates = [
-            rate(bytes, &mut || {
-                let guard = source.buffer.read()?;
+        let mut heap = vec![0; bytes];
+        let read_by_cpu = match kind.host_readable() {
+            false => None,
+            true => rate(bytes, &mut || {
+                let guard = buffer.read()?;
                 let words = guard
                     .chunks_exact(8)
                     .map(|w| u64::from_ne_bytes([w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7]]));
                 sum = words.fold(sum, u64::wrapping_add);
                 Ok(())
             })?,
-            rate(2 * bytes, &mut || {
-                bounce.copy_from_slice(&source.buffer.read()?);
-                Ok(())
-            })?,
-            rate(bytes, &mut || Ok(device.run(&read)?))?,
-            rate(2 * bytes, &mut || Ok(device.run(&copy)?))?,
+        };
+        let rates = [
+            read_by_cpu,
+            rate(2 * bytes, &mut || Ok(buffer.copy_to_host(0, &mut heap)?))?,
+            rate(bytes, &mut || run(&read))?,
+            rate(2 * bytes, &mut || run(&copy))?,
         ];
-        std::hint::black_box((sum, bounce));
+        std::hint::black_box((sum, heap));
         Ok(Row { kind, rates: Some(rates) })
     }
 }
 
-impl std::fmt::Display for Row {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:<8}", self.kind)?;
         let Some(rates) = self.rates else { return write!(f, " {:>10}", "not offered") };
         for (rate, width) in rates.into_iter().zip([10, 10, 12, 12]) {
-            write!(f, " {:>width$.2}", rate / 1e9)?;
+            match rate {
+                Some(rate) => write!(f, " {:>width$.2}", rate / 1e9)?,
+                None => write!(f, " {:>width$}", "-")?,
+            }
         }
         Ok(())
     }
@@ -140,24 +167,21 @@ struct Source {
 impl Source {
     /// Memory of that kind, with values in it; none where the device does not hand it out.
     fn new(device: &Device, kind: MemoryKind, bytes: usize) -> Result<Option<Self>> {
-        let values = |i: usize| (i as u32).wrapping_mul(2_654_435_761).to_le_bytes()[3] & 0x3F;
-        match kind {
-            MemoryKind::Host => {
-                let buffer = device.allocate(bytes, "source")?;
-                buffer.write()?.iter_mut().enumerate().for_each(|(i, b)| *b = values(i));
-                Ok(Some(Source { buffer, file: None }))
-            }
-            MemoryKind::Mapped => {
-                let name = format!("ferrocerium-gpu-info-{}", std::process::id());
-                let path = std::env::temp_dir().join(name);
-                let data: Vec<u8> = (0..bytes).map(values).collect();
-                let written = fs::write(&path, data);
-                written.with_context(|| format!("cannot write {}", path.display()))?;
-                let file = Some(path.clone());
-                Ok(Some(Source { buffer: Buffer::map_file(path)?, file }))
-            }
-            _ => Ok(None),
+        let value = |i: usize| (i as u32).wrapping_mul(2_654_435_761).to_le_bytes()[3] & 0x3F;
+        let values: Vec<u8> = (0..bytes).map(value).collect();
+        if kind != MemoryKind::Mapped {
+            let buffer = match device.allocate_kind(kind, bytes, "source") {
+                Err(Error::Memory { .. }) => return Ok(None),
+                buffer => buffer?,
+            };
+            buffer.copy_from_host(0, &values)?;
+            return Ok(Some(Source { buffer, file: None }));
         }
+        let name = format!("ferrocerium-gpu-info-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let written = fs::write(&path, values);
+        written.with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Some(Source { buffer: Buffer::map_file(&path)?, file: Some(path) }))
     }
 }
 

@@ -48,12 +48,38 @@ fn gpu_info_measures_the_memory_of_a_device() {
         command.args(["--device", device, "--mib", "1", "--runs", "1"]);
         command
     };
-    let out = succeeds(&mut info("cpu"));
-    for kind in ["host", "mapped"] {
-        let row =
-            out.lines().find(|line| line.starts_with(kind)).unwrap_or_else(|| panic!("{out}"));
-        let rates: Vec<f64> = row.split_whitespace().skip(1).map(|x| x.parse().unwrap()).collect();
-        assert!(rates.len() == 4 && rates.iter().all(|&rate| rate > 0.0), "{row}");
+    // The kinds of memory in the order of the table, each with those of four rates that it has.
+    let table = |device: &str| -> Vec<(String, usize)> {
+        let out = succeeds(&mut info(device));
+        let rows = out.lines().skip_while(|line| !line.contains("device reads")).skip(1);
+        let rows = rows.take_while(|line| !line.is_empty()).map(|row| {
+            let mut words = row.split_whitespace();
+            let kind = words.next().unwrap().to_owned();
+            let rates: Vec<f64> = words.filter_map(|rate| rate.parse().ok()).collect();
+            // An emulator's are nothing, to two places.
+            let emulated = device.starts_with("emulated");
+            assert!(emulated || rates.iter().all(|&rate| rate > 0.0), "{out}");
+            (kind, rates.len())
+        });
+        rows.collect()
+    };
+    let all = |kinds: &[(&str, usize)]| -> Vec<(String, usize)> {
+        kinds.iter().map(|&(kind, rates)| (kind.to_owned(), rates)).collect()
+    };
+    let cpu = [("host", 4), ("mapped", 4), ("pinned", 0), ("managed", 0)];
+    assert_eq!(table("cpu"), all(&cpu));
+    #[cfg(feature = "emulator")]
+    if ferrocerium::Device::emulated(ferrocerium::caps::Arch::SM121A).is_ok() {
+        let shared = [("host", 4), ("mapped", 4), ("pinned", 4), ("managed", 4), ("device", 3)];
+        assert_eq!(table("emulated:sm_121a"), all(&shared));
+        let discrete = [("device", 3), ("pinned", 4), ("managed", 4)];
+        assert_eq!(table("emulated:sm_90a:discrete"), all(&discrete));
     }
-    program::fails(&mut info("gpu"), &["--device gpu", "cpu"]);
+    let (output, out, err) = program::finish(&mut info("gpu"));
+    assert_eq!((output.status.code(), out.as_str()), (Some(2), ""), "{err}");
+    assert!(err.contains("no device is called so") && err.contains("cpu"), "{err}");
+    #[cfg(feature = "cuda")]
+    if ferrocerium::Device::cuda_count() == 0 {
+        program::fails(&mut info("cuda:0"), &["cuda:0", "libcuda.so.1", "library path"]);
+    }
 }
