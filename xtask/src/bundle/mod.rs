@@ -11,10 +11,14 @@ use anyhow::{Context, Result, ensure};
 use crate::cargo::{self, Built};
 use crate::cuda;
 
-/// Tests that run kernels, benches that need no model, and what describes a device.
+/// Tests that run kernels, benches that need no model, what describes a device, and what compares it
+/// with the emulator.
 const TESTS: [&str; 2] = ["conformance", "emulated"];
 const BENCHES: [&str; 5] = ["gpu", "gemm", "gemv", "attention", "convert"];
-const EXAMPLES: [&str; 1] = ["gpu_info"];
+const EXAMPLES: [&str; 2] = ["gpu_info", PROBE];
+
+/// The example of the emulator's package.
+const PROBE: &str = "probe";
 
 /// The most bytes of a folder: such machines are often far away.
 const LIMIT: u64 = 60 << 20;
@@ -92,7 +96,9 @@ fn build() -> Result<Vec<Built>> {
 fn run_cargo(subcommand: &[&str], names: &[&str]) -> Result<Vec<Built>> {
     let mut command = cargo::command(subcommand[0]);
     command.args(&subcommand[1..]);
-    command.args(["--package", "ferrocerium", "--all-features", "--release"]);
+    // The emulator is a package of its own.
+    command.args(["--package", "ferrocerium", "--package", "ptx-vm"]);
+    command.args(["--all-features", "--release"]);
     for name in names {
         command.args([&format!("--{}", kind_of(name)), *name]);
     }
@@ -165,6 +171,7 @@ mod tests {
             ("convert", "echo '{}'"),
             ("gemv", "echo '{}'"),
             ("gpu_info", "echo 'GB/s'; echo host"),
+            (PROBE, "echo 'no GPU: none' >&2; echo '{\"rows\": [\"different\"]}'; exit 1"),
         ] {
             let path = folder.join("bin").join(name);
             fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
@@ -172,17 +179,19 @@ mod tests {
         }
         write_scripts(&folder, &contents("abc")).unwrap();
         let result = folder.join("result.json");
-        let status = Command::new(folder.join("run.sh"))
-            .arg(&result)
-            .stderr(Stdio::null())
-            .status()
-            .unwrap();
-        assert!(status.success());
+        let output = Command::new(folder.join("run.sh")).arg(&result).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        for line in ["skipped: no GPU", "no GPU: none", "failed: probe emulated attention"] {
+            assert!(said.contains(line), "{said}");
+        }
         let text = fs::read_to_string(&result).unwrap();
         let json: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
         fs::remove_dir_all(&folder).unwrap();
         assert_eq!(json["commit"], "abc");
         assert_eq!(json["memory"], "GB/s\nhost");
+        assert_eq!(json["fidelity"]["exit"], 1);
+        assert_eq!(json["fidelity"]["result"]["rows"][0], "different");
         assert_eq!(json["tests"]["conformance"]["exit"], 0);
         assert_eq!(json["tests"]["conformance"]["summary"], "test result: ok. 1 passed; 0 failed");
         assert_eq!(json["tests"]["emulated"]["exit"], 101);

@@ -1,7 +1,9 @@
 #!/bin/sh
 # Runs the tests and benches of this folder and writes one JSON file: ./run.sh [RESULT.json]
-# Needs nothing but a shell; what is missing (a GPU, its compiler) the file says.
+# Needs nothing but a shell; what is missing (a GPU, its compiler) the file says. The exit code is 1
+# where a program failed, or found the GPU and the emulator to differ.
 set -u
+failed=
 here=$(cd "$(dirname "$0")" && pwd)
 result=${1:-result.json}
 logs=$(mktemp -d) || exit 1
@@ -39,7 +41,8 @@ run() {
     code=$?
     seconds=$(($(date +%s) - start))
     echo "   exit code $code after $seconds s" >&2
-    sed -n 's/^skipped: /   skipped: /p' "$logs/err" >&2
+    sed -n -e 's/^skipped: /   &/p' -e 's/^no GPU: /   &/p' "$logs/err" >&2
+    [ "$code" -eq 0 ] || failed="$failed $name"
     printf '"exit": %d, "seconds": %d' "$code" "$seconds"
     if [ "$code" -ne 0 ]; then
         printf ', "log": '
@@ -60,16 +63,21 @@ tests() {
     done
 }
 
-# Likewise of each bench, whose output is JSON.
+# measured NAME MOST: runs a binary whose output is JSON, whole where it exits with up to that code.
+measured() {
+    most=$2
+    run "$1" --json
+    if [ "$code" -le "$most" ] && [ -s "$logs/out" ]; then
+        printf ', "result": '
+        cat "$logs/out"
+    fi
+}
+
 benches() {
     comma=
     for name in $BENCHES; do
         printf '%s\n    "%s": {' "$comma" "$name"
-        run "$name" --json
-        if [ "$code" -eq 0 ] && [ -s "$logs/out" ]; then
-            printf ', "result": '
-            cat "$logs/out"
-        fi
+        measured "$name" 0
         printf '}'
         comma=,
     done
@@ -92,10 +100,14 @@ graphics() {
     graphics
     printf ',\n  "memory": '
     information
-    printf ',\n  "tests": {'
+    printf ',\n  "fidelity": {'
+    # 1: it ran to the end, and there are differences.
+    measured probe 1
+    printf '},\n  "tests": {'
     tests
     printf '\n  },\n  "benches": {'
     benches
     printf '\n  }\n}\n'
 } >"$result"
 echo "written: $result" >&2
+[ -z "$failed" ] || { echo "failed:$failed" >&2; exit 1; }
