@@ -37,8 +37,10 @@ pub struct Analysis {
     pub stack: u32,
     /// One steady iteration of the main loop.
     pub main_loop: Vec<Instruction>,
-    /// Multiply-adds of the operation, and bytes of its operands.
+    /// Multiply-adds of the operation, and those by this kernel.
     products: f64,
+    multiplied: f64,
+    /// Bytes of the operation's operands.
     bytes: f64,
 }
 
@@ -100,6 +102,7 @@ impl Analysis {
             stack: code.stack,
             main_loop: flow::main_loop(&blocks).into_iter().cloned().collect(),
             products: if multiplies { case.products } else { 0.0 },
+            multiplied: if multiplies { case.products_by(kernel) } else { 0.0 },
             bytes,
         })
     }
@@ -130,7 +133,7 @@ impl Analysis {
         // Bulk copies do not tell how much they move.
         let bulk = self.main_loop.iter().any(|i| mix::global_bytes(i) == 1);
         let by = |all: f64, each: f64| if each > 0.0 { all / each } else { 0.0 };
-        by(self.products, products).max(if bulk { 0.0 } else { by(self.bytes, bytes) })
+        by(self.multiplied, products).max(if bulk { 0.0 } else { by(self.bytes, bytes) })
     }
 
     /// Seconds that each of the limits takes at its full rate, the slowest first.

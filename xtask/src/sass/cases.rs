@@ -74,9 +74,21 @@ pub struct Case {
 
 impl Case {
     /// Whether an architecture does it as it is meant: to round to blocks takes instructions that
-    /// multiply those.
+    /// multiply those, and only others than theirs have sums that are too short.
     pub fn is_of(&self, arch: &str) -> bool {
-        self.numerics < Numerics::EightBitOperands || arch == "sm_121a"
+        match self.numerics {
+            Numerics::ReducedAccumulation => arch != "sm_121a",
+            numerics => numerics < Numerics::EightBitOperands || arch == "sm_121a",
+        }
+    }
+
+    /// Multiply-adds of the operation by a kernel: attention that keeps the precision of f32 has
+    /// weights in three terms.
+    pub fn products_by(&self, kernel: &str) -> f64 {
+        match kernel {
+            "cuda.attention.prefill" | "cuda.attention.decode" => self.products * (1.0 + 3.0) / 2.0,
+            _ => self.products,
+        }
     }
 
     /// How the name of the instruction must begin that an architecture multiplies with.
@@ -114,6 +126,14 @@ pub fn all() -> Vec<Case> {
             cases.push(gemm([a, b], BF16, [m, n, k]));
         }
     }
+    cases.extend([
+        shortly_added(gemm([Blocks(Format::Fp8Row); 2], BF16, [4096; 3])),
+        shortly_added(gemm(
+            [Format::Fp8Group128, Format::Fp8Block128].map(Blocks),
+            BF16,
+            [4096; 3],
+        )),
+    ]);
     let [mxfp8, nvfp4] = [Format::Mxfp8E4M3, Format::Nvfp4].map(Blocks);
     cases.extend([
         // Results quantised in their tiles, and after them.
@@ -235,6 +255,16 @@ fn attention(what: &str, [queries, keys]: [usize; 2], cache: Kind) -> Case {
             let mask = Mask::CAUSAL;
             Ok(Op::Attention(Attention { mask, ..Attention::new(q, k?, v?, out) }))
         }),
+    }
+}
+
+/// The same by FP8 instructions whose sums may be shorter than f32.
+fn shortly_added(case: Case) -> Case {
+    Case {
+        name: format!("{}, added shortly", case.name),
+        numerics: Numerics::ReducedAccumulation,
+        kernel: Some("cuda.gemm.fp8"),
+        ..case
     }
 }
 

@@ -17,10 +17,11 @@ struct Loop {
 /// no loop.
 ///
 /// The main loop is the innermost with the most matrix instructions; without those, of the most
-/// deeply nested ones that which moves the most bytes of global memory. Of the paths through it the one is taken that
-/// multiplies the most, then copies the most asynchronously, then moves the most, then is the
-/// shortest: what happens at the edges of a matrix, and loops within that do neither, are left
-/// out.
+/// deeply nested ones that which moves the most bytes of global memory. Of the paths through it the
+/// one is taken that reads the most of shared memory, then multiplies the least, then copies the most
+/// asynchronously, then moves the most, then is the shortest: what happens at the edges of a matrix,
+/// what multiplies the same once more, with care for rare values, and loops within that do neither,
+/// are left out.
 pub fn main_loop(blocks: &[Block]) -> Vec<&Instruction> {
     let dominators = Dominators::of(blocks);
     let loops = loops(blocks, &dominators);
@@ -53,6 +54,7 @@ pub fn main_loop(blocks: &[Block]) -> Vec<&Instruction> {
 /// What instructions do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Work {
+    read: u64,
     products: u64,
     copied: u64,
     bytes: u64,
@@ -63,6 +65,7 @@ impl Work {
     fn of(block: &Block) -> Self {
         let sum = |f: fn(&Instruction) -> u64| block.instructions.iter().map(f).sum();
         Work {
+            read: sum(mix::shared_read),
             products: sum(mix::products),
             copied: sum(mix::copied_bytes),
             bytes: sum(mix::global_bytes),
@@ -71,14 +74,16 @@ impl Work {
     }
 
     /// The larger, the better a path.
-    fn rank(self) -> (u64, u64, u64, Reverse<usize>) {
-        (self.products, self.copied, self.bytes, Reverse(self.instructions))
+    fn rank(self) -> (u64, Reverse<u64>, u64, u64, Reverse<usize>) {
+        let Work { read, products, copied, bytes, instructions } = self;
+        (read, Reverse(products), copied, bytes, Reverse(instructions))
     }
 }
 
 impl std::iter::Sum for Work {
     fn sum<I: Iterator<Item = Work>>(works: I) -> Self {
         works.fold(Work::default(), |a, b| Work {
+            read: a.read + b.read,
             products: a.products + b.products,
             copied: a.copied + b.copied,
             bytes: a.bytes + b.bytes,
@@ -286,6 +291,26 @@ mod tests {
             "BRA",
         ];
         assert_eq!(path, expected);
+    }
+
+    /// As in attention: tiles that nobody sees, and values that are multiplied with care.
+    #[test]
+    fn the_steady_path_does_what_has_to_be_done_and_no_more() {
+        let path = names(
+            "
+.L_x_1:
+        /*0000*/               @P0 BRA `(.L_x_3) ;
+        /*0010*/                   LDSM.16.MT88.4 R8, [R2] ;
+        /*0020*/              @!P1 BRA `(.L_x_2) ;
+        /*0030*/                   HMMA.16816.F32.BF16 R20, R4, R8, R20 ;
+.L_x_2:
+        /*0040*/                   HMMA.16816.F32.BF16 R16, R4, R8, R16 ;
+.L_x_3:
+        /*0050*/               @P2 BRA `(.L_x_1) ;
+        /*0060*/                   EXIT ;
+",
+        );
+        assert_eq!(path, ["BRA", "LDSM.16.MT88.4", "BRA", "HMMA.16816.F32.BF16", "BRA"]);
     }
 
     #[test]
