@@ -45,7 +45,7 @@ fn run_on_arm(options: &Options) -> Result<ExitCode> {
         println!("\n-- aarch64, {processor}");
         let mut command = arm::command("test", processor)?;
         if options.args.is_empty() {
-            command.arg("--no-fail-fast");
+            command.args(["--no-fail-fast", "--lib"]);
             for name in arm::tests(processor, test_targets()?) {
                 command.args(["--test", &name]);
             }
