@@ -156,6 +156,8 @@ fn hash(bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
 
     struct Scratch(DiskCache);
@@ -260,9 +262,12 @@ mod tests {
                 .args([test, "--test-threads=1"])
                 .env(FOLDER, folder)
                 .env(FIRST, first.to_string())
-                .stdout(std::process::Stdio::null())
+                .stdout(std::process::Stdio::piped())
                 .spawn()
                 .unwrap();
+            // Its first words: by then it has been loaded, which may take longer than what follows.
+            let mut words = writer.stdout.take().unwrap();
+            words.read_exact(&mut [0]).unwrap();
             wait = wait.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             std::thread::sleep(Duration::from_micros(10_000 + (wait >> 48)));
             writer.kill().unwrap();
