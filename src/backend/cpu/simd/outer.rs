@@ -80,8 +80,8 @@ unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(
         }
     }
     /// Links of a chain that are written out: fewer turns, whose number a processor foresees, so
-    /// that it begins the next tile while this one ends.
-    const LINKS: usize = 4;
+    /// that it begins the next tile while this one ends. For four, Arm has too few registers.
+    const LINKS: usize = if cfg!(target_arch = "aarch64") { 2 } else { 4 };
     let whole = k / LINKS * LINKS;
     for l in (0..whole).step_by(LINKS) {
         for link in 0..LINKS {
