@@ -79,15 +79,22 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 /// Runs `call` with its first large allocation refused, then its second, and so on until it has
-/// no more; every failure must be an error value and leave the device's memory as it was.
+/// no more; every failure must be an error value and leave the device's memory as it was. Each time
+/// it runs on a new thread, for threads keep working memory.
 #[track_caller]
-fn fails_cleanly<T>(what: &str, device: &Device, call: impl Fn() -> Result<T>) {
+fn fails_cleanly<T>(what: &str, device: &Device, call: impl Fn() -> Result<T> + Sync) {
     let used = device.memory().used;
+    let call = || {
+        std::thread::scope(|scope| {
+            let outcome = scope.spawn(|| call().map(drop)).join();
+            outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    };
     for n in 0.. {
         assert!(n < 1000, "{what}: it never succeeds");
         REFUSED.store(false, Ordering::SeqCst);
         COUNTDOWN.store(n, Ordering::SeqCst);
-        let result = call().map(drop);
+        let result = call();
         COUNTDOWN.store(-1, Ordering::SeqCst);
         let refused = REFUSED.load(Ordering::SeqCst);
         match result {

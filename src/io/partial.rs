@@ -65,6 +65,14 @@ impl Partial {
     }
 }
 
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // Closing the file is not enough while a process that another thread is starting still has
+        // it open. Where there is no lock there is none to fail on.
+        let _ = self.file.unlock();
+    }
+}
+
 /// Whether it is that file that is still at that place.
 #[cfg(unix)]
 fn is_at(file: &File, path: &Path) -> bool {
