@@ -80,8 +80,9 @@ pub use pool::{LiveBuffer, MemoryReport, Pool};
 pub(crate) use raw::EmulatedMemory;
 #[cfg(any(feature = "cuda", feature = "emulator"))]
 pub(crate) use raw::{Allocator, RawMemory};
-#[cfg(any(feature = "cpu", feature = "gguf"))]
+#[cfg(feature = "cpu")]
 pub(crate) use scratch::from_line_start;
+#[cfg(any(feature = "cpu", feature = "gguf"))]
 pub(crate) use scratch::resize;
 pub(crate) use scratch::room;
 #[cfg(any(feature = "cpu", feature = "gguf", feature = "npy", feature = "safetensors"))]

@@ -18,6 +18,7 @@ pub(crate) fn resize<T: Clone>(out: &mut Vec<T>, len: usize, value: T) -> Result
 
 /// `len` values of `memory`, which is made larger where it is too small, from the start of a cache
 /// line on: a vector across two lines takes two reads. They hold whatever was there.
+#[cfg(feature = "cpu")]
 pub(crate) fn from_line_start(memory: &mut Vec<f32>, len: usize) -> Result<&mut [f32]> {
     const LINE: usize = 64 / size_of::<f32>();
     if memory.len() < len.saturating_add(LINE) {

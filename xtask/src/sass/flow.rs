@@ -17,11 +17,11 @@ struct Loop {
 /// no loop.
 ///
 /// The main loop is the innermost with the most matrix instructions; without those, of the most
-/// deeply nested ones that which moves the most bytes of global memory. Of the paths through it the
-/// one is taken that reads the most of shared memory, then multiplies the least, then copies the most
-/// asynchronously, then moves the most, then is the shortest: what happens at the edges of a matrix,
-/// what multiplies the same once more, with care for rare values, and loops within that do neither,
-/// are left out.
+/// deeply nested ones that which moves the most bytes of global memory. Of the paths through it, if
+/// there are some that multiply of those, the one is taken that copies the most asynchronously, then
+/// multiplies the least, then reads the least of shared memory, then moves the most, then is the
+/// shortest: what happens at the edges of a matrix, what does the same once more, with care for rare
+/// values, and loops within that do neither, are left out.
 pub fn main_loop(blocks: &[Block]) -> Vec<&Instruction> {
     let dominators = Dominators::of(blocks);
     let loops = loops(blocks, &dominators);
@@ -74,9 +74,10 @@ impl Work {
     }
 
     /// The larger, the better a path.
-    fn rank(self) -> (u64, Reverse<u64>, u64, u64, Reverse<usize>) {
+    fn rank(self) -> impl Ord {
         let Work { read, products, copied, bytes, instructions } = self;
-        (read, Reverse(products), copied, bytes, Reverse(instructions))
+        let least = (Reverse(products), Reverse(read));
+        (products > 0, copied, least, bytes, Reverse(instructions))
     }
 }
 
