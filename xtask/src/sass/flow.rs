@@ -314,6 +314,24 @@ mod tests {
         assert_eq!(path, ["BRA", "LDSM.16.MT88.4", "BRA", "HMMA.16816.F32.BF16", "BRA"]);
     }
 
+    /// As where attention rounds keys: what is not finite among them is looked at again.
+    #[test]
+    fn what_is_read_once_more_for_rare_values_is_left_out() {
+        let path = names(
+            "
+.L_x_1:
+        /*0000*/                   LDSM.16.MT88.4 R8, [R2] ;
+        /*0010*/              @!P1 BRA `(.L_x_2) ;
+        /*0020*/                   LDS.128 R12, [R3] ;
+.L_x_2:
+        /*0030*/                   HMMA.16816.F32.BF16 R16, R4, R8, R16 ;
+        /*0040*/               @P2 BRA `(.L_x_1) ;
+        /*0050*/                   EXIT ;
+",
+        );
+        assert_eq!(path, ["LDSM.16.MT88.4", "BRA", "HMMA.16816.F32.BF16", "BRA"]);
+    }
+
     #[test]
     fn without_a_loop_the_kernel_is_one_path() {
         let path = names(
