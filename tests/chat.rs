@@ -131,6 +131,26 @@ fn gpu_kernels_give_the_tokens_of_the_cpu_and_nothing_runs_by_the_reference() {
         assert_eq!(plain["tokens"], expected["tokens"], "{device}");
         assert!(plain["kernels"]["cuda.scatter"].is_null(), "{plain}");
     }
+    // Matrices of the same inputs in one, which saves a launch for each: of NVFP4, of one layer.
+    let answer = |more: &[&str]| {
+        greedy(
+            &path,
+            &[&["--format", "nvfp4", "--activations", "bf16", "--layers", "1"], more].concat(),
+        )
+    };
+    let expected = answer(&[]);
+    let products = |report: &Value| -> u64 {
+        let kernels = report["kernels"].as_object().unwrap();
+        let gemm = kernels.iter().filter(|(name, _)| name.starts_with("cuda.gemm"));
+        gemm.map(|(_, launches)| launches.as_u64().unwrap()).sum()
+    };
+    for device in ["emulated:sm_121a", "emulated:sm_90a:discrete"] {
+        let joined = answer(&["--device", device, "--no-graph"]);
+        assert_eq!(joined["tokens"], expected["tokens"], "{device}");
+        let apart = answer(&["--device", device, "--no-graph", "--no-join"]);
+        assert_eq!(joined["tokens"], apart["tokens"], "{device}");
+        assert!(products(&joined) < products(&apart), "{joined}\n{apart}");
+    }
     // Random choices among a few, and among all.
     for few in ["5", "0"] {
         let answer = |more: &[&str]| {

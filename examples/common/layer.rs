@@ -26,8 +26,8 @@ pub(super) struct Layer {
 
 impl Layer {
     /// Puts matrices of the same inputs into one where their formats allow that: an operation for
-    /// each of them takes a CPU about as long as a small one's products. Each by itself is rows of
-    /// that matrix then. Products stay the same.
+    /// each of them takes a CPU about as long as a small one's products, and small ones do not fill a
+    /// GPU. Each by itself is rows of that matrix then. Products stay the same.
     pub(super) fn join(&mut self) -> Result<()> {
         self.qkv = join([&mut self.q, &mut self.k, &mut self.v])?;
         self.gate_up = join([&mut self.gate, &mut self.up])?;

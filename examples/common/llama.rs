@@ -185,14 +185,15 @@ impl Llama {
         Ok(())
     }
 
-    /// Lays weights in block formats out for decoding on CPUs: they lie in few large buffers, and to
-    /// `join` them matrices of the same inputs are multiplied as one where formats allow that.
-    /// Results stay the same. Meanwhile there are two copies of what goes into one buffer.
+    /// Lays weights in block formats out for decoding: to `join` them matrices of the same inputs are
+    /// multiplied as one where formats allow that, and on CPUs they lie in few large buffers. Results
+    /// stay the same, but for what is no longer rounded to 16 bits on the way from a gate to what it
+    /// is multiplied with. Meanwhile there are two copies of what goes into one buffer.
     pub fn lay_out(&mut self, join: bool) -> Result<()> {
         /// Bytes of a buffer, about: many large pages.
         const BUFFER: usize = 32 << 20;
         if self.is_on_gpu() {
-            return Ok(());
+            return if join { self.layers.iter_mut().try_for_each(Layer::join) } else { Ok(()) };
         }
         let each = self.linears().map(|linear| linear.weight_t.bytes()).sum::<usize>();
         let each = BUFFER.div_ceil((each / self.layers.len().max(1)).max(1));
