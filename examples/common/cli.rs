@@ -47,9 +47,9 @@ pub struct ProductArgs {
     /// CPUs, less exact. Without it activations are multiplied as they are (W4A32)
     #[arg(long)]
     pub w4a8: bool,
-    /// Multiply q, k and v, and gate and up, each by itself. Otherwise those in FP4 and MXFP8 are
-    /// multiplied as one matrix: faster, to the same results, or with activations of 16 bits to
-    /// those of one rounding less
+    /// Multiply q, k and v, and gate and up, each by itself. Otherwise those in FP4, MXFP8 and FP8
+    /// with scales for rows or groups are multiplied as one matrix: faster, to the same results, or
+    /// with activations of 16 bits to those of one rounding less
     #[arg(long)]
     pub no_join: bool,
 }
