@@ -121,13 +121,17 @@ impl HeadRows<'_> {
         self.stored?.every(part.start, 1, part.len())
     }
 
-    /// How far ahead of some keys decoding them asks for others. Of those in pages of their own the
-    /// ones that follow are asked for now.
+    /// How far ahead of some keys decoding them asks for others, of which there are none behind the
+    /// last key. Of those in pages of their own the ones that follow are asked for now.
     fn ahead_of(&self, part: &Range<usize>) -> usize {
+        let there = self.sequence.kv_len - self.keys.start;
+        if part.end >= there {
+            return 0;
+        }
         if self.ahead == 0 || self.stored.is_some() {
             return self.ahead;
         }
-        let end = (part.end + self.ahead).min(self.sequence.kv_len - self.keys.start);
+        let end = (part.end + self.ahead).min(there);
         // It can not fail: nothing is decoded.
         let _ = self.stretches(&(part.start + self.ahead..end), |_, _, rows| {
             rows.iter().for_each(|rows| rows.prefetch(0));
@@ -208,12 +212,14 @@ impl ValueRows {
     ) -> Result<Rows<'b>> {
         let (v, ahead) = (values.lines, values.ahead_of(part));
         let (stride, len) = (v.n.next_multiple_of(COLUMNS), part.len());
-        if ahead > 0
+        if values.ahead > 0
             && stride == v.n
             && let Some(stored) = values.stored_part(part)
             && let Some(rows) = stored.as_f32()
         {
-            stored.prefetch(ahead);
+            if ahead > 0 {
+                stored.prefetch(ahead);
+            }
             return Ok(rows);
         }
         if stride == 0 {
