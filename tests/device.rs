@@ -171,3 +171,36 @@ fn threads_that_write_parts_of_one_tensor_in_turn_lose_nothing() {
     });
     assert_eq!(out.to_vec().unwrap(), (0..800).collect::<Vec<_>>());
 }
+
+#[test]
+fn replays_on_several_threads_run_one_after_the_other() {
+    let device = Device::best().unwrap();
+    let x = Tensor::from_host(&device, [2], &[0.0f32, 100.0]).unwrap();
+    let step = || x.copy_from(&x.add_scalar(1.0)?.add_scalar(1.0)?);
+    let (graph, ()) = device.capture(step).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| (0..50).for_each(|_| graph.replay().unwrap()));
+        }
+    });
+    assert_eq!(x.to_vec().unwrap(), [300.0, 400.0]);
+}
+
+#[test]
+fn a_replay_runs_nothing_while_a_guard_holds_what_a_later_operation_writes() {
+    let device = Device::best().unwrap();
+    let x = Tensor::from_host(&device, [2], &[1.0f32, 2.0]).unwrap();
+    let (graph, (first, second)) = device
+        .capture(|| {
+            let first = x.add_scalar(1.0)?;
+            let second = first.add_scalar(1.0)?;
+            Ok::<_, Error>((first, second))
+        })
+        .unwrap();
+    let guard = second.host().unwrap();
+    assert!(matches!(graph.replay(), Err(Error::Busy { .. })));
+    drop(guard);
+    assert_eq!(first.to_vec().unwrap(), [0.0, 0.0]);
+    graph.replay().unwrap();
+    assert_eq!(second.to_vec().unwrap(), [3.0, 4.0]);
+}

@@ -70,14 +70,12 @@ impl Drop for Capturing {
 pub struct Graph {
     device: Device,
     steps: Vec<Step>,
-    /// What a device with streams made of them.
-    whole: Option<Whole>,
-}
-
-/// All operations as one, and the buffers that they use.
-struct Whole {
-    launches: Arc<dyn Recorded>,
+    /// The buffers of all steps, in the order in which they are locked, and which of them are those
+    /// of each.
     uses: Vec<(Buffer, Access)>,
+    parts: Vec<Vec<(usize, Access)>>,
+    /// What a device with streams made of the steps.
+    whole: Option<Arc<dyn Recorded>>,
 }
 
 impl Device {
@@ -123,10 +121,12 @@ impl Device {
         let (steps, value) = self.steps(f)?;
         // The recording is over, but its marks are those of this thread only.
         let whole = match &self.shared.accelerator {
-            Some(_) => Some(Whole { launches: self.record(&steps)?, uses: merged(&steps) }),
+            Some(_) => Some(self.record(&steps)?),
             None => None,
         };
-        Ok((Graph { device: self.clone(), steps, whole }, value))
+        let uses = merged(&steps);
+        let parts = steps.iter().map(|step| step.places(&uses)).collect();
+        Ok((Graph { device: self.clone(), steps, uses, parts, whole }, value))
     }
 
     /// Makes ready what the operations need that `f` runs on this device, on the calling thread,
@@ -227,43 +227,46 @@ impl Step {
     fn lock(&self, recording: Option<&Arc<Recording>>) -> Result<Locks<'_>> {
         Locks::hold(self.uses.iter().map(|(buffer, access)| (buffer, *access)), recording)
     }
+
+    /// Where its buffers are among those of all steps.
+    fn places(&self, all: &[(Buffer, Access)]) -> Vec<(usize, Access)> {
+        let place = |buffer: &Buffer| all.binary_search_by_key(&buffer.id(), |(b, _)| b.id()).ok();
+        self.uses.iter().filter_map(|(buffer, access)| Some((place(buffer)?, *access))).collect()
+    }
 }
 
-/// Every buffer once, written where any operation writes it.
+/// Every buffer once, written where any operation writes it, in the order in which they are locked.
 fn merged(steps: &[Step]) -> Vec<(Buffer, Access)> {
-    let mut all: Vec<(Buffer, Access)> = Vec::new();
-    for step in steps {
-        for (buffer, access) in &step.uses {
-            match all.iter_mut().find(|(other, _)| other.id() == buffer.id()) {
-                Some((_, Access::Write)) => {}
-                Some((_, merged)) => *merged = *access,
-                None => all.push((buffer.clone(), *access)),
-            }
-        }
-    }
+    let mut all: Vec<_> = steps.iter().flat_map(|step| step.uses.iter().cloned()).collect();
+    // Of the same buffer the first stays: a write.
+    all.sort_by_key(|(buffer, access)| (buffer.id(), *access == Access::Read));
+    all.dedup_by_key(|(buffer, _)| buffer.id());
     all
 }
 
 impl Graph {
-    /// Runs the operations, in the order in which they were recorded. On a GPU it returns when they
-    /// are enqueued, on the stream of the handle that recorded them.
+    /// Runs the operations, in the order in which they were recorded, and nothing of others that uses
+    /// the same memory between them. On a GPU it returns when they are enqueued, on the stream of the
+    /// handle that recorded them.
     ///
     /// # Errors
-    /// Those of running the operations one by one.
+    /// Those of running the operations one by one; [`Error::Busy`], before the first of them runs,
+    /// when a host guard holds what any of them uses.
     pub fn replay(&self) -> Result<()> {
         let device = &self.device;
-        let recording = CAPTURE.with_borrow(Option::is_some);
-        let (Some(Whole { launches, uses }), false) = (&self.whole, recording) else {
-            return self.steps.iter().try_for_each(|step| match recording {
-                true => device.launch(&step.op, &step.kernel),
-                false => device.launch_locked(&step.op, &step.kernel, &step.lock(None)?),
+        if CAPTURE.with_borrow(Option::is_some) {
+            return self.steps.iter().try_for_each(|step| device.launch(&step.op, &step.kernel));
+        }
+        let uses = self.uses.iter().map(|(buffer, access)| (buffer, *access));
+        let mut locks = Locks::hold(uses, None)?;
+        let Some(launches) = &self.whole else {
+            return self.steps.iter().zip(&self.parts).try_for_each(|(step, part)| {
+                device.launch_locked(&step.op, &step.kernel, &locks.part(part))
             });
         };
         for step in &self.steps {
             device.count(step.kernel.info(), &step.op);
         }
-        let uses = uses.iter().map(|(buffer, access)| (buffer, *access));
-        let locks = Locks::acquire_at_once("replay", uses, None)?;
         let stream = device.stream.as_ref();
         let stream = stream.ok_or_else(|| Error::device("replay: the device has no streams"))?;
         let _range = tracing::trace_span!("replay", launches = self.steps.len()).entered();

@@ -30,9 +30,35 @@ impl std::fmt::Debug for Work {
 
 #[derive(Debug)]
 struct Locked<'a> {
-    held: Held<'a>,
+    share: Share<'a>,
+    access: Access,
     /// Whether its bytes were given out to be written.
     taken: AtomicBool,
+}
+
+/// Who gives the access back.
+#[derive(Debug)]
+enum Share<'a> {
+    Own(Held<'a>),
+    /// The locks that these are a part of.
+    Lent(&'a Held<'a>),
+}
+
+impl<'a> Locked<'a> {
+    fn new(share: Share<'a>, access: Access) -> Self {
+        Locked { share, access, taken: AtomicBool::new(false) }
+    }
+
+    fn held(&self) -> &Held<'a> {
+        match &self.share {
+            Share::Own(held) => held,
+            Share::Lent(held) => held,
+        }
+    }
+
+    fn buffer(&self) -> &'a Buffer {
+        self.held().buffer
+    }
 }
 
 /// What a kernel that runs on a device needs to know of a locked buffer.
@@ -55,22 +81,12 @@ impl<'a> Locks<'a> {
         op: &'static str,
         buffers: impl IntoIterator<Item = (&'a Buffer, Access)>,
     ) -> Result<Self> {
-        let locks = Self::acquire_at_once(op, buffers, None)?;
+        let locks = Self::hold(Self::in_order(op, buffers)?, None)?;
         for locked in &locks.held {
-            locked.held.buffer.host_ptr()?;
-            locked.held.wait()?;
+            locked.buffer().host_ptr()?;
+            locked.held().wait()?;
         }
         Ok(locks)
-    }
-
-    /// [`Locks::acquire`], but waits for device work only when the host asks for bytes, for an
-    /// operation that is run or recorded.
-    pub(crate) fn acquire_at_once(
-        op: &'static str,
-        buffers: impl IntoIterator<Item = (&'a Buffer, Access)>,
-        recording: Option<&Arc<Recording>>,
-    ) -> Result<Self> {
-        Self::hold(Self::in_order(op, buffers)?, recording)
     }
 
     /// The buffers of an operation in the order in which they are locked, each once.
@@ -101,7 +117,8 @@ impl<'a> Locks<'a> {
         Ok(uses)
     }
 
-    /// Locks buffers that are in the order of [`Locks::in_order`].
+    /// Locks buffers that are in the order of [`Locks::in_order`], for operations that are run or
+    /// recorded: waits for device work only when the host asks for bytes.
     pub(crate) fn hold(
         uses: impl IntoIterator<Item = (&'a Buffer, Access)>,
         recording: Option<&Arc<Recording>>,
@@ -110,19 +127,31 @@ impl<'a> Locks<'a> {
         let mut held = Vec::with_capacity(uses.size_hint().0);
         for (buffer, access) in uses {
             let user = User::Op(recording.cloned());
-            let taken = AtomicBool::new(false);
-            held.push(Locked { held: Held::acquire(buffer, user, access)?, taken });
+            let own = Share::Own(Held::acquire(buffer, user, access)?);
+            held.push(Locked::new(own, access));
         }
         Ok(Locks { held, work: Mutex::default() })
+    }
+
+    /// Some of the locked buffers, by their places in order, for one of several operations that run
+    /// one after the other on the host: for writing where the operation writes and these are held
+    /// so. There is no other part meanwhile, so what an operation reads no other one writes.
+    pub(crate) fn part(&mut self, uses: &[(usize, Access)]) -> Locks<'_> {
+        let lent = |&(place, access): &(usize, Access)| {
+            let whole = &self.held[place];
+            let access = if whole.access == Access::Read { Access::Read } else { access };
+            Locked::new(Share::Lent(whole.held()), access)
+        };
+        Locks { held: uses.iter().map(lent).collect(), work: Mutex::default() }
     }
 
     /// The bytes of the locked buffers: shared for readers, exclusive for writers, once each.
     pub fn bytes(&mut self) -> impl Iterator<Item = (u64, BufferBytes<'_>)> {
         let bytes = |locked: &Locked<'a>| {
-            let (id, access) = (locked.held.buffer.id(), locked.held.access);
+            let (id, access) = (locked.buffer().id(), locked.access);
             // `acquire` found that the host may touch all of them.
-            let start = locked.held.buffer.host_ptr().ok()?;
-            let len = locked.held.buffer.len();
+            let start = locked.buffer().host_ptr().ok()?;
+            let len = locked.buffer().len();
             // Valid for `len` bytes while the buffer lives, and the lock outlives
             // the borrow of `self`. Readers: the lock keeps writers out. Writers: each buffer is
             // held once, exclusively, and the borrow of `self` is mutable, so no second slice of
@@ -145,24 +174,23 @@ impl<'a> Locks<'a> {
     }
 
     fn find(&self, buffer: &Buffer) -> Option<&Locked<'a>> {
-        let found = self.held.binary_search_by_key(&buffer.id(), |locked| locked.held.buffer.id());
+        let found = self.held.binary_search_by_key(&buffer.id(), |locked| locked.buffer().id());
         found.ok().map(|at| &self.held[at])
     }
 
     /// How the operation uses a buffer; `None` for one that is not locked.
     pub(crate) fn access(&self, buffer: &Buffer) -> Option<Access> {
-        self.find(buffer).map(|locked| locked.held.access)
+        self.find(buffer).map(|locked| locked.access)
     }
 
     /// The bytes of a buffer that is locked for reading, once what writes them is done; `None` for
     /// any other.
     pub(crate) fn read(&self, buffer: &Buffer) -> Result<Option<&[u8]>> {
-        let Some(Locked { held, .. }) = self.find(buffer).filter(|l| l.held.access == Access::Read)
-        else {
+        let Some(locked) = self.find(buffer).filter(|l| l.access == Access::Read) else {
             return Ok(None);
         };
         let start = buffer.host_ptr()?;
-        held.wait()?;
+        locked.held().wait()?;
         // SAFETY: valid for `len` bytes while the buffer lives, which the lock outlives; the lock
         // keeps other writers out, and what was under way has ended.
         Ok(Some(unsafe { std::slice::from_raw_parts(start, buffer.len()) }))
@@ -171,11 +199,10 @@ impl<'a> Locks<'a> {
     /// Copies bytes of a buffer that is locked for reading, whatever kind of memory it is, once what
     /// writes them is done: whether it is locked so.
     pub(crate) fn copy(&self, buffer: &Buffer, offset: usize, to: &mut [u8]) -> Result<bool> {
-        let Some(Locked { held, .. }) = self.find(buffer).filter(|l| l.held.access == Access::Read)
-        else {
+        let Some(locked) = self.find(buffer).filter(|l| l.access == Access::Read) else {
             return Ok(false);
         };
-        held.wait()?;
+        locked.held().wait()?;
         buffer.copy_held(offset, to).map(|()| true)
     }
 
@@ -183,11 +210,11 @@ impl<'a> Locks<'a> {
     /// any other, and the second time.
     #[expect(clippy::mut_from_ref, reason = "given out once, which `taken` sees to")]
     pub(crate) fn write(&self, buffer: &Buffer) -> Result<Option<&mut [u8]>> {
-        let Some(locked) = self.find(buffer).filter(|l| l.held.access == Access::Write) else {
+        let Some(locked) = self.find(buffer).filter(|l| l.access == Access::Write) else {
             return Ok(None);
         };
         let start = buffer.host_ptr()?;
-        locked.held.wait()?;
+        locked.held().wait()?;
         if locked.taken.swap(true, Ordering::AcqRel) {
             return Ok(None);
         }
@@ -201,24 +228,24 @@ impl<'a> Locks<'a> {
     /// written and was given out before.
     pub(crate) fn device_use(&self, buffer: &Buffer) -> Option<DeviceUse<'a>> {
         let locked = self.find(buffer)?;
-        let access = locked.held.access;
+        let access = locked.access;
         let again = access == Access::Write && locked.taken.swap(true, Ordering::AcqRel);
-        (!again).then_some(DeviceUse { buffer: locked.held.buffer, access })
+        (!again).then_some(DeviceUse { buffer: locked.buffer(), access })
     }
 
     /// Whether they are of an operation that is recorded.
     pub(crate) fn are_recorded(&self) -> bool {
-        self.held.iter().any(|locked| locked.held.is_recorded())
+        self.held.iter().any(|locked| locked.held().is_recorded())
     }
 
     /// The locked buffers.
     pub(crate) fn buffers(&self) -> impl Iterator<Item = &'a Buffer> + '_ {
-        self.held.iter().map(|locked| locked.held.buffer)
+        self.held.iter().map(Locked::buffer)
     }
 
     /// Device work that the operation has to come after.
     pub(crate) fn earlier(&self) -> Vec<Earlier> {
-        self.held.iter().flat_map(|locked| locked.held.earlier()).collect()
+        self.held.iter().flat_map(|locked| locked.held().earlier()).collect()
     }
 
     /// Notes that device work of the operation goes on when these locks are gone. The buffers
@@ -232,7 +259,9 @@ impl Drop for Locks<'_> {
     fn drop(&mut self) {
         let work = self.work.get_mut().unwrap_or_else(PoisonError::into_inner);
         for locked in &mut self.held {
-            locked.held.work = work.0.clone();
+            if let Share::Own(held) = &mut locked.share {
+                held.work = work.0.clone();
+            }
         }
     }
 }
