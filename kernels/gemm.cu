@@ -125,7 +125,7 @@ __device__ inline void multiply(Sums& sums, const u8* stage, const Place& place,
     // registers for that: scales, folded sums and unpacked FP8 take them.
     constexpr int BUFFERS = FOLD || STEP_SCALES || UNPACKS ? 1 : 2;
     Fragments fragments[BUFFERS];
-    place.load(fragments[0], at, 0);
+    if (BUFFERS == 2) place.load(fragments[0], at, 0);
     // Of several steps at once, what is unpacked would be too much for registers.
 #pragma unroll(UNPACKS ? 1 : STEPS)
     for (int step = 0; step < STEPS; step++) {
@@ -133,7 +133,7 @@ __device__ inline void multiply(Sums& sums, const u8* stage, const Place& place,
 #if MMA > MMA_FP8
         if (step % scales.STEPS_OF_WORDS == 0) scales.load(at, place, step);
 #endif
-        if (BUFFERS == 1 && step > 0) place.load(fragments[0], at, step);
+        if (BUFFERS == 1) place.load(fragments[0], at, step);
         if (BUFFERS == 2 && step + 1 < STEPS) place.load(fragments[(step + 1) % 2], at, step + 1);
 #pragma unroll
         for (int i = 0; i < FRAGS_M; i++)

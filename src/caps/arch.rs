@@ -31,14 +31,16 @@ const fn arch(name: &'static str, shared_kib: usize, isa: &'static [Isa]) -> Arc
 }
 
 // Sources: CUDA C++ programming guide, table of compute capabilities; PTX ISA 9.0, "Target ISA
-// notes" of `mma`, `cvt`, `wgmma.mma_async`, `tcgen05.mma`, `cp.async.bulk.tensor`.
+// notes" of `mma`, `cvt`, `wgmma.mma_async`, `tcgen05.mma`, `cp.async.bulk.tensor`; `MmaFp8Fast`: what
+// ptxas 13.0 makes of `mma.sync`.
 impl Arch {
     /// A100.
     pub const SM80: Arch = arch("sm_80", 163, &[Isa::Mma]);
     /// RTX 30, A10, A40.
     pub const SM86: Arch = arch("sm_86", 99, &[Isa::Mma]);
     /// RTX 40, L4, L40.
-    pub const SM89: Arch = arch("sm_89", 99, &[Isa::Mma, Isa::MmaFp8, Isa::ConvertFp8]);
+    pub const SM89: Arch =
+        arch("sm_89", 99, &[Isa::Mma, Isa::MmaFp8, Isa::MmaFp8Fast, Isa::ConvertFp8]);
     /// H100, H200.
     pub const SM90A: Arch =
         arch("sm_90a", 227, &[Isa::Mma, Isa::MmaFp8, Isa::ConvertFp8, Isa::Tma, Isa::Wgmma]);
@@ -98,6 +100,7 @@ impl Arch {
 const BLACKWELL_CONSUMER: &[Isa] = &[
     Isa::Mma,
     Isa::MmaFp8,
+    Isa::MmaFp8Fast,
     Isa::MmaFp8Full,
     Isa::MmaBlockScaled,
     Isa::ConvertFp8,

@@ -4,7 +4,7 @@ use ferrocerium::caps::{Arch, Isa};
 use ferrocerium::format::{
     BlockFormat, Format, Fp8Block128, Mxfp4, Mxfp8, Nvfp4, Quantizer, ScaleLayout,
 };
-use ferrocerium::op::{Activation, Gemm, Op, Operand};
+use ferrocerium::op::{Activation, Dense, Gemm, Op, OpKind, Operand, Scaled};
 use ferrocerium::registry::Request;
 use ferrocerium::testing::bounds::gamma;
 use ferrocerium::{AnyTensor, DType, Device, ScaledTensor, Tensor, bf16};
@@ -293,6 +293,22 @@ fn where_sums_of_fp8_products_are_short_they_are_kept_in_sixteen_bit_instruction
         let x = x.quantize::<ferrocerium::format::Fp8PerRow>().unwrap();
         let op = x.gemm(&x.t()).spec::<f32>().unwrap();
         assert_eq!(device.explain(&op).unwrap().chosen().unwrap().name, kernel);
+    }
+}
+
+#[test]
+fn fp8_is_twice_as_fast_as_sixteen_bits_where_the_machine_multiplies_it_and_else_as_fast() {
+    for (arch, times) in [(Arch::SM89, 2), (Arch::SM90A, 1), (Arch::SM100A, 1), (Arch::SM121A, 2)] {
+        let Some(device) = emulated(arch) else { return };
+        let [a, b] = [(); 2].map(|()| Scaled::spec(Format::Fp8Row, &[4096, 4096]).unwrap());
+        let d = Dense::spec(DType::BF16, &[4096, 4096]).unwrap();
+        let op = Op::Gemm(Gemm::new(a, b.transposed(), d));
+        let kernels = device.registry().kernels(OpKind::Gemm);
+        let seconds = |name: &str| {
+            let kernel = kernels.iter().find(|kernel| kernel.info().name == name).unwrap();
+            kernel.cost(&op, device.caps()).seconds
+        };
+        assert_eq!(seconds("cuda.gemm") / seconds("cuda.gemm.fp8"), f64::from(times), "{arch}");
     }
 }
 

@@ -18,27 +18,30 @@ fn graphs_go_between_threads() {
 fn a_replay_gives_what_the_operations_give_one_by_one_as_inputs_change() {
     let Some(shared) = emulated(Arch::SM121A) else { return };
     let discrete = Device::builder().emulated_discrete(Arch::SM90A).unwrap();
-    for device in [shared, discrete, Device::cpu()] {
-        let run = |w: &Tensor<bf16, 2>| {
-            let y: Tensor<f32, 2> = w.gemm(&w.t()).run()?;
-            y.softmax()?.add_scalar(1.0)
-        };
-        let w = Tensor::<bf16, 2>::zeros(&device, [4, 16]).unwrap();
-        let (graph, y) = device.capture(|| run(&w)).unwrap();
-        assert_eq!(graph.len(), 3, "{graph:?}");
-        assert_eq!(y.to_vec().unwrap(), [0.0; 16], "nothing ran yet");
-        for round in 0..3 {
-            let values = vec![bf16::from_f32(round as f32 * 0.5 + 0.25); 64];
-            w.region().buffer().copy_from_host(0, bytemuck::cast_slice(&values)).unwrap();
-            graph.replay().unwrap();
-            assert_eq!(y.to_vec().unwrap(), run(&w).unwrap().to_vec().unwrap(), "{device:?}");
-        }
-        // The graph keeps the memory that only it knows.
-        let used = device.memory().used;
-        drop(graph);
-        device.synchronize().unwrap();
-        assert!(device.memory().used < used);
+    [shared, discrete, Device::cpu()].iter().for_each(check_replays);
+}
+
+/// Records a few operations, and replays them as their input changes.
+pub fn check_replays(device: &Device) {
+    let run = |w: &Tensor<bf16, 2>| {
+        let y: Tensor<f32, 2> = w.gemm(&w.t()).run()?;
+        y.softmax()?.add_scalar(1.0)
+    };
+    let w = Tensor::<bf16, 2>::zeros(device, [4, 16]).unwrap();
+    let (graph, y) = device.capture(|| run(&w)).unwrap();
+    assert_eq!(graph.len(), 3, "{graph:?}");
+    assert_eq!(y.to_vec().unwrap(), [0.0; 16], "nothing ran yet");
+    for round in 0..3 {
+        let values = vec![bf16::from_f32(round as f32 * 0.5 + 0.25); 64];
+        w.region().buffer().copy_from_host(0, bytemuck::cast_slice(&values)).unwrap();
+        graph.replay().unwrap();
+        assert_eq!(y.to_vec().unwrap(), run(&w).unwrap().to_vec().unwrap(), "{device:?}");
     }
+    // The graph keeps the memory that only it knows.
+    let used = device.memory().used;
+    drop(graph);
+    device.synchronize().unwrap();
+    assert!(device.memory().used < used);
 }
 
 #[test]
@@ -162,50 +165,53 @@ fn a_failure_in_a_replay_is_the_error_of_who_reads_the_result() {
 
 #[test]
 fn lengths_and_places_are_data_that_each_replay_reads() {
-    const ROOM: usize = 600;
     let Some(shared) = emulated(Arch::SM121A) else { return };
     let discrete = Device::builder().emulated_discrete(Arch::SM90A).unwrap();
-    for device in [shared, discrete] {
-        let wave = |[_, i, h, j]: [usize; 4]| bf16::from_f32(((i * 7 + h * 5 + j) as f32).sin());
-        let q = Tensor::from_fn(&device, [1, 1, 4, 64], wave).unwrap();
-        let row = Tensor::from_fn(&device, [1, 1, 2, 64], wave).unwrap();
-        let keys = Tensor::from_fn(&device, [1, ROOM, 2, 64], wave).unwrap();
-        let (at, len) = (Tensor::full(&device, [1], 0u32), Tensor::full(&device, [1], 0u32));
-        let (at, len) = (at.unwrap(), len.unwrap());
-        for window in [None, Some(70)] {
-            let attend = |keys: &Tensor<bf16, 4>, lens: Option<&Tensor<u32, 1>>| {
-                let attention = q.attention(keys, keys).causal();
-                let attention = window.into_iter().fold(attention, |a, window| a.window(window));
-                match lens {
-                    Some(lens) => attention.kv_lens(lens).run::<bf16>(),
-                    None => attention.run::<bf16>(),
-                }
-            };
-            let step = || {
-                keys.scatter_from(1, &at, &row)?;
-                attend(&keys, Some(&len))
-            };
-            let (graph, out) = device.capture(step).unwrap();
-            for count in [1u32, 64, 257, 600] {
-                at.region().buffer().copy_from_host(0, &(count - 1).to_ne_bytes()).unwrap();
-                len.region().buffer().copy_from_host(0, &count.to_ne_bytes()).unwrap();
-                graph.replay().unwrap();
-                let there = keys.slice(1, 0..count as usize).unwrap();
-                let (last, _) = (there.slice(1, count as usize - 1..count as usize), ());
-                assert_eq!(last.unwrap().to_vec().unwrap(), row.to_vec().unwrap());
-                let expected = attend(&there, None).unwrap().to_vec().unwrap();
-                assert_eq!(out.to_vec().unwrap(), expected, "{count} keys, {window:?}, {device:?}");
+    [shared, discrete].iter().for_each(check_lengths);
+}
+
+/// Records attention over a cache that fills as it is replayed.
+pub fn check_lengths(device: &Device) {
+    const ROOM: usize = 600;
+    let wave = |[_, i, h, j]: [usize; 4]| bf16::from_f32(((i * 7 + h * 5 + j) as f32).sin());
+    let q = Tensor::from_fn(device, [1, 1, 4, 64], wave).unwrap();
+    let row = Tensor::from_fn(device, [1, 1, 2, 64], wave).unwrap();
+    let keys = Tensor::from_fn(device, [1, ROOM, 2, 64], wave).unwrap();
+    let (at, len) = (Tensor::full(device, [1], 0u32), Tensor::full(device, [1], 0u32));
+    let (at, len) = (at.unwrap(), len.unwrap());
+    for window in [None, Some(70)] {
+        let attend = |keys: &Tensor<bf16, 4>, lens: Option<&Tensor<u32, 1>>| {
+            let attention = q.attention(keys, keys).causal();
+            let attention = window.into_iter().fold(attention, |a, window| a.window(window));
+            match lens {
+                Some(lens) => attention.kv_lens(lens).run::<bf16>(),
+                None => attention.run::<bf16>(),
             }
+        };
+        let step = || {
+            keys.scatter_from(1, &at, &row)?;
+            attend(&keys, Some(&len))
+        };
+        let (graph, out) = device.capture(step).unwrap();
+        for count in [1u32, 64, 257, 600] {
+            at.region().buffer().copy_from_host(0, &(count - 1).to_ne_bytes()).unwrap();
+            len.region().buffer().copy_from_host(0, &count.to_ne_bytes()).unwrap();
+            graph.replay().unwrap();
+            let there = keys.slice(1, 0..count as usize).unwrap();
+            let (last, _) = (there.slice(1, count as usize - 1..count as usize), ());
+            assert_eq!(last.unwrap().to_vec().unwrap(), row.to_vec().unwrap());
+            let expected = attend(&there, None).unwrap().to_vec().unwrap();
+            assert_eq!(out.to_vec().unwrap(), expected, "{count} keys, {window:?}, {device:?}");
         }
-        // More than there is room for.
-        let (graph, out) =
-            device.capture(|| q.attention(&keys, &keys).kv_lens(&len).run::<bf16>()).unwrap();
-        len.region().buffer().copy_from_host(0, &601u32.to_ne_bytes()).unwrap();
-        graph.replay().unwrap();
-        let error = out.to_vec().unwrap_err();
-        assert!(matches!(error, Error::Value { .. }), "{error:?}");
-        assert!(error.to_string().contains("kv_lens: element 0 is not 0 to 600"), "{error}");
     }
+    // More than there is room for.
+    let (graph, out) =
+        device.capture(|| q.attention(&keys, &keys).kv_lens(&len).run::<bf16>()).unwrap();
+    len.region().buffer().copy_from_host(0, &601u32.to_ne_bytes()).unwrap();
+    graph.replay().unwrap();
+    let error = out.to_vec().unwrap_err();
+    assert!(matches!(error, Error::Value { .. }), "{error:?}");
+    assert!(error.to_string().contains("kv_lens: element 0 is not 0 to 600"), "{error}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! GPU kernels on the emulator: they compile for every target, agree with the reference, and the
-//! emulator finds nothing wrong with them.
+//! emulator finds nothing wrong with them. Where the machine has a GPU, they do so there too.
 #![cfg(all(feature = "emulator", feature = "testing"))]
 
 mod attention;
@@ -12,6 +12,8 @@ mod gemm;
 #[cfg(all(feature = "cpu", feature = "gguf", feature = "safetensors"))]
 mod gguf_file;
 mod graphs;
+#[cfg(feature = "cuda")]
+mod hardware;
 #[cfg(all(feature = "cpu", feature = "gguf", feature = "safetensors"))]
 mod load;
 mod memory;
@@ -38,17 +40,11 @@ fn emulated(arch: Arch) -> Option<Device> {
     }
 }
 
-/// Every kernel, in memory that host and device share, or by fewer cases in the device's own.
-fn conforms(arch: Arch, discrete: bool) {
-    let Some(shared) = emulated(arch) else { return };
-    let device = match discrete {
-        true => Device::builder().emulated_discrete(arch).unwrap(),
-        false => shared,
-    };
-    let share = if discrete { 5 } else { 1 };
+/// Every kernel of a device, by a share of the cases.
+fn conforms(device: &Device, share: u32) {
     let check = |cases: u32, runs: &dyn Fn(&KernelInfo) -> bool| {
         let config = Config { cases: cases / share, ..Config::default() };
-        let report = conformance(&device, |k| k.name.starts_with("cuda.") && runs(k), &config);
+        let report = conformance(device, |k| k.name.starts_with("cuda.") && runs(k), &config);
         println!("{report}");
         assert!(report.passed(), "{report}");
     };
@@ -69,29 +65,33 @@ fn conforms(arch: Arch, discrete: bool) {
 
 #[test]
 fn every_kernel_agrees_with_the_reference_on_sm_90a() {
-    conforms(Arch::SM90A, false);
+    emulated(Arch::SM90A).iter().for_each(|device| conforms(device, 1));
 }
 
 #[test]
 fn every_kernel_agrees_with_the_reference_on_sm_121a() {
-    conforms(Arch::SM121A, false);
+    emulated(Arch::SM121A).iter().for_each(|device| conforms(device, 1));
 }
 
 #[test]
 fn attention_that_narrows_operands_agrees_with_the_reference_on_sm_121a() {
-    let Some(device) = emulated(Arch::SM121A) else { return };
+    emulated(Arch::SM121A).iter().for_each(narrowing_conforms);
+}
+
+/// The kernels of attention that narrow operands, where the device has them.
+fn narrowing_conforms(device: &Device) {
     let config = Config { cases: 12, ..Config::default() };
     let narrows = |kernel: &KernelInfo| {
         kernel.op == OpKind::Attention && kernel.numerics >= Numerics::NarrowedOperands
     };
-    let report = conformance(&device, narrows, &config);
+    let report = conformance(device, narrows, &config);
     println!("{report}");
     assert!(report.passed(), "{report}");
 }
 
 #[test]
 fn every_kernel_agrees_with_the_reference_in_memory_that_the_host_can_not_touch() {
-    conforms(Arch::SM90A, true);
+    memory::discrete().iter().for_each(|device| conforms(device, 5));
 }
 
 #[test]

@@ -160,7 +160,11 @@ mod tests {
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(folder.join("bin")).unwrap();
         for (name, text) in [
-            ("conformance", "echo 'running 1 test'; echo 'test result: ok. 1 passed; 0 failed'"),
+            (
+                "conformance",
+                "[ \"$1\" = --show-output ] && echo 'skipped: x'; echo 'k 0.5 of the bound'
+                 echo 'skipped: x'; echo 'test result: ok. 1 passed; 0 failed'",
+            ),
             (
                 "emulated",
                 "echo 'a \"quoted\" \\ line'; printf 'tab\\there\\033[1m\\n' >&2; exit 101",
@@ -194,6 +198,7 @@ mod tests {
         assert_eq!(json["fidelity"]["result"]["rows"][0], "different");
         assert_eq!(json["tests"]["conformance"]["exit"], 0);
         assert_eq!(json["tests"]["conformance"]["summary"], "test result: ok. 1 passed; 0 failed");
+        assert_eq!(json["tests"]["conformance"]["notes"], "k 0.5 of the bound\nskipped: x");
         assert_eq!(json["tests"]["emulated"]["exit"], 101);
         let log = json["tests"]["emulated"]["log"].as_str().unwrap();
         assert_eq!(log, "a \"quoted\" \\ line\ntab\there[1m");

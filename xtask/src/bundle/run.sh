@@ -41,7 +41,9 @@ run() {
     code=$?
     seconds=$(($(date +%s) - start))
     echo "   exit code $code after $seconds s" >&2
-    sed -n -e 's/^skipped: /   &/p' -e 's/^no GPU: /   &/p' "$logs/err" >&2
+    # Many tests say the same.
+    cat "$logs/out" "$logs/err" | sed -n -e 's/^skipped: /   &/p' -e 's/^no GPU: /   &/p' |
+        sort -u >&2
     [ "$code" -eq 0 ] || failed="$failed $name"
     printf '"exit": %d, "seconds": %d' "$code" "$seconds"
     if [ "$code" -ne 0 ]; then
@@ -55,9 +57,12 @@ tests() {
     comma=
     for name in $TESTS; do
         printf '%s\n    "%s": {' "$comma" "$name"
-        run "$name"
+        run "$name" --show-output
         printf ', "summary": '
         { grep '^test result: ' "$logs/out" || true; } | quoted
+        # What was left out, and how near to its bound each kernel came.
+        printf ', "notes": '
+        { grep -e '^skipped: ' -e ' of the bound$' "$logs/out" || true; } | sort -u | quoted
         printf '}'
         comma=,
     done

@@ -283,7 +283,7 @@ impl Kernel for FlashKernel {
         // all keys leave multiprocessors without work where there are few rows.
         let (speed, reach) = match self.variant {
             Variant::Decode => (0.5, 1.0),
-            _ => (plan.speed(), 0.25),
+            _ => (plan.speed(caps), 0.25),
         };
         let products = pairs * (rows.next_multiple_of(tile) * plan.products()) as f64;
         let rate = speed * PRODUCTS_PER_SECOND * caps.units as f64;

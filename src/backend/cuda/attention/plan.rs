@@ -199,11 +199,11 @@ impl Plan {
 
     /// Products in the time of one of 16-bit elements. Those of what is rounded are not waited for,
     /// but instructions that round: `kernels/README.md` has how many.
-    pub fn speed(&self) -> f64 {
+    pub fn speed(&self, caps: &Caps) -> f64 {
         match self.variant.rounds_to() {
             Some(Mma::Nvfp4) => 1.5,
             Some(_) => 1.7,
-            None => self.mma.speed(),
+            None => self.mma.speed(caps),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::backend::cuda::args::Matrix;
 use crate::backend::cuda::gpu::Program;
 use crate::backend::cuda::quantize::Quantizing;
 use crate::backend::cuda::source::Source;
-use crate::caps::Isa;
+use crate::caps::{Caps, Isa};
 use crate::format::{Format, WHOLE};
 use crate::num::DType;
 use crate::op::Operand;
@@ -79,9 +79,10 @@ impl Mma {
     }
 
     /// Products in the time of one of 16-bit elements.
-    pub fn speed(self) -> f64 {
+    pub fn speed(self, caps: &Caps) -> f64 {
         match self {
             Mma::Bf16 | Mma::F16 => 1.0,
+            Mma::Fp8 if !caps.has(Isa::MmaFp8Fast) => 1.0,
             Mma::Fp8 | Mma::Mxfp8 => 2.0,
             Mma::Mxfp4 | Mma::Nvfp4 => 4.0,
         }

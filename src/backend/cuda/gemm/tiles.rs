@@ -99,7 +99,7 @@ impl Kernel for TileKernel {
         // What a block has under way of a few rows' columns is little.
         const FLAT_READS: f64 = 0.6 * BYTES_PER_SECOND;
         let Ok(product) = Product::of(op) else { return Cost { seconds: f64::INFINITY } };
-        let speed = product.plan(self.family).map_or(1.0, |plan| plan.mma.speed());
+        let speed = product.plan(self.family).map_or(1.0, |plan| plan.mma.speed(caps));
         let rate = PRODUCTS_PER_SECOND * speed * caps.units as f64;
         let reads = if Tile::is_flat(&product) { FLAT_READS } else { BYTES_PER_SECOND };
         Cost::roofline(product.products(), rate, product.traffic(), reads)
