@@ -67,6 +67,6 @@ pub(super) fn store_in_order<E: Scalar>(
     };
     let data = launch.write_dense::<E>(out)?;
     let places = batch_offsets(&dense.dims, &dense.strides, &dense.dims)?;
-    places.iter().zip(values).for_each(|(&place, value)| data[place] = value);
+    places.iter().zip(values).for_each(|(place, value)| data[place] = value);
     Ok(())
 }

@@ -58,7 +58,7 @@ fn copy(launch: &Launch<'_>, from: &Dense, to: &Dense) -> Result<()> {
     };
     let stride = |dense: &Dense| dense.strides.last().copied().unwrap_or(1);
     let (from_stride, to_stride) = (stride(from), stride(to));
-    for (&from, &to) in starts(from)?.iter().zip(starts(to)?.iter()) {
+    for (from, to) in starts(from)?.iter().zip(starts(to)?.iter()) {
         let (src, dst) = (&src[from * size..], &mut dst[to * size..]);
         if from_stride == 1 && to_stride == 1 || n == 1 {
             dst[..n * size].copy_from_slice(&src[..n * size]);
@@ -111,7 +111,7 @@ fn dequantize<E: Scalar>(launch: &Launch<'_>, from: &Scaled, to: &Dense) -> Resu
     let starts = batch_offsets(to.dims.leading(1), to.strides.leading(1), to.dims.leading(1))?;
     let stride = to.strides.last().copied().unwrap_or(1);
     let mut exact = scratch(k, 0.0)?;
-    for (index, &start) in starts.iter().enumerate() {
+    for (index, start) in starts.iter().enumerate() {
         line(index, &mut exact)?;
         let places = out[start..].iter_mut().step_by(stride.max(1));
         places.zip(&exact).for_each(|(place, x)| *place = E::from_f64(*x));

@@ -48,7 +48,7 @@ pub(super) fn rope(op: &Rope, launch: &Launch<'_>) -> Result<()> {
     let writing = Writing { cost: 2, ..Writing::default() };
     write_lines(launch, &op.out, writing, |piece, head, _| {
         x.read(piece, head)?;
-        let row = places[piece.line / heads] * pairs;
+        let row = places.at(piece.line / heads) * pairs;
         simd::rotate(level, op.style, head, &sin[row..row + pairs], &cos[row..row + pairs]);
         Ok(())
     })

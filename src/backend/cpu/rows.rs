@@ -1,6 +1,6 @@
 //! Matrices as rows along k, decoded to f32 when asked for.
 
-use std::ops::{Deref, Range};
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::simd::int8::{self, Packed};
@@ -185,7 +185,7 @@ impl<E: Scalar> RowSource for DenseRows<'_, E> {
         if dst.is_empty() {
             return Ok(());
         }
-        let start = self.starts[batch] + row * self.row_stride + first * self.k_stride;
+        let start = self.starts.at(batch) + row * self.row_stride + first * self.k_stride;
         if self.k_stride == 1 {
             simd::widen(self.level, &self.data[start..start + dst.len()], dst);
         } else {
@@ -211,7 +211,7 @@ impl<E: Scalar> RowSource for DenseRows<'_, E> {
             return Ok(());
         }
         // Along the rows, as they lie in memory.
-        let start = self.starts[batch] + rows.start;
+        let start = self.starts.at(batch) + rows.start;
         for l in part.clone() {
             let elements = &self.data[start + l * self.k_stride..][..rows.len()];
             for (j, x) in elements.iter().enumerate() {
@@ -225,7 +225,7 @@ impl<E: Scalar> RowSource for DenseRows<'_, E> {
         if self.k_stride != 1 || E::DTYPE != DType::F32 {
             return None;
         }
-        let data = self.data.get(*self.starts.get(batch)?..)?;
+        let data = self.data.get(self.starts.get(batch)?..)?;
         let data = bytemuck::try_cast_slice(data).ok()?;
         Some(Rows { data, stride: self.row_stride, len: self.rows })
     }
@@ -241,7 +241,7 @@ impl<E: Scalar> RowSource for DenseRows<'_, E> {
         if self.row_stride != 1 || self.k_stride == 1 {
             return false;
         }
-        let start = self.starts[batch] + rows.start + part.start * self.k_stride;
+        let start = self.starts.at(batch) + rows.start + part.start * self.k_stride;
         for at in 0..part.len().next_multiple_of(LANES) {
             let columns = &mut dst[simd::place(at, shape)..][..LANES];
             let there = if at < part.len() { rows.len() } else { 0 };
@@ -263,7 +263,7 @@ impl<E: Scalar> RowSource for DenseRows<'_, E> {
             dtype @ (DType::F8E4M3 | DType::F8E5M2) => (Code::Fp8(dtype), 1),
             dtype => (Code::Plain(dtype), dtype.size()),
         };
-        let bytes = bytemuck::cast_slice(self.data.get(*self.starts.get(batch)?..)?);
+        let bytes = bytemuck::cast_slice(self.data.get(self.starts.get(batch)?..)?);
         Weights::new(code, bytes, self.row_stride * size, (self.rows, self.k), None)
     }
 }
@@ -280,7 +280,7 @@ struct ScaledRows<'a> {
 impl RowSource for ScaledRows<'_> {
     fn decode(&self, batch: usize, row: usize, dst: &mut [f32]) -> Result<()> {
         let layout = self.values.layout();
-        let (k, matrix) = (layout.k(), self.matrices[batch]);
+        let (k, matrix) = (layout.k(), self.matrices.at(batch));
         if layout.spec().code != DType::E2M1x2 {
             return self.values.row(matrix, row, 0, &mut dst[..k]);
         }
@@ -293,11 +293,11 @@ impl RowSource for ScaledRows<'_> {
     }
 
     fn part(&self, batch: usize, row: usize, first: usize, dst: &mut [f32]) -> Result<()> {
-        self.values.row(self.matrices[batch], row, first, dst)
+        self.values.row(self.matrices.at(batch), row, first, dst)
     }
 
     fn weights(&self, batch: usize) -> Option<Weights<'_>> {
-        self.weights_from(*self.matrices.get(batch)?, 1)
+        self.weights_from(self.matrices.get(batch)?, 1)
     }
 
     /// Products of a block's integers with half a scale, and that again with the other one's, stay
@@ -309,7 +309,7 @@ impl RowSource for ScaledRows<'_> {
 
     fn pack_fp4(&self, batch: usize, row: usize, dst: &mut [Packed]) -> Result<()> {
         let layout = self.values.layout();
-        let matrix = self.matrices[batch];
+        let matrix = self.matrices.at(batch);
         let codes = &self.bytes.codes[layout.row_offset(matrix, row)..][..layout.row_bytes()];
         let mut scales = scratch(layout.scale_cols(), 0.0)?;
         self.scales(matrix, row, &mut scales)?;
@@ -408,21 +408,44 @@ pub(super) fn row_major(dims: &[usize]) -> Vec<usize> {
     strides
 }
 
-/// Where matrices or lines lie. One, which is at 0, takes no memory.
+/// Where matrices or lines lie: `step` apart from 0 on, or anywhere.
 #[derive(Clone, Debug)]
 pub(super) enum Offsets {
-    One,
+    Even { step: usize, len: usize },
     Each(Vec<usize>),
 }
 
-impl Deref for Offsets {
-    type Target = [usize];
-
-    fn deref(&self) -> &[usize] {
+impl Offsets {
+    pub(super) fn len(&self) -> usize {
         match self {
-            Offsets::One => &[0],
-            Offsets::Each(offsets) => offsets,
+            Offsets::Even { len, .. } => *len,
+            Offsets::Each(offsets) => offsets.len(),
         }
+    }
+
+    pub(super) fn get(&self, i: usize) -> Option<usize> {
+        match self {
+            Offsets::Even { step, len } => (i < *len).then(|| i * step),
+            Offsets::Each(offsets) => offsets.get(i).copied(),
+        }
+    }
+
+    /// One of them.
+    ///
+    /// # Panics
+    /// Where there are not so many.
+    pub(super) fn at(&self, i: usize) -> usize {
+        match self {
+            Offsets::Even { step, len } => {
+                assert!(i < *len, "offset {i} of {len}");
+                i * step
+            }
+            Offsets::Each(offsets) => offsets[i],
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = usize> + Clone {
+        (0..self.len()).map(|i| self.at(i))
     }
 }
 
@@ -432,18 +455,29 @@ pub(super) fn batch_offsets(
     strides: &[usize],
     batch_dims: &[usize],
 ) -> Result<Offsets> {
-    let count = batch_dims.iter().product();
-    if count == 1 {
-        return Ok(Offsets::One);
-    }
     let skip = batch_dims.len() - dims.len();
+    // Of each size that counts, from the last on, with what lies between its elements.
+    let sizes = batch_dims.iter().enumerate().rev().map(|(axis, &size)| {
+        let own = axis.checked_sub(skip).filter(|&own| dims[own] != 1);
+        (size, own.map_or(0, |own| strides[own]))
+    });
+    let mut even = Some((1usize, 0usize));
+    for (size, stride) in sizes.clone().filter(|(size, _)| *size != 1) {
+        even = match even {
+            Some((1, _)) => Some((size, stride)),
+            Some((len, step)) if step.checked_mul(len) == Some(stride) => Some((len * size, step)),
+            _ => None,
+        };
+    }
+    if let Some((len, step)) = even {
+        return Ok(Offsets::Even { step, len });
+    }
+    let count = batch_dims.iter().product();
     let mut offsets = room(count)?;
     offsets.extend((0..count).map(|index| {
         let (mut rest, mut offset) = (index, 0);
-        for (axis, &size) in batch_dims.iter().enumerate().rev() {
-            if let Some(own) = axis.checked_sub(skip).filter(|&own| dims[own] != 1) {
-                offset += rest % size * strides[own];
-            }
+        for (size, stride) in sizes.clone() {
+            offset += rest % size * stride;
             rest /= size;
         }
         offset

@@ -99,8 +99,8 @@ impl<'a> Lines<'a> {
     /// Where a line starts.
     fn start(&self, line: usize) -> usize {
         match self.rows {
-            1 => self.starts[line],
-            rows => self.starts[line / rows] + line % rows * self.row_stride,
+            1 => self.starts.at(line),
+            rows => self.starts.at(line / rows) + line % rows * self.row_stride,
         }
     }
 

@@ -99,7 +99,7 @@ fn write_dense<E: Scalar>(
     if !apart {
         // Lines that interleave: one thread, line by line.
         let mut scratch = Scratch::default();
-        for (line, &start) in starts.iter().enumerate() {
+        for (line, start) in starts.iter().enumerate() {
             let (values, other) = scratch.line(n)?;
             f(&Piece { line, cols: 0..n }, values, other)?;
             let places = data[start..].iter_mut().step_by(stride);
@@ -109,7 +109,7 @@ fn write_dense<E: Scalar>(
     }
     let len = if writing.pieces { n.min(PIECE) } else { n };
     let mut pieces: Vec<(Piece, &mut [E])> = room(starts.len() * n.div_ceil(len))?;
-    for (line, values) in split(data, &starts, n).enumerate() {
+    for (line, values) in split(data, starts.iter(), n).enumerate() {
         for (i, values) in values.chunks_mut(len).enumerate() {
             let cols = i * len..i * len + values.len();
             pieces.push((Piece { line, cols }, values));
@@ -136,18 +136,19 @@ fn line_starts(dense: &Dense) -> Result<(Offsets, usize, bool)> {
     let stride = dense.strides.last().copied().filter(|_| n != 1).unwrap_or(1);
     let leading = dense.dims.leading(1);
     let starts = batch_offsets(leading, dense.strides.leading(1), leading)?;
-    let apart = starts.windows(2).all(|pair| pair[1].checked_sub(pair[0]).is_some_and(|d| d >= n));
+    let apart = (starts.iter().zip(starts.iter().skip(1)))
+        .all(|(now, next)| next.checked_sub(now).is_some_and(|d| d >= n));
     Ok((starts, stride, stride == 1 && apart))
 }
 
 /// Lines of `n` elements that each have a stretch of memory to themselves.
 fn split<'a, E>(
     mut data: &'a mut [E],
-    starts: &[usize],
+    starts: impl ExactSizeIterator<Item = usize>,
     n: usize,
 ) -> impl ExactSizeIterator<Item = &'a mut [E]> {
     let mut passed = 0;
-    starts.iter().map(move |&start| {
+    starts.map(move |start| {
         let rest = std::mem::take(&mut data).split_at_mut(start - passed).1;
         let (values, rest) = rest.split_at_mut(n);
         (data, passed) = (rest, start + n);
@@ -169,7 +170,7 @@ pub(in crate::backend::cpu) fn lines_of<'a>(
     match line_starts(dense)? {
         (starts, _, true) => {
             let mut lines = room(starts.len())?;
-            lines.extend(split(launch.write_dense(out)?, &starts, n));
+            lines.extend(split(launch.write_dense(out)?, starts.iter(), n));
             Ok(Some(lines))
         }
         _ => Ok(None),

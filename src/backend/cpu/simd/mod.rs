@@ -186,13 +186,19 @@ pub fn prefetch<T>(values: &[T]) {
 #[inline(always)]
 fn prefetch_from(first: *const u8, bytes: usize) {
     for at in (0..bytes).step_by(LINE) {
-        // A hint that needs no level.
-        #[cfg(target_arch = "x86_64")]
-        x86::Avx2::prefetch(first.wrapping_add(at));
-        #[cfg(target_arch = "aarch64")]
-        neon::Neon::prefetch(first.wrapping_add(at));
-        let _ = (first, at);
+        prefetch_line(first.wrapping_add(at));
     }
+}
+
+/// The same for the line of an address.
+#[inline(always)]
+fn prefetch_line(address: *const u8) {
+    // A hint that needs no level.
+    #[cfg(target_arch = "x86_64")]
+    x86::Avx2::prefetch(address);
+    #[cfg(target_arch = "aarch64")]
+    neon::Neon::prefetch(address);
+    let _ = address;
 }
 
 /// Has the processor fetch some values that will be overwritten: other processors that have them are
@@ -200,7 +206,6 @@ fn prefetch_from(first: *const u8, bytes: usize) {
 pub fn prefetch_to_write<T>(values: &[T]) {
     #[cfg(target_arch = "x86_64")]
     {
-        const LINE: usize = 64;
         let first = values.as_ptr().cast::<u8>();
         for at in (0..size_of_val(values)).step_by(LINE) {
             let line = first.wrapping_add(at);

@@ -92,7 +92,7 @@ macro_rules! level {
                         // SAFETY: parts of the row, and room for whole groups.
                         unsafe {
                             if k <= CHUNK && k.is_multiple_of(LANES * U::STEPS) {
-                                unpack_groups::<$V, U>(weights, row, dst);
+                                unpack_row::<$V, U>(weights, row, (0, k), &mut dst[..k]);
                                 continue;
                             }
                             let mut padded = [0.0; CHUNK];
@@ -151,26 +151,6 @@ unsafe fn unpack_row<V: Lanes, U: Unpack<V>>(
         done += elements;
     }
     dst[done..].fill(0.0);
-}
-
-/// A row of whole groups.
-///
-/// # Safety
-/// There is the row, of at most [`CHUNK`] elements, and `dst` holds it.
-#[inline(always)]
-unsafe fn unpack_groups<V: Lanes, U: Unpack<V>>(
-    weights: &Weights<'_>,
-    row: usize,
-    dst: &mut [f32],
-) {
-    let (mut scratch, elements) = ([0.0; CHUNK / 32], LANES * U::STEPS);
-    // SAFETY: by the caller's promise.
-    let stored = unsafe { weights.stored(row, 0, &mut scratch) };
-    for g in 0..weights.k() / elements {
-        let to = dst.as_mut_ptr().wrapping_add(g * elements);
-        // SAFETY: group g of the row and of `dst`.
-        unsafe { unpack_group::<V, U>(stored.group::<U>(g), weights.fp4(), to) };
-    }
 }
 
 /// # Safety

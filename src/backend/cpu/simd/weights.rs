@@ -2,7 +2,7 @@
 
 use super::stream::{CHUNK, GROUP};
 use super::unpack::{Fp4Row, Fp4Table, Mxfp4, Nvfp4, Storage, Stored, fp4_element};
-use super::{LANES, Rows, prefetch_from};
+use super::{LANES, Rows, prefetch_from, prefetch_line};
 use crate::num::{DType, E8M0, Scalar, UE4M3};
 
 /// What the bytes of a row are.
@@ -171,8 +171,8 @@ impl<'a> Weights<'a> {
     pub(super) fn prefetch_row(&self, row: usize) {
         prefetch_from(self.start_of(row), (self.k * self.code.bits()).div_ceil(8));
         if let Some(scales) = &self.scales {
-            let at = row / scales.block_rows * scales.columns * scales.dtype.size();
-            prefetch_from(scales.bytes.as_ptr().wrapping_add(at), 1);
+            let at = scales.row(row) * scales.columns * scales.dtype.size();
+            prefetch_line(scales.bytes.as_ptr().wrapping_add(at));
         }
     }
 
@@ -267,13 +267,23 @@ pub fn interleave(src: &[f32], dst: &mut [f32]) {
 }
 
 impl Scales<'_> {
+    /// Which row of scales a row has.
+    #[inline(always)]
+    pub(super) fn row(&self, row: usize) -> usize {
+        match self.block_rows {
+            // A division takes as long as a few keys.
+            1 => row,
+            rows => row / rows,
+        }
+    }
+
     fn has_table<S: Storage>(&self) -> bool {
         self.fp4.is_some_and(|table| table.rows().len() == S::ROWS)
     }
 
     /// The scales of the groups of 32 from element `first` of a row on.
     fn spread(&self, row: usize, first: usize, k: usize, dst: &mut [f32; CHUNK / 32]) {
-        let row = row / self.block_rows * self.columns;
+        let row = self.row(row) * self.columns;
         let (first, groups) = (first / 32, (k - first).div_ceil(32).min(dst.len()));
         if (self.dtype, self.block_k) == (DType::E8M0, 32) {
             let scales = &self.bytes[row + first..][..groups];

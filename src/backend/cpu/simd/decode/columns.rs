@@ -2,11 +2,11 @@
 
 use std::arch::x86_64::*;
 
-use super::SIDE;
-use super::scales::{scaled, some, some_bytes, values_of};
+use super::scales::{RowScales, scaled};
 use super::words::Words;
-use crate::backend::cpu::simd::weights::{Scales, Weights};
-use crate::num::DType;
+use super::{HALF, SIDE};
+use crate::backend::cpu::simd::prefetch_line;
+use crate::backend::cpu::simd::weights::Weights;
 
 // Of functions with closures that the standard library calls, intrinsics become calls: the
 // library's are not compiled for the level. So arrays are filled by loops.
@@ -27,22 +27,41 @@ pub(super) unsafe fn columns<W: Words>(
         return 0;
     }
     for i in (0..whole).step_by(SIDE) {
-        let mut scales = rows.scales().map(|scales| RowScales::new(scales, i));
-        if ahead > 0 {
-            (i..i + SIDE).for_each(|row| rows.prefetch_row(row + ahead));
-        }
+        let mut scales = rows.scales().map(|scales| RowScales::new(scales, i, ahead));
         for first in (0..words).step_by(SIDE) {
             let count = (words - first).min(SIDE);
             let there = (1u32 << count).wrapping_sub(1) as u16;
             // SAFETY: the level is present; words first .. first + count of rows i .. i + 16, and
             // places for their elements.
             unsafe {
-                let mut side = [_mm512_setzero_si512(); SIDE];
                 let from = rows.start_of(i).cast::<i32>().wrapping_add(first);
-                for (r, words) in side.iter_mut().enumerate() {
-                    *words = _mm512_maskz_loadu_epi32(there, from.byte_add(r * rows.row_bytes()));
+                let mut side = [_mm512_setzero_si512(); SIDE];
+                if count <= HALF {
+                    let mut halves = [_mm512_setzero_si512(); HALF];
+                    for (r, words) in halves.iter_mut().enumerate() {
+                        let row = r / 4 * HALF + r % 4;
+                        let half = |row: usize| {
+                            let from = from.byte_add(row * rows.row_bytes());
+                            _mm256_maskz_loadu_epi32(there as u8, from)
+                        };
+                        *words = _mm512_castsi256_si512(half(row));
+                        *words = _mm512_inserti64x4::<1>(*words, half(row + 4));
+                    }
+                    side[..HALF].copy_from_slice(&transposed_half(halves));
+                } else {
+                    for (r, words) in side.iter_mut().enumerate() {
+                        let from = from.byte_add(r * rows.row_bytes());
+                        *words = _mm512_maskz_loadu_epi32(there, from);
+                    }
+                    side = transposed(side);
                 }
-                let side = transposed(side);
+                // Behind what is read now: a processor can wait for a few lines only, and some of them
+                // from memory would leave no room for those from a cache.
+                if ahead > 0 {
+                    for row in ahead..ahead + SIDE {
+                        prefetch_line(from.cast::<u8>().wrapping_add(row * rows.row_bytes()));
+                    }
+                }
                 let to = dst.as_mut_ptr().add(first * W::ELEMENTS * stride + i);
                 match &mut scales {
                     None if count == SIDE => put::<W>(side, SIDE, to, stride),
@@ -73,73 +92,6 @@ unsafe fn put<W: Words>(side: [__m512i; SIDE], count: usize, to: *mut f32, strid
     }
 }
 
-/// The scales of sixteen rows: those of sixteen blocks of each, transposed.
-struct RowScales<'a> {
-    scales: &'a Scales<'a>,
-    first_row: usize,
-    /// Which sixteen blocks.
-    part: Option<usize>,
-    values: [[f32; SIDE]; SIDE],
-}
-
-impl<'a> RowScales<'a> {
-    #[inline(always)]
-    fn new(scales: &'a Scales<'a>, first_row: usize) -> Self {
-        RowScales { scales, first_row, part: None, values: [[1.0; SIDE]; SIDE] }
-    }
-
-    /// Those of element `l`, with the tensor scale.
-    ///
-    /// # Safety
-    /// The level is present, and the rows have the element.
-    #[inline(always)]
-    unsafe fn of(&mut self, l: usize) -> (__m512, f32) {
-        let block = l / self.scales.block_k;
-        let part = block / SIDE;
-        // SAFETY: the caller's promise.
-        unsafe {
-            if self.part != Some(part) {
-                self.part = Some(part);
-                self.read(part * SIDE);
-            }
-            (_mm512_loadu_ps(self.values[block % SIDE].as_ptr()), self.scales.factor)
-        }
-    }
-
-    /// # Safety
-    /// The level is present, and the rows have the first of the blocks.
-    #[inline(always)]
-    unsafe fn read(&mut self, first: usize) {
-        let bytes = self.scales.dtype != DType::F32;
-        // SAFETY: the caller's promise.
-        unsafe {
-            let mut side = [_mm512_setzero_si512(); SIDE];
-            for (r, side) in side.iter_mut().enumerate() {
-                let row = self.first_row + r;
-                *side = match bytes {
-                    true => _mm512_castsi128_si512(some_bytes(self.scales, row, first)),
-                    false => _mm512_castps_si512(some(self.scales, row, first)),
-                };
-            }
-            let side = transposed(side);
-            for (block, values) in self.values.iter_mut().enumerate() {
-                let scales = match bytes {
-                    true => {
-                        let shift = _mm_cvtsi32_si128(8 * (block % 4) as i32);
-                        let byte = _mm512_srl_epi32(side[block / 4], shift);
-                        values_of(
-                            self.scales.dtype,
-                            _mm512_and_si512(byte, _mm512_set1_epi32(0xFF)),
-                        )
-                    }
-                    false => _mm512_castsi512_ps(side[block]),
-                };
-                _mm512_storeu_ps(values.as_mut_ptr(), scales);
-            }
-        }
-    }
-}
-
 /// The elements of sixteen words, a row each.
 ///
 /// # Safety
@@ -167,30 +119,19 @@ unsafe fn split<W: Words>(
     elements!(0 1 2 3 4 5 6 7);
 }
 
+/// Word `c` of sixteen rows for each `c`.
+///
 /// # Safety
 /// AVX-512 F.
 #[inline(always)]
 unsafe fn transposed(r: [__m512i; SIDE]) -> [__m512i; SIDE] {
     // SAFETY: the caller's promise.
     unsafe {
-        // Of rows 4g .. 4g + 4: columns c, 4 + c, 8 + c and 12 + c at 4g + c.
-        let mut quads = r;
-        for g in (0..SIDE).step_by(4) {
-            let (a, b) =
-                (_mm512_unpacklo_epi32(r[g], r[g + 1]), _mm512_unpackhi_epi32(r[g], r[g + 1]));
-            let (c, d) = (
-                _mm512_unpacklo_epi32(r[g + 2], r[g + 3]),
-                _mm512_unpackhi_epi32(r[g + 2], r[g + 3]),
-            );
-            quads[g] = _mm512_unpacklo_epi64(a, c);
-            quads[g + 1] = _mm512_unpackhi_epi64(a, c);
-            quads[g + 2] = _mm512_unpacklo_epi64(b, d);
-            quads[g + 3] = _mm512_unpackhi_epi64(b, d);
-        }
+        let fours = [fours(&r, 0), fours(&r, 4), fours(&r, 8), fours(&r, 12)];
         let mut out = r;
         for c in 0..4 {
-            let (p, q) = (quads[c], quads[4 + c]);
-            let (s, t) = (quads[8 + c], quads[12 + c]);
+            let (p, q) = (fours[0][c], fours[1][c]);
+            let (s, t) = (fours[2][c], fours[3][c]);
             let (low, high) =
                 (_mm512_shuffle_i32x4::<0x44>(p, q), _mm512_shuffle_i32x4::<0xEE>(p, q));
             let (low_2, high_2) =
@@ -201,5 +142,45 @@ unsafe fn transposed(r: [__m512i; SIDE]) -> [__m512i; SIDE] {
             out[12 + c] = _mm512_shuffle_i32x4::<0xDD>(high, high_2);
         }
         out
+    }
+}
+
+/// The same of eight words: each vector has those of two rows, four apart, from rows 0 to 3 and 8 to
+/// 11 on.
+///
+/// # Safety
+/// AVX-512 F.
+#[inline(always)]
+unsafe fn transposed_half(r: [__m512i; HALF]) -> [__m512i; HALF] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let fours = [fours(&r, 0), fours(&r, 4)];
+        let mut out = r;
+        for c in 0..4 {
+            let (p, q) = (fours[0][c], fours[1][c]);
+            out[c] = _mm512_shuffle_i32x4::<0x88>(p, q);
+            out[4 + c] = _mm512_shuffle_i32x4::<0xDD>(p, q);
+        }
+        out
+    }
+}
+
+/// Of four vectors from `first` on, word `c` of each quarter side by side, for each `c` below 4.
+///
+/// # Safety
+/// AVX-512 F.
+#[inline(always)]
+unsafe fn fours(r: &[__m512i], first: usize) -> [__m512i; 4] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let [p, q, s, t] = [r[first], r[first + 1], r[first + 2], r[first + 3]];
+        let (a, b) = (_mm512_unpacklo_epi32(p, q), _mm512_unpackhi_epi32(p, q));
+        let (c, d) = (_mm512_unpacklo_epi32(s, t), _mm512_unpackhi_epi32(s, t));
+        [
+            _mm512_unpacklo_epi64(a, c),
+            _mm512_unpackhi_epi64(a, c),
+            _mm512_unpacklo_epi64(b, d),
+            _mm512_unpackhi_epi64(b, d),
+        ]
     }
 }

@@ -34,7 +34,6 @@ pub fn columns(
 ) -> usize {
     let reach = rows.k().checked_sub(1).map_or(0, |last| last * dst_stride + rows.len());
     assert!(dst_stride >= rows.len() && reach <= dst.len(), "columns lie inside their slice");
-    let _ = ahead;
     match level {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the level is present; the assertion above.
@@ -42,7 +41,7 @@ pub fn columns(
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Level::Avx512Vbmi => unsafe { avx512vbmi::columns(rows, ahead, dst, dst_stride) },
-        _ => 0,
+        _ => none(rows, ahead),
     }
 }
 
@@ -72,13 +71,25 @@ pub fn rows(
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Level::Avx512Vbmi => unsafe { avx512vbmi::fp4(rows, ahead, dst, dst_stride) },
-        _ => 0,
+        _ => none(rows, ahead),
     }
+}
+
+/// Where no row is decoded here those that follow are asked for all the same.
+fn none(rows: &Weights<'_>, ahead: usize) -> usize {
+    if ahead > 0 {
+        rows.prefetch(ahead);
+    }
+    0
 }
 
 /// Rows, and words, that are transposed at once.
 #[cfg(target_arch = "x86_64")]
 const SIDE: usize = 16;
+
+/// As many words where there are no more.
+#[cfg(target_arch = "x86_64")]
+const HALF: usize = SIDE / 2;
 
 /// The functions of one level.
 #[cfg(target_arch = "x86_64")]
@@ -215,7 +226,13 @@ mod tests {
 
     #[test]
     fn fp4_is_code_times_scale_times_g() {
-        let (rows, k) = (33, 64);
+        // Words of scales are whole, or one is not, or none is.
+        for k in [64, 80, 16] {
+            fp4_of(33, k);
+        }
+    }
+
+    fn fp4_of(rows: usize, k: usize) {
         let codes: Vec<u8> = (0..rows * k / 2).map(|i| (i * 7) as u8).collect();
         let scales: Vec<u8> = (0..rows * k / 16).map(|i| (i % 0x7F) as u8).collect();
         let table = Fp4Table::new(DType::UE4M3, 1.7);

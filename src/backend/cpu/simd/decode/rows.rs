@@ -3,8 +3,9 @@
 use std::arch::x86_64::*;
 
 use super::SIDE;
-use crate::backend::cpu::simd::unpack::Fp4Table;
+use crate::backend::cpu::simd::unpack::{Fp4Table, Stored};
 use crate::backend::cpu::simd::weights::Weights;
+use crate::backend::cpu::simd::{LINE, prefetch_line};
 
 /// As [`super::rows`], of FP4; `MULTISHIFT` where there is VBMI. What a scale makes of each code is
 /// exact; the tensor scale rounds.
@@ -24,22 +25,42 @@ pub(super) unsafe fn fp4<const MULTISHIFT: bool>(
     let (table, last) = (table.rows(), table.rows().len() - 1);
     // Scales are for 16 or 32 elements.
     let halves = scales.block_k / SIDE - 1;
+    let (parts, code_bytes) = (rows.k() / SIDE, SIDE / 2);
     for i in 0..rows.len() {
+        // SAFETY: row i is one of these.
+        let Stored { codes, scales: scale } = unsafe { rows.fp4_row(i) };
         if ahead > 0 {
-            rows.prefetch_row(i + ahead);
+            let (codes, scales) = (codes.wrapping_add(ahead * rows.row_bytes()), scales.columns);
+            for at in (0..parts * code_bytes).step_by(LINE) {
+                prefetch_line(codes.wrapping_add(at));
+            }
+            prefetch_line(scale.wrapping_add(ahead * scales));
         }
-        for part in 0..rows.k() / SIDE {
+        let to = dst.as_mut_ptr().wrapping_add(i * stride);
+        let put = |part: usize| {
             // SAFETY: sixteen elements of row i, their scale and places; the level is present. The
             // look-up takes the low four bits of each lane.
             unsafe {
-                let stored = rows.fp4_row(i);
-                let scale = usize::from(*stored.scales.add(part >> halves));
+                let scale = usize::from(*scale.add(part >> halves));
                 let products = table.as_ptr().add(scale & last);
-                let codes = codes::<MULTISHIFT>(stored.codes.add(part * SIDE / 2));
+                let codes = codes_of::<MULTISHIFT>(codes.add(part * code_bytes));
                 let value = _mm512_permutexvar_ps(codes, _mm512_load_ps(products.cast()));
                 let value = _mm512_mul_ps(value, _mm512_set1_ps(scales.factor));
-                _mm512_storeu_ps(dst.as_mut_ptr().add(i * stride + part * SIDE), value);
+                _mm512_storeu_ps(to.add(part * SIDE), value);
             }
+        };
+        // Written out: a row has four or eight mostly.
+        let mut part = 0;
+        while part + 4 <= parts {
+            put(part);
+            put(part + 1);
+            put(part + 2);
+            put(part + 3);
+            part += 4;
+        }
+        while part < parts {
+            put(part);
+            part += 1;
         }
     }
     rows.len()
@@ -50,7 +71,7 @@ pub(super) unsafe fn fp4<const MULTISHIFT: bool>(
 /// # Safety
 /// The level is present, and `from` valid for eight bytes.
 #[inline(always)]
-unsafe fn codes<const MULTISHIFT: bool>(from: *const u8) -> __m512i {
+unsafe fn codes_of<const MULTISHIFT: bool>(from: *const u8) -> __m512i {
     // SAFETY: the caller's promise.
     unsafe {
         if MULTISHIFT {
