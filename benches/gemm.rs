@@ -11,10 +11,9 @@
 
 mod common;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
-
-use common::{Limits, Report, assert_written, in_turn, kind_of, poison, random, stored_as, timed};
+use common::{
+    Limits, Report, assert_written, at_once, in_turn, kind_of, poison, random, stored_as, timed,
+};
 use ferrocerium::caps::Isa;
 use ferrocerium::op::{Gemm, GroupedGemm, Op};
 use ferrocerium::{Device, Tensor};
@@ -30,10 +29,6 @@ const CASES: [Case; 5] = [
 
 /// Types of B, or of A × B where A is not f32; behind a `/` what A is rounded to.
 const KINDS: [&str; 5] = ["f32", "bf16", "f8e4m3 × f8e4m3", "nvfp4", "nvfp4/int8"];
-
-/// Seconds for which each of several threads at least computes products of its own: longer than they
-/// take to begin.
-const AT_ONCE: f64 = 2e-3;
 
 /// Levels of instructions; those that the machine lacks fall away, so that a level may be another
 /// one's by its name.
@@ -61,7 +56,7 @@ fn main() {
             let [a, b, c, theirs] = in_turn([
                 &mut || one.run(),
                 &mut || all.run(),
-                &mut || at_once(&mut several),
+                &mut || at_once(&mut several, Product::run),
                 &mut || peer.run(),
             ]);
             one.report(level, &limits[0], a, theirs, &mut report);
@@ -171,28 +166,6 @@ impl Product {
         });
         report.row(&line, json);
     }
-}
-
-/// The seconds that each of some products takes, all at the same time.
-fn at_once(products: &mut [Product]) -> f64 {
-    let (threads, ready) = (products.len(), AtomicUsize::new(0));
-    let each = |product: &mut Product| {
-        ready.fetch_add(1, Ordering::Relaxed);
-        while ready.load(Ordering::Relaxed) < threads {
-            std::hint::spin_loop();
-        }
-        let (mut runs, mut seconds) = (0, 0.0);
-        while seconds < AT_ONCE {
-            seconds += product.run();
-            runs += 1;
-        }
-        seconds / f64::from(runs)
-    };
-    let seconds: f64 = thread::scope(|scope| {
-        let running: Vec<_> = products.iter_mut().map(|p| scope.spawn(|| each(p))).collect();
-        running.into_iter().map(|thread| thread.join().expect("it measures")).sum()
-    });
-    seconds / threads as f64
 }
 
 /// The same product of f32 by `matrixmultiply`.

@@ -4,6 +4,8 @@
 mod limits;
 mod report;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use ferrocerium::format::{Format, Quantizer};
@@ -106,6 +108,32 @@ pub fn in_turn_all(programs: &mut [&mut dyn FnMut() -> f64]) -> Vec<f64> {
         }
     }
     times.into_iter().map(middle).collect()
+}
+
+/// Seconds for which each of several threads at least runs a program of its own: longer than they
+/// take to begin.
+const AT_ONCE: f64 = 2e-3;
+
+/// The mean of the seconds that each of some programs takes, a thread each, all at the same time.
+pub fn at_once<P: Send>(programs: &mut [P], run: impl Fn(&mut P) -> f64 + Sync) -> f64 {
+    let (threads, ready) = (programs.len(), AtomicUsize::new(0));
+    let each = |program: &mut P| {
+        ready.fetch_add(1, Ordering::Relaxed);
+        while ready.load(Ordering::Relaxed) < threads {
+            std::hint::spin_loop();
+        }
+        let (mut runs, mut seconds) = (0, 0.0);
+        while seconds < AT_ONCE {
+            seconds += run(program);
+            runs += 1;
+        }
+        seconds / f64::from(runs)
+    };
+    let seconds: f64 = thread::scope(|scope| {
+        let running: Vec<_> = programs.iter_mut().map(|p| scope.spawn(|| each(p))).collect();
+        running.into_iter().map(|thread| thread.join().expect("it measures")).sum()
+    });
+    seconds / threads as f64
 }
 
 /// The median of some times.
