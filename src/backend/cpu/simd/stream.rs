@@ -215,7 +215,7 @@ unsafe fn stream_block<V: Lanes, U: Unpack<V>, const MOST: usize, const NR: usiz
 ) {
     let (k, chunk) = (weights.k(), chunk(weights.k()));
     let order = Order::new::<U>(weights, rows.len(), NR);
-    let mut scratch = [[0.0; CHUNK / 32]; NR];
+    let mut scratch = [Weights::NO_SCALES; NR];
     let mut first = 0;
     while first < k {
         let len = chunk.min(k - first);

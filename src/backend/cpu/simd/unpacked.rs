@@ -70,7 +70,10 @@ macro_rules! level {
                     dst: &mut [f32],
                 ) {
                     // SAFETY: the caller's promises.
-                    unsafe { unpack_row::<$V, U>(weights, row, part, dst) }
+                    unsafe {
+                        let mut scratch = Weights::NO_SCALES;
+                        unpack_row::<$V, U>(weights, row, part, &mut scratch, dst);
+                    }
                 }
             }
 
@@ -84,7 +87,7 @@ macro_rules! level {
                     dst: &mut [f32],
                     stride: usize,
                 ) {
-                    let k = weights.k();
+                    let (k, mut scratch) = (weights.k(), Weights::NO_SCALES);
                     for (row, dst) in (0..weights.len()).zip(dst.chunks_mut(stride)) {
                         if ahead > 0 {
                             weights.prefetch_row(row + ahead);
@@ -92,14 +95,14 @@ macro_rules! level {
                         // SAFETY: parts of the row, and room for whole groups.
                         unsafe {
                             if k <= CHUNK && k.is_multiple_of(LANES * U::STEPS) {
-                                unpack_row::<$V, U>(weights, row, (0, k), &mut dst[..k]);
+                                unpack_row::<$V, U>(weights, row, (0, k), &mut scratch, &mut dst[..k]);
                                 continue;
                             }
                             let mut padded = [0.0; CHUNK];
                             for (part, dst) in dst[..k].chunks_mut(CHUNK).enumerate() {
                                 let part = (part * CHUNK, dst.len());
                                 let to = &mut padded[..dst.len().next_multiple_of(GROUP)];
-                                unpack_row::<$V, U>(weights, row, part, to);
+                                unpack_row::<$V, U>(weights, row, part, &mut scratch, to);
                                 dst.copy_from_slice(&padded[..dst.len()]);
                             }
                         }
@@ -121,18 +124,18 @@ level!(avx512vnni, super::super::x86::Avx512);
 level!(neon, super::super::neon::Neon);
 
 /// # Safety
-/// The row has elements `first .. first + len`, and `dst` is a multiple of [`GROUP`] that holds
-/// them.
+/// The row has elements `first .. first + len`, `dst` holds them and is whole groups, and `scratch`
+/// is as [`Weights::stored`] says.
 #[inline(always)]
 unsafe fn unpack_row<V: Lanes, U: Unpack<V>>(
     weights: &Weights<'_>,
     row: usize,
     (first, len): (usize, usize),
+    scratch: &mut [f32; CHUNK / 32],
     dst: &mut [f32],
 ) {
-    let mut scratch = [0.0; CHUNK / 32];
     // SAFETY: by the caller's promise.
-    let stored = unsafe { weights.stored(row, first, &mut scratch) };
+    let stored = unsafe { weights.stored(row, first, scratch) };
     let elements = LANES * U::STEPS;
     let (whole, rest) = (len / elements, len % elements);
     let (to, fp4) = (dst.as_mut_ptr(), weights.fp4());

@@ -54,12 +54,17 @@ pub struct Weights<'a> {
     code: Code,
     bytes: &'a [u8],
     row_bytes: usize,
+    /// Bytes of a row's elements.
+    width: usize,
     rows: usize,
     k: usize,
     scales: Option<Scales<'a>>,
 }
 
 impl<'a> Weights<'a> {
+    /// Scales that change nothing.
+    pub(super) const NO_SCALES: [f32; CHUNK / 32] = [1.0; CHUNK / 32];
+
     /// `rows` rows of `k` elements, `row_bytes` apart; `None` where the bytes do not hold them, or
     /// the scales are not what the code has.
     pub fn new(
@@ -111,7 +116,7 @@ impl<'a> Weights<'a> {
         } else if matches!(code, Code::Nvfp4 | Code::Mxfp4) {
             return None;
         }
-        Some(Weights { code, bytes, row_bytes, rows, k, scales })
+        Some(Weights { code, bytes, row_bytes, width, rows, k, scales })
     }
 
     /// `len` of the rows, each `step` after the one before it; `None` where they are not all there,
@@ -169,7 +174,7 @@ impl<'a> Weights<'a> {
     /// The same for a row, which need not be one of these.
     #[inline(always)]
     pub(super) fn prefetch_row(&self, row: usize) {
-        prefetch_from(self.start_of(row), (self.k * self.code.bits()).div_ceil(8));
+        prefetch_from(self.start_of(row), self.width);
         if let Some(scales) = &self.scales {
             let at = scales.row(row) * scales.columns * scales.dtype.size();
             prefetch_line(scales.bytes.as_ptr().wrapping_add(at));
@@ -221,7 +226,8 @@ impl<'a> Weights<'a> {
     }
 
     /// Where elements `first ..` of a row are, `first` a multiple of [`GROUP`]. FP8's scales are
-    /// laid out in `scratch`, one for each group of 32.
+    /// laid out in `scratch`, one for each group of 32; where there are none it holds
+    /// [`Weights::NO_SCALES`] before.
     ///
     /// # Safety
     /// The row is one of these, and `first < k`.
@@ -238,9 +244,8 @@ impl<'a> Weights<'a> {
                 scales.bytes.as_ptr().wrapping_add(at)
             }
             (Code::Fp8(_), scales) => {
-                match scales {
-                    Some(scales) => scales.spread(row, first, self.k, scratch),
-                    None => scratch.fill(1.0),
+                if let Some(scales) = scales {
+                    scales.spread(row, first, self.k, scratch);
                 }
                 scratch.as_ptr().cast()
             }

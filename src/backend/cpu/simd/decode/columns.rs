@@ -55,8 +55,8 @@ pub(super) unsafe fn columns<W: Words>(
                     }
                     side = transposed(side);
                 }
-                // Behind what is read now: a processor can wait for a few lines only, and some of them
-                // from memory would leave no room for those from a cache.
+                // Behind what is read now: a processor waits for a few lines at a time, and those from
+                // memory would leave no room for those from a cache.
                 if ahead > 0 {
                     for row in ahead..ahead + SIDE {
                         prefetch_line(from.cast::<u8>().wrapping_add(row * rows.row_bytes()));
@@ -145,8 +145,8 @@ unsafe fn transposed(r: [__m512i; SIDE]) -> [__m512i; SIDE] {
     }
 }
 
-/// The same of eight words: each vector has those of two rows, four apart, from rows 0 to 3 and 8 to
-/// 11 on.
+/// The same of eight words: each vector has those of two rows, four apart, beginning with rows 0 to
+/// 3 and 8 to 11.
 ///
 /// # Safety
 /// AVX-512 F.
