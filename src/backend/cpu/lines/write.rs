@@ -142,11 +142,11 @@ fn line_starts(dense: &Dense) -> Result<(Offsets, usize, bool)> {
 }
 
 /// Lines of `n` elements that each have a stretch of memory to themselves.
-fn split<'a, E>(
-    mut data: &'a mut [E],
+fn split<E>(
+    mut data: &mut [E],
     starts: impl ExactSizeIterator<Item = usize>,
     n: usize,
-) -> impl ExactSizeIterator<Item = &'a mut [E]> {
+) -> impl ExactSizeIterator<Item = &mut [E]> {
     let mut passed = 0;
     starts.map(move |start| {
         let rest = std::mem::take(&mut data).split_at_mut(start - passed).1;
