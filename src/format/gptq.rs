@@ -29,7 +29,8 @@ const PANEL: usize = 32;
 ///
 /// `H = Σ x·xᵀ` over inputs `x` of a layer, `[k, k]`: a scale common to all makes no difference.
 /// `λ = damping · mean(diag H)` (1 where that is 0) makes up for inputs that the text at hand does
-/// not have; 0.01 is usual. Takes `8·k·(k+1)/2` bytes and `k³/6` multiply-adds in f64.
+/// not have; 0.01 is usual. A diagonal `H` weighs the errors of each input, and feeds none back.
+/// Takes `8·k·(k+1)/2` bytes and `k³/6` multiply-adds in f64.
 ///
 /// ```
 /// use ferrocerium::format::HessianFactor;
