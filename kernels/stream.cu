@@ -108,8 +108,8 @@ struct Part {
             if (B_LOAD == DECODE_NVFP4) {
                 u32 low = step < 4 ? scale_bytes[0].x : scale_bytes[0].y;
                 u32 high = step < 4 ? scale_bytes[1].x : scale_bytes[1].y;
-                const int shift = step % 4 * 8;
-                factor = packed(f32_of_e4m3(low >> shift), f32_of_e4m3(high >> shift));
+                const int byte = step % 4;
+                factor = decoded_fp8<false>(__byte_perm(low, high, byte | (byte + 4) << 4));
             }
 #pragma unroll
             for (int i = 0; i < 2; i++) {

@@ -79,9 +79,9 @@ __device__ inline u32 decoded_fp4(u32 codes) {
 // The FP8 codes in bits 0 to 7 and 8 to 15.
 template <bool E5M2>
 __device__ inline u32 decoded_fp8(u32 codes) {
-    u8 low = (u8)codes, high = (u8)(codes >> 8);
-    return E5M2 ? packed(f32_of_e5m2(low), f32_of_e5m2(high))
-                : packed(f32_of_e4m3(low), f32_of_e4m3(high));
+    const u32 pair = E5M2 ? __byte_perm(codes, 0, 0x1404) : f16_pair_of_e4m3(codes);
+    if (MMA == MMA_F16) return pair;
+    return packed(f32_of_f16((u16)pair), f32_of_f16((u16)(pair >> 16)));
 }
 
 // The E4M3 codes of four FP4 codes.

@@ -25,11 +25,22 @@ __device__ inline float f32_of_bf16(u16 bits) { return __uint_as_float((u32)bits
 
 __device__ inline float f32_of_e5m2(u8 bits) { return f32_of_f16((u16)(bits << 8)); }
 
-// The exponent of f16 has a bias 8 larger; its infinities and NaNs have codes of their own.
-__device__ inline float f32_of_e4m3(u8 bits) {
-    if ((bits & 0x7F) == 0x7F) return __uint_as_float(0x7FC00000u);
-    return 256.0f * f32_of_f16((u16)((bits & 0x80) << 8 | (bits & 0x7F) << 7));
+// The codes in bits 0 to 7 and 8 to 15 as f16 numbers, which are exact.
+__device__ inline u32 f16_pair_of_e4m3(u32 codes) {
+    u32 pair;
+#if __CUDA_ARCH__ >= 890
+    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(pair) : "h"((u16)codes));
+#else
+    // The exponent of f16 has a bias 8 larger, and one more value for NaN: what would be 480.
+    const u32 apart = __byte_perm(codes, 0, 0x4140), sizes = apart & 0x007F007Fu;
+    asm("mul.rn.f16x2 %0, %1, %2;"
+        : "=r"(pair) : "r"(sizes << 7 | (apart << 8 & 0x80008000u)), "r"(0x5C005C00u));
+    pair += (sizes + 0x00010001u & 0x00800080u) * 0x40;
+#endif
+    return pair;
 }
+
+__device__ inline float f32_of_e4m3(u8 bits) { return f32_of_f16((u16)f16_pair_of_e4m3(bits)); }
 
 // Each of these rounds once, to nearest, ties to even.
 __device__ inline u16 f16_of(float x) {
