@@ -367,6 +367,11 @@ fn folders_that_are_not_whole_say_what_is_missing() {
     odd["hidden_size"] = json!(1u64 << 40);
     folder.write("config.json", odd.to_string());
     refused(&["configuration"]);
+    let mut odd = config.clone();
+    let hadamard = json!({"type": "hadamard", "head_dim": 16, "apply": []});
+    odd["quantization_config"] = json!({"transform_config": {"config_groups": {"v": hadamard}}});
+    folder.write("config.json", odd.to_string());
+    refused(&["`transform_config`"]);
     folder.write("config.json", config.to_string());
     folder.write("tokenizer.json", "[]");
     refused(&["tokenizer.json"]);

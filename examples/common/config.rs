@@ -85,6 +85,12 @@ impl Config {
         let size = |name: &str| opt(name).with_context(|| format!("config.json has no `{name}`"));
         let (hidden, heads) = (size("hidden_size")?, size("num_attention_heads")?);
         ensure!(heads > 0, "`num_attention_heads` is 0");
+        let transforms = &json["quantization_config"]["transform_config"]["config_groups"];
+        ensure!(
+            transforms.as_object().is_none_or(|groups| groups.is_empty()),
+            "config.json has a `transform_config`: its layers multiply what is transformed first, \
+             which this program does not do; a model quantised without one is expected"
+        );
         Config {
             layers: size("num_hidden_layers")?,
             hidden,
