@@ -2,7 +2,8 @@
 //! `cargo run --release --example quantize -- MODEL OUT.safetensors --format nvfp4`.
 //!
 //! With `--quantizer gptq --calibrate TEXT`, the weights of Llama-family models are quantised for
-//! the inputs that they have on a text.
+//! the inputs that they have on a text. `rotated_gptq` rotates inputs and weights in blocks before,
+//! which config.json then says, as compressed-tensors does.
 //!
 //! One weight is in memory at a time, and keeps its name; with gptq the model is, before the first
 //! is written. When the program is ended in any way, the same command goes on where it was (after
@@ -29,12 +30,14 @@ use ferrocerium::io::{Held, Loader, Target, Weight};
 use ferrocerium::op::Operand;
 use ferrocerium::{AnyTensor, DType, Device};
 use indicatif::ProgressBar;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use common::checkpoint::Checkpoint;
 use common::cli::{DeviceArgs, exit, progress_bar};
 use common::llama::Llama;
 use common::quantization_config::quantization_config;
+use common::rotation::Rotation;
+use common::transform_config::transform_config;
 use common::weight_format::WeightFormat;
 use common::windows::calibration;
 
@@ -48,7 +51,8 @@ struct Cli {
     /// What linear layers become
     #[arg(long, default_value = "nvfp4", value_parser = WeightFormat::NAMES)]
     format: String,
-    /// How scales are chosen; gptq: with error feedback for the inputs that layers have on a text
+    /// How scales are chosen; gptq: with error feedback for the inputs that layers have on a text;
+    /// rotated_gptq: with these rotated in blocks before, and whenever the model runs
     #[arg(long)]
     quantizer: Option<String>,
     /// Plain texts that gptq quantises for
@@ -84,6 +88,13 @@ fn run(cli: &Cli) -> Result<()> {
         Names::Modelopt => Naming::ModelOpt,
         Names::CompressedTensors => Naming::CompressedTensors,
     };
+    let folder = cli.output.extension().is_none_or(|extension| extension != "safetensors");
+    let rotated = matches!(format, WeightFormat::Gptq { rotated: true, .. });
+    ensure!(
+        !rotated || folder && cli.model.is_dir() && naming == Naming::CompressedTensors,
+        "--quantizer rotated_gptq: config.json has to say so, in the words of --naming \
+         compressed-tensors: name folders for the model and the output"
+    );
     let loader = Loader::open(&device, &cli.model)?.in_place(false).drop_behind(true);
     let fits = |shape: &[usize], format: Format| {
         let k = format.spec().block_k;
@@ -104,7 +115,6 @@ fn run(cli: &Cli) -> Result<()> {
         }
     }
     let file_bytes = contents.data_len();
-    let folder = cli.output.extension().is_none_or(|extension| extension != "safetensors");
     let output = match folder {
         true => cli.output.join("model.safetensors"),
         false => cli.output.clone(),
@@ -123,11 +133,20 @@ fn run(cli: &Cli) -> Result<()> {
 
     let bar = progress_bar(plan.steps().iter().map(|step| step.file_bytes).sum())?;
     println!("{:<48} {:>20} {:>12} {:>10} {:>10}", "weight", "shape", "held", "MiB", "error");
+    let mut rotation = None;
     let mut convert = || -> Result<()> {
-        let mut calibrated = match format {
-            WeightFormat::Gptq(..) => calibrate(cli, &device, &format, &stop, &bar)?,
-            _ => HashMap::new(),
-        };
+        let mut calibrated = HashMap::new();
+        if let WeightFormat::Gptq { .. } = format {
+            let model = calibrate(cli, &device, &format, &stop, &bar)?;
+            (calibrated, rotation) = (model.matrices, model.rotation.filter(|_| rotated));
+        }
+        let mut blocks = plan.steps().iter().filter(|step| matches!(step.held, Held::Blocks(_)));
+        ensure!(
+            !rotated
+                || blocks.clone().count() == calibrated.len()
+                    && blocks.all(|step| calibrated.contains_key(&step.name)),
+            "rotated_gptq takes models whose layers' matrices are held in {format}, all and alone"
+        );
         let mut before = 0;
         for step in plan.steps() {
             if writer.is_done(&step.name) {
@@ -150,7 +169,11 @@ fn run(cli: &Cli) -> Result<()> {
                 };
                 let error = match step.held {
                     Held::Blocks(_) => {
-                        format!("{:.2}%", 100.0 * relative_error(&loader, &step.name, &tensor)?)
+                        format!(
+                            "{:.2}%",
+                            100.0
+                                * relative_error(&loader, &step.name, &tensor, rotation.as_ref())?
+                        )
                     }
                     Held::Elements(_) => String::new(),
                 };
@@ -176,7 +199,9 @@ fn run(cli: &Cli) -> Result<()> {
     }
     bar.finish_and_clear();
     if folder && cli.model.is_dir() {
-        copy_beside(&cli.model, &cli.output, quantization_config(plan.steps(), naming))?;
+        let quantization = quantization_config(plan.steps(), naming);
+        let transforms = rotation.map(|rotation| transform_config(rotation.block()));
+        copy_beside(&cli.model, &cli.output, quantization, transforms)?;
     }
     writer.finish()?;
     table.remove()?;
@@ -191,14 +216,20 @@ fn go_on(stop: &AtomicBool) -> ControlFlow<()> {
     }
 }
 
-/// The layers' matrices, quantised for the texts, by their names in the file.
+/// A model that was quantised for texts.
+struct Calibrated {
+    /// The layers' matrices, by their names in the file.
+    matrices: HashMap<String, AnyTensor>,
+    rotation: Option<Rotation>,
+}
+
 fn calibrate(
     cli: &Cli,
     device: &Device,
     format: &WeightFormat,
     stop: &AtomicBool,
     bar: &ProgressBar,
-) -> Result<HashMap<String, AnyTensor>> {
+) -> Result<Calibrated> {
     let checkpoint = Checkpoint::open(device, &cli.model)?;
     let text = calibration(&checkpoint, &[*format], &cli.calibrate, cli.context)?;
     let next = |layer| {
@@ -209,7 +240,8 @@ fn calibrate(
     let model = Llama::load_calibrated(&checkpoint, format, &text, |_| go_on(stop), next)?;
     bar.set_message("");
     let matrices = model.matrices()?.into_iter();
-    matrices.map(|(part, tensor)| Ok((checkpoint.file_name(&part)?, tensor))).collect()
+    let matrices = matrices.map(|(part, tensor)| Ok((checkpoint.file_name(&part)?, tensor)));
+    Ok(Calibrated { matrices: matrices.collect::<Result<_>>()?, rotation: model.rotation })
 }
 
 /// The rows of the table so far, in a hidden file beside the output until that is whole.
@@ -264,8 +296,13 @@ const COMPANIONS: [&str; 11] = [
 ];
 
 /// Copies them. The configuration says how the weights are quantised, and no more how those were
-/// that they are made from.
-fn copy_beside(from: &Path, to: &Path, quantization: Option<Value>) -> Result<()> {
+/// that they are made from; but it goes on saying what inputs are transformed by.
+fn copy_beside(
+    from: &Path,
+    to: &Path,
+    quantization: Option<Value>,
+    transforms: Option<Value>,
+) -> Result<()> {
     for name in COMPANIONS.iter().filter(|name| from.join(name).is_file()) {
         let (source, target) = (from.join(name), to.join(name));
         if *name != "config.json" {
@@ -275,8 +312,14 @@ fn copy_beside(from: &Path, to: &Path, quantization: Option<Value>) -> Result<()
         let text = fs::read_to_string(&source).with_context(|| source.display().to_string())?;
         let mut config: serde_json::Map<String, Value> =
             serde_json::from_str(&text).with_context(|| source.display().to_string())?;
-        config.remove("quantization_config");
-        config.extend(quantization.clone().map(|value| ("quantization_config".to_owned(), value)));
+        let before = config.remove("quantization_config");
+        let before = before.and_then(|before| before.get("transform_config").cloned());
+        let mut quantization = quantization.clone();
+        if let Some(transforms) = transforms.clone().or(before) {
+            let unquantised = || json!({"quant_method": "compressed-tensors"});
+            quantization.get_or_insert_with(unquantised)["transform_config"] = transforms;
+        }
+        config.extend(quantization.map(|value| ("quantization_config".to_owned(), value)));
         let text = serde_json::to_string_pretty(&config)?;
         fs::write(&target, text).with_context(|| target.display().to_string())?;
     }
@@ -288,7 +331,7 @@ fn source_key(cli: &Cli, format: &WeightFormat) -> Result<String> {
     let model = cli.model.canonicalize().with_context(|| cli.model.display().to_string())?;
     let modified = model.metadata()?.modified()?;
     let mut key = format!("{} {modified:?} {format}", model.display());
-    if let WeightFormat::Gptq(..) = format {
+    if let WeightFormat::Gptq { .. } = format {
         key.push_str(&format!(" {}", cli.context));
         for text in &cli.calibrate {
             let text = text.canonicalize().with_context(|| text.display().to_string())?;
@@ -298,14 +341,23 @@ fn source_key(cli: &Cli, format: &WeightFormat) -> Result<String> {
     Ok(key)
 }
 
-/// `‖q − w‖ / ‖w‖` over all values of a weight, in f64.
-fn relative_error(loader: &Loader, name: &str, quantized: &AnyTensor) -> Result<f64> {
+/// `‖q − w‖ / ‖w‖` over all values of a weight, rotated where its codes are, in f64.
+fn relative_error(
+    loader: &Loader,
+    name: &str,
+    quantized: &AnyTensor,
+    rotation: Option<&Rotation>,
+) -> Result<f64> {
     let only = |weight: &Weight<'_>| match weight.name() == name {
         true => Target::Elements(DType::F32),
         false => Target::Skip,
     };
     let loaded = loader.plan(only)?.load(|_| ControlFlow::Continue(()))?;
-    let exact = loaded.any(name)?.operand().regions().next().context("a tensor has data")?;
+    let mut exact = loaded.any(name)?.clone();
+    if let Some(rotation) = rotation {
+        exact = rotation.of(&exact.tensor::<f32, 2>()?)?.into();
+    }
+    let exact = exact.operand().regions().next().context("a tensor has data")?;
     let exact_guard = exact.buffer().read()?;
     let exact: &[f32] = bytemuck::cast_slice(&exact_guard[exact.range()]);
     let Operand::Scaled(scaled) = quantized.operand() else { return Ok(0.0) };

@@ -490,13 +490,38 @@ fn a_model_written_with_error_feedback_is_the_one_in_memory() {
         let json = succeeds(command.args(calibrate));
         serde_json::from_str::<Value>(&json).unwrap()[0]["perplexity"].as_f64().unwrap()
     };
-    let output = folder.path().join("output");
-    let mut quantize = example("quantize");
-    quantize.args([source.path(), &output]).args(["--format", "fp8row", "--quantizer", "gptq"]);
-    let table = succeeds(quantize.args(calibrate));
-    assert!(table.lines().filter(|line| line.contains("fp8row")).count() == 14, "{table}");
+    let write = |quantizer: &str| {
+        let output = folder.path().join(quantizer);
+        let mut quantize = example("quantize");
+        quantize.args([source.path(), &output]).args(["--format", "fp8row"]);
+        quantize.args(["--quantizer", quantizer, "--naming", "compressed-tensors"]);
+        let table = succeeds(quantize.args(calibrate));
+        assert!(table.lines().filter(|line| line.contains("fp8row")).count() == 14, "{table}");
+        output
+    };
+    let output = write("gptq");
     assert_eq!(of(&output, "keep"), of(source.path(), "fp8row/gptq"));
     assert_ne!(of(&output, "keep"), of(source.path(), "fp8row/mse"));
+
+    // Inputs of 24 and 20 are rotated in blocks of 4, which the configuration says.
+    let rotated = write("rotated_gptq");
+    let transforms = |model: &Path| {
+        let config = std::fs::read(model.join("config.json")).unwrap();
+        let config: Value = serde_json::from_slice(&config).unwrap();
+        config["quantization_config"]["transform_config"]["config_groups"].clone()
+    };
+    assert_eq!(transforms(&rotated)["rotation"]["head_dim"], 4);
+    let perplexity = of(&rotated, "keep");
+    assert_eq!(perplexity, of(source.path(), "fp8row/rotated_gptq"));
+    assert_ne!(perplexity, of(&output, "keep"));
+    assert!((perplexity / of(source.path(), "f32") - 1.0).abs() < 0.02, "{perplexity}");
+    let elements = folder.path().join("elements");
+    succeeds(example("quantize").args([&rotated, &elements]).args(["--format", "f32"]));
+    assert_eq!(transforms(&elements), transforms(&rotated));
+    assert!((of(&elements, "keep") / perplexity - 1.0).abs() < 1e-3, "{perplexity}");
+    let mut file = example("quantize");
+    file.args([source.path(), &folder.path().join("a.safetensors")]).args(calibrate);
+    fails(file.args(["--quantizer", "rotated_gptq"]), &["rotated_gptq", "folders"]);
 }
 
 #[test]

@@ -9,16 +9,20 @@ use std::ops::ControlFlow;
 use anyhow::{Context, Result, ensure};
 use ferrocerium::format::{Format, HessianFactor, Quantizer};
 use ferrocerium::io::Progress;
-use ferrocerium::{AnyTensor, Tensor};
+use ferrocerium::{AnyTensor, DType, Tensor};
 
 use crate::common::checkpoint::Checkpoint;
 use crate::common::layer::{Layer, Linear};
 use crate::common::llama::Llama;
+use crate::common::rotation::Rotation;
 use crate::common::step::Place;
 use crate::common::weight_format::WeightFormat;
 
 /// As in the paper: 1% of the mean diagonal.
 const DAMPING: f32 = 0.01;
+
+/// Inputs that are rotated together at most, in formats whose scales are those of longer blocks.
+const LARGEST_BLOCK: usize = 128;
 
 impl Llama {
     /// As [`Llama::load`]; linear layers of a [`WeightFormat::Gptq`] are quantised for the inputs
@@ -31,13 +35,20 @@ impl Llama {
         mut next: impl FnMut(usize) -> Result<()>,
     ) -> Result<Self> {
         let mut model = Self::load(checkpoint, format, progress)?;
-        let WeightFormat::Gptq(format, quantizer) = *format else { return Ok(model) };
+        let WeightFormat::Gptq { format, rule, rotated } = *format else { return Ok(model) };
         ensure!(!windows.is_empty(), "{format}/gptq: no text to calibrate with");
+        if rotated {
+            ensure!(model.rotation.is_none(), "the model's inputs are rotated already: use gptq");
+            let widths = model.layers.iter().flat_map(Layer::linears);
+            let widths = widths.map(|(_, linear)| linear.weight_t.shape()[0]);
+            let block = Rotation::block_for(widths, format.spec().block_k.min(LARGEST_BLOCK));
+            model.rotation = Some(Rotation::new(&model.device, block)?);
+        }
         let embed = |window: &Vec<u32>| {
             model.embed(&Tensor::from_host(&model.device, [window.len()], window)?)
         };
-        let mut text =
-            Text { states: windows.iter().map(embed).collect::<Result<_>>()?, format, quantizer };
+        let states = windows.iter().map(embed).collect::<Result<_>>()?;
+        let mut text = Text { states, format, rule, rotated };
         let mut layers = std::mem::take(&mut model.layers);
         for (i, layer) in layers.iter_mut().enumerate() {
             next(i)?;
@@ -62,25 +73,27 @@ impl Llama {
 struct Text {
     states: Vec<Tensor<f32, 2>>,
     format: Format,
-    quantizer: Quantizer,
+    rule: Quantizer,
+    /// Whether weights are as they were before the model's inputs were rotated.
+    rotated: bool,
 }
 
 impl Text {
     /// Quantises a layer's matrices, and runs the text through them.
     fn layer(&mut self, model: &Llama, layer: &mut Layer) -> Result<()> {
         let normed = self.map(|x| model.attention_input(layer, x))?;
-        self.quantize([&mut layer.q, &mut layer.k, &mut layer.v], &normed)?;
+        self.quantize(model, [&mut layer.q, &mut layer.k, &mut layer.v], &normed)?;
         let longest = self.states.iter().map(|x| x.shape()[0]).max().unwrap_or(0);
         let cache = model.layer_cache(0, longest)?;
         let mix = |normed: &Tensor<f32, 2>| model.mix(layer, &cache, Place::After(0), normed);
         let mixed = normed.iter().map(mix).collect::<Result<Vec<_>>>()?;
-        self.quantize([&mut layer.o], &mixed)?;
+        self.quantize(model, [&mut layer.o], &mixed)?;
         self.add(&layer.o, &mixed)?;
 
         let normed = self.map(|x| model.mlp_input(layer, x))?;
-        self.quantize([&mut layer.gate, &mut layer.up], &normed)?;
+        self.quantize(model, [&mut layer.gate, &mut layer.up], &normed)?;
         let gated = normed.iter().map(|x| model.gated(layer, x)).collect::<Result<Vec<_>>>()?;
-        self.quantize([&mut layer.down], &gated)?;
+        self.quantize(model, [&mut layer.down], &gated)?;
         self.add(&layer.down, &gated)
     }
 
@@ -102,6 +115,7 @@ impl Text {
     /// Quantises matrices that have the same inputs.
     fn quantize<const N: usize>(
         &self,
+        model: &Llama,
         linears: [&mut Linear; N],
         inputs: &[Tensor<f32, 2>],
     ) -> Result<()> {
@@ -112,8 +126,11 @@ impl Text {
         }
         let factor = HessianFactor::new(k, &hessian.to_vec()?, DAMPING)?;
         for linear in linears {
-            let weight = linear.weight_t.t()?;
-            linear.weight_t = weight.quantize_gptq(self.format, self.quantizer, &factor)?.t()?;
+            let mut weight = linear.weight_t.t()?;
+            if let Some(rotation) = model.rotation.as_ref().filter(|_| self.rotated) {
+                weight = rotation.of(&weight.cast(DType::F32)?.tensor::<f32, 2>()?)?.into();
+            }
+            linear.weight_t = weight.quantize_gptq(self.format, self.rule, &factor)?.t()?;
         }
         Ok(())
     }

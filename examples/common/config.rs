@@ -5,6 +5,8 @@ use ferrocerium::io::gguf::Metadata;
 use ferrocerium::op::{RopeScaling, RopeStyle};
 use serde_json::Value;
 
+use crate::common::transform_config;
+
 /// Architectures that this model code computes: RMSNorm, rotary embedding, grouped-query
 /// attention, SwiGLU; with biases on q, k, v (Qwen2) or norms on q and k (Qwen3) where the file
 /// has them.
@@ -29,6 +31,8 @@ pub struct Config {
     pub rope_theta: f64,
     pub rope_style: RopeStyle,
     pub rope_scaling: RopeScaling,
+    /// Inputs of a block, where what the layers' matrices multiply is rotated.
+    pub rotation: Option<usize>,
 }
 
 impl Config {
@@ -72,6 +76,7 @@ impl Config {
                 (Some("linear"), Some(factor)) => RopeScaling::Linear { factor },
                 _ => RopeScaling::None,
             },
+            rotation: None,
         }
         .checked()
     }
@@ -85,12 +90,6 @@ impl Config {
         let size = |name: &str| opt(name).with_context(|| format!("config.json has no `{name}`"));
         let (hidden, heads) = (size("hidden_size")?, size("num_attention_heads")?);
         ensure!(heads > 0, "`num_attention_heads` is 0");
-        let transforms = &json["quantization_config"]["transform_config"]["config_groups"];
-        ensure!(
-            transforms.as_object().is_none_or(|groups| groups.is_empty()),
-            "config.json has a `transform_config`: its layers multiply what is transformed first, \
-             which this program does not do; a model quantised without one is expected"
-        );
         Config {
             layers: size("num_hidden_layers")?,
             hidden,
@@ -104,6 +103,7 @@ impl Config {
             rope_theta: json["rope_theta"].as_f64().unwrap_or(10_000.0),
             rope_style: RopeStyle::HalfSplit,
             rope_scaling: rope_scaling(&json["rope_scaling"])?,
+            rotation: transform_config::block(&json["quantization_config"])?,
         }
         .checked()
     }

@@ -24,6 +24,7 @@ use crate::common::cli::is_gpu;
 use crate::common::config::Config;
 use crate::common::kv_cache::{KvCache, LayerCache};
 use crate::common::layer::{Layer, Linear};
+use crate::common::rotation::Rotation;
 use crate::common::step::{Place, Spot};
 use crate::common::weight_format::WeightFormat;
 
@@ -36,6 +37,8 @@ pub struct Llama {
     pub(super) layers: Vec<Layer>,
     norm: Tensor<f32, 1>,
     head: Linear,
+    /// Of what the layers' matrices multiply, where these are rotated.
+    pub rotation: Option<Rotation>,
     /// Of embedding and head: one where the model has one table for both.
     table_bytes: usize,
 }
@@ -158,6 +161,7 @@ impl Llama {
             table_bytes: embedding.bytes() + head.as_ref().map_or(0, AnyTensor::bytes),
             norm: parts.vector("norm.weight", hidden)?,
             head: Linear::new(head.as_ref().unwrap_or(&embedding), None)?,
+            rotation: config.rotation.map(|block| Rotation::new(&device, block)).transpose()?,
             device,
             frequencies: RopeFrequencies::new(
                 config.rope_theta,
@@ -315,7 +319,7 @@ impl Llama {
         layer: &Layer,
         x: &Tensor<A, 2>,
     ) -> Result<Tensor<A, 2>> {
-        Ok(x.rms_norm(&layer.attention_norm, self.config.norm_eps)?)
+        self.rotated(x.rms_norm(&layer.attention_norm, self.config.norm_eps)?)
     }
 
     /// What attention mixes: the input of o.
@@ -383,7 +387,7 @@ impl Llama {
                 q.attention(k_cache, v_cache).kv_lens(count).causal().run::<A>()?
             }
         };
-        Ok(mixed.reshape([n, heads * head_dim])?)
+        self.rotated(mixed.reshape([n, heads * head_dim])?)
     }
 
     fn mlp<A: Float>(&self, layer: &Layer, x: &Tensor<A, 2>) -> Result<Tensor<A, 2>> {
@@ -397,7 +401,7 @@ impl Llama {
         layer: &Layer,
         x: &Tensor<A, 2>,
     ) -> Result<Tensor<A, 2>> {
-        Ok(x.rms_norm(&layer.mlp_norm, self.config.norm_eps)?)
+        self.rotated(x.rms_norm(&layer.mlp_norm, self.config.norm_eps)?)
     }
 
     /// The input of down.
@@ -406,6 +410,14 @@ impl Llama {
         layer: &Layer,
         normed: &Tensor<A, 2>,
     ) -> Result<Tensor<A, 2>> {
-        layer.gated(normed)
+        self.rotated(layer.gated(normed)?)
+    }
+
+    /// What the matrices of a layer multiply.
+    fn rotated<A: Float>(&self, x: Tensor<A, 2>) -> Result<Tensor<A, 2>> {
+        match &self.rotation {
+            Some(rotation) => rotation.of(&x),
+            None => Ok(x),
+        }
     }
 }

@@ -15,10 +15,11 @@ pub enum WeightFormat {
     Elements(DType),
     /// A block format.
     Blocks(Format, Quantizer),
-    /// A block format, quantised with error feedback: by [`Llama::load_calibrated`] alone.
+    /// A block format, quantised with error feedback, and rotated before or not: by
+    /// [`Llama::load_calibrated`] alone.
     ///
     /// [`Llama::load_calibrated`]: crate::common::llama::Llama::load_calibrated
-    Gptq(Format, Quantizer),
+    Gptq { format: Format, rule: Quantizer, rotated: bool },
 }
 
 impl WeightFormat {
@@ -67,9 +68,12 @@ impl WeightFormat {
     }
 
     /// As [`WeightFormat::parse`], for programs that have a calibration text: `gptq` is a quantiser
-    /// too, whose scales `mse` chooses, or `gptq_amax` and so on another rule.
+    /// too, whose scales `mse` chooses, or `gptq_amax` and so on another rule; `rotated_gptq` rotates
+    /// inputs and weights before.
     pub fn parse_calibrated(name: &str, quantizer: Option<&str>) -> Result<Self> {
-        let rule = match quantizer.and_then(|name| name.strip_prefix("gptq")) {
+        let plain = quantizer.map(|name| name.strip_prefix("rotated_").unwrap_or(name));
+        let rotated = plain != quantizer;
+        let rule = match plain.and_then(|name| name.strip_prefix("gptq")) {
             Some("") => "mse",
             Some(rule) if rule.starts_with('_') => &rule[1..],
             _ => return Self::parse(name, quantizer),
@@ -78,7 +82,7 @@ impl WeightFormat {
             WeightFormat::Blocks(format, _) if format.spec().block_rows != 1 => {
                 bail!("gptq takes formats with scales of each row; those of {format} span rows")
             }
-            WeightFormat::Blocks(format, rule) => Ok(WeightFormat::Gptq(format, rule)),
+            WeightFormat::Blocks(format, rule) => Ok(WeightFormat::Gptq { format, rule, rotated }),
             other => Ok(other),
         }
     }
@@ -88,12 +92,14 @@ impl WeightFormat {
         match (*self, weight.shape().len()) {
             (WeightFormat::Keep, _) | (_, 0 | 1) => Target::Keep,
             (WeightFormat::Elements(dtype), _) => Target::Elements(dtype),
-            (WeightFormat::Blocks(format, rule) | WeightFormat::Gptq(format, rule), _)
+            (WeightFormat::Blocks(format, rule) | WeightFormat::Gptq { format, rule, .. }, _)
                 if weight.is_linear() =>
             {
                 Target::Blocks(format, rule)
             }
-            (WeightFormat::Blocks(..) | WeightFormat::Gptq(..), _) => Target::Elements(DType::BF16),
+            (WeightFormat::Blocks(..) | WeightFormat::Gptq { .. }, _) => {
+                Target::Elements(DType::BF16)
+            }
         }
     }
 
@@ -106,7 +112,7 @@ impl WeightFormat {
             _ if is_vector => Target::Elements(DType::F32),
             WeightFormat::Keep if is_table && !is_elements(weight) => Target::Elements(DType::F32),
             // Quantised later, for what the layers before make of a text.
-            WeightFormat::Gptq(..) if !is_table => Target::Keep,
+            WeightFormat::Gptq { .. } if !is_table => Target::Keep,
             _ => self.target(weight),
         }
     }
@@ -122,7 +128,10 @@ impl std::fmt::Display for WeightFormat {
             WeightFormat::Keep => f.pad("keep"),
             WeightFormat::Elements(dtype) => dtype.fmt(f),
             WeightFormat::Blocks(format, quantizer) => f.pad(&format!("{format}/{quantizer}")),
-            WeightFormat::Gptq(format, rule) => f.pad(&format!("{format}/gptq_{rule}")),
+            WeightFormat::Gptq { format, rule, rotated } => {
+                let rotated = if *rotated { "rotated_" } else { "" };
+                f.pad(&format!("{format}/{rotated}gptq_{rule}"))
+            }
         }
     }
 }

@@ -45,7 +45,7 @@ pub fn calibration(
     texts: &[PathBuf],
     context: usize,
 ) -> Result<Vec<Vec<u32>>> {
-    let calibrated = formats.iter().find(|format| matches!(format, WeightFormat::Gptq(..)));
+    let calibrated = formats.iter().find(|format| matches!(format, WeightFormat::Gptq { .. }));
     if let (Some(format), true) = (calibrated, texts.is_empty()) {
         bail!("{format}: --calibrate TEXT is needed");
     }
