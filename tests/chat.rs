@@ -372,6 +372,21 @@ fn folders_that_are_not_whole_say_what_is_missing() {
     odd["quantization_config"] = json!({"transform_config": {"config_groups": {"v": hadamard}}});
     folder.write("config.json", odd.to_string());
     refused(&["`transform_config`"]);
+    let apply = |location: &str, inverse: bool| {
+        json!({"targets": ["Linear"], "ignore": ["lm_head"], "location": location,
+               "inverse": inverse})
+    };
+    let mut rotation = json!({"type": "hadamard", "head_dim": 1u64 << 40, "randomize": false,
+                              "apply": [apply("input", false), apply("weight_input", true)]});
+    let mut refused_rotation = |head_dim: u64, parts: &[&str]| {
+        rotation["head_dim"] = head_dim.into();
+        odd["quantization_config"]["transform_config"]["config_groups"]["v"] = rotation.clone();
+        folder.write("config.json", odd.to_string());
+        refused(parts);
+    };
+    refused_rotation(1 << 40, &["blocks of 1099511627776", "up to 1024"]);
+    refused_rotation(12, &["blocks of 12", "power of two"]);
+    refused_rotation(16, &["rows of 24", "blocks of 16"]);
     folder.write("config.json", config.to_string());
     folder.write("tokenizer.json", "[]");
     refused(&["tokenizer.json"]);

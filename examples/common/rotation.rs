@@ -4,13 +4,15 @@
 //! x·Wᵀ = (x·R)·(W·R)ᵀ,   R = diag(H, …, H) / √b
 //! ```
 //!
-//! H has b rows and elements 1 and −1 (Sylvester's), so R is orthogonal, and symmetric. An input that
-//! is larger than the others is spread over its block, and with it what errors of its weights weigh:
-//! error feedback then has more to choose from. Without feedback it mostly costs, for blocks of
-//! weights as they are have more values that four bits hold well.
+//! H has b rows and elements 1 and −1 (Sylvester's), so R is orthogonal, and symmetric: an input that
+//! is larger than the others is spread over its block. What that does to a model whose weights are
+//! then quantised, with error feedback and without, is in the README.
 
 use anyhow::{Context, Result, ensure};
 use ferrocerium::{AnyTensor, Device, Float, Tensor, bf16, f16};
+
+/// Inputs of a block at most: a matrix is made of as many rows.
+const LARGEST: usize = 1024;
 
 /// R, for inputs on one device.
 pub struct Rotation {
@@ -22,7 +24,10 @@ pub struct Rotation {
 impl Rotation {
     /// In blocks of `block` inputs, a power of two.
     pub fn new(device: &Device, block: usize) -> Result<Self> {
-        ensure!(block.is_power_of_two(), "inputs rotated in blocks of {block}, no power of two");
+        ensure!(
+            block.is_power_of_two() && block <= LARGEST,
+            "inputs rotated in blocks of {block}: a power of two up to {LARGEST} is expected"
+        );
         fn matrix<E: Float>(device: &Device, block: usize) -> Result<AnyTensor> {
             let odd = |i: usize| ((i / block) & (i % block)).count_ones() % 2 == 1;
             let sign = |i: usize| if odd(i) { -1.0 } else { 1.0 };
