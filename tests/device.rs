@@ -204,3 +204,28 @@ fn a_replay_runs_nothing_while_a_guard_holds_what_a_later_operation_writes() {
     graph.replay().unwrap();
     assert_eq!(second.to_vec().unwrap(), [3.0, 4.0]);
 }
+
+#[test]
+fn results_of_a_recording_that_are_dropped_give_later_ones_their_memory() {
+    let device = Device::reference();
+    let x = Tensor::from_host(&device, [2], &[1.0f32, 2.0]).unwrap();
+    let before = device.memory().buffers;
+    let (graph, (kept, last)) = device
+        .capture(|| {
+            let kept = x.add_scalar(1.0)?;
+            let mut last = kept.add_scalar(1.0)?;
+            for _ in 0..10 {
+                last = last.add_scalar(1.0)?;
+            }
+            // Of another type: memory of its own.
+            assert_eq!(last.cast::<i32>()?.shape(), [2]);
+            Ok::<_, Error>((kept, last))
+        })
+        .unwrap();
+    assert_eq!(device.memory().buffers, before + 4);
+    for _ in 0..2 {
+        graph.replay().unwrap();
+        assert_eq!(kept.to_vec().unwrap(), [2.0, 3.0]);
+        assert_eq!(last.to_vec().unwrap(), [13.0, 14.0]);
+    }
+}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{Device, Shared};
 use crate::error::{Error, Result};
-use crate::memory::{Access, Buffer, Locks, Recording};
+use crate::memory::{Access, Buffer, Locks, Recording, Region};
 use crate::op::Op;
 use crate::registry::{Accelerator, Kernel, Launch, Recorded, Stream};
 
@@ -19,6 +19,32 @@ struct Capture {
     device: Arc<Shared>,
     recording: Arc<Recording>,
     steps: Vec<Step>,
+    results: Vec<OfSteps>,
+}
+
+/// Memory of a result.
+struct OfSteps {
+    buffer: Buffer,
+    /// Handles to it that steps have.
+    handles: usize,
+}
+
+impl Capture {
+    fn push(&mut self, step: Step) {
+        for result in &mut self.results {
+            result.handles += step.handles(&result.buffer);
+        }
+        self.steps.push(step);
+    }
+
+    /// Memory of a result that none but steps can read any more: those so far have run when what
+    /// comes next does.
+    fn spare(&self, len: usize, label: &str) -> Option<Buffer> {
+        let is_spare = |OfSteps { buffer, handles }: &&OfSteps| {
+            buffer.handles() == handles + 1 && buffer.len() == len && buffer.label() == label
+        };
+        self.results.iter().find(is_spare).map(|result| result.buffer.clone())
+    }
 }
 
 /// An operation and the kernel that was chosen for it.
@@ -42,7 +68,7 @@ impl Capturing {
                 ));
             }
             let (device, recording) = (device.clone(), Recording::start());
-            *capture = Some(Capture { device, recording, steps: Vec::new() });
+            *capture = Some(Capture { device, recording, steps: Vec::new(), results: Vec::new() });
             Ok(Capturing)
         })
     }
@@ -86,7 +112,8 @@ impl Device {
     /// decides how an operation is cut into pieces on a GPU (offsets of packed sequences, tables
     /// of blocks) is read while recording.
     ///
-    /// Memory is allocated while recording, and results are zero until the first replay. New
+    /// Memory is allocated while recording, and results are zero until the first replay. That of one
+    /// that is dropped before the recording ends is given to later ones of its size and type. New
     /// inputs are written into the tensors that were used (by [`Tensor::host_mut`] or
     /// [`Tensor::copy_from`]) before a replay. Kernels are chosen once.
     ///
@@ -216,16 +243,43 @@ impl Device {
         drop(step.lock(Some(&recording))?);
         CAPTURE.with_borrow_mut(|capture| {
             if let Some(capture) = capture {
-                capture.steps.push(step);
+                capture.push(step);
             }
         });
         Ok(true)
+    }
+
+    /// Memory for a result that an operation is about to write, all of it.
+    pub(crate) fn allocate_result(&self, len: usize, label: &str) -> Result<Buffer> {
+        let own = |capture: &&mut Capture| Arc::ptr_eq(&capture.device, &self.shared);
+        let spare = CAPTURE.with_borrow_mut(|capture| {
+            capture.as_mut().filter(own).and_then(|capture| capture.spare(len, label))
+        });
+        if let Some(buffer) = spare {
+            return Ok(buffer);
+        }
+        let buffer = self.allocate(len, label)?;
+        CAPTURE.with_borrow_mut(|capture| {
+            if let Some(capture) = capture.as_mut().filter(own) {
+                capture.results.push(OfSteps { buffer: buffer.clone(), handles: 0 });
+            }
+        });
+        Ok(buffer)
     }
 }
 
 impl Step {
     fn lock(&self, recording: Option<&Arc<Recording>>) -> Result<Locks<'_>> {
         Locks::hold(self.uses.iter().map(|(buffer, access)| (buffer, *access)), recording)
+    }
+
+    /// How many handles to a buffer it has.
+    fn handles(&self, buffer: &Buffer) -> usize {
+        let operands = self.op.operands();
+        let operands = operands.iter().flat_map(|operand| operand.operand.regions());
+        let used = self.uses.iter().map(|(buffer, _)| buffer);
+        let all = operands.map(Region::buffer).chain(used);
+        all.filter(|other| other.id() == buffer.id()).count()
     }
 
     /// Where its buffers are among those of all steps.

@@ -150,6 +150,11 @@ impl Buffer {
         self.0.id
     }
 
+    /// How many handles to it there are.
+    pub(crate) fn handles(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+
     /// Shared host access, once device work that writes the buffer is done.
     ///
     /// # Errors

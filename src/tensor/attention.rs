@@ -195,7 +195,7 @@ impl<const R: usize> AttentionBuilder<R> {
     /// block index out of range; [`Error::Device`](crate::Error::Device) across devices.
     pub fn run<O: Float>(self) -> Result<Tensor<O, R>> {
         let op = self.op?;
-        let out = Tensor::zeros(&self.device, Self::output_shape(&op)?)?;
+        let out = Tensor::for_result(&self.device, Self::output_shape(&op)?)?;
         run_into(&self.device, op, &out)?;
         Ok(out)
     }
@@ -250,7 +250,7 @@ macro_rules! run_with_lse {
             pub fn run_with_lse<O: Float>(self) -> Result<(Tensor<O, $rank>, Tensor<f32, $rows>)> {
                 let mut op = self.op?;
                 let shape = Self::output_shape(&op)?;
-                let out = Tensor::zeros(&self.device, shape)?;
+                let out = Tensor::for_result(&self.device, shape)?;
                 let rows = std::array::from_fn(|axis| shape[axis]);
                 let lse = Tensor::zeros_labelled(&self.device, rows, "lse")?;
                 op.lse = Some(lse.operand());

@@ -25,7 +25,7 @@ impl<F: BlockFormat, const R: usize> ScaledTensor<F, R> {
     /// # Errors
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
     pub fn dequantize<E: Float>(&self) -> Result<Tensor<E, R>> {
-        let out = Tensor::zeros(&self.device, self.shape())?;
+        let out = Tensor::for_result(&self.device, self.shape())?;
         self.device.run(&Op::Convert(Convert::new(self.operand(), out.operand())))?;
         Ok(out)
     }
@@ -222,7 +222,7 @@ impl<E: Element, const R: usize> Tensor<E, R> {
     /// [`Error::DType`](crate::Error::DType) for scales and packed codes, which are only copied;
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
     pub fn cast<O: Element>(&self) -> Result<Tensor<O, R>> {
-        let out = Tensor::zeros(&self.device, self.shape())?;
+        let out = Tensor::for_result(&self.device, self.shape())?;
         self.device.run(&Op::Convert(Convert::new(self.operand(), out.operand())))?;
         Ok(out)
     }

@@ -70,9 +70,23 @@ impl<E: Element, const R: usize> Tensor<E, R> {
         shape: [usize; R],
         label: impl Into<String>,
     ) -> Result<Self> {
+        Self::in_new_memory(device, shape, |bytes| device.allocate(bytes, label))
+    }
+
+    /// Memory for what an operation of the device is about to write, all of it.
+    pub(super) fn for_result(device: &Device, shape: [usize; R]) -> Result<Self> {
+        let label = E::DTYPE.name();
+        Self::in_new_memory(device, shape, |bytes| device.allocate_result(bytes, label))
+    }
+
+    fn in_new_memory(
+        device: &Device,
+        shape: [usize; R],
+        allocate: impl FnOnce(usize) -> Result<Buffer>,
+    ) -> Result<Self> {
         let (strides, numel) = row_major("zeros", shape)?;
         let bytes = byte_len("zeros", &shape, numel, size_of::<E>())?;
-        let region = Region::whole(device.allocate(bytes, label)?);
+        let region = Region::whole(allocate(bytes)?);
         Ok(Tensor { device: device.clone(), region, shape, strides, element: PhantomData })
     }
 

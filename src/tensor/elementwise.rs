@@ -113,7 +113,7 @@ impl<E: Float, const R: usize> Tensor<E, R> {
     /// # Errors
     /// [`Error::Value`] for a function of two operands.
     pub fn map<O: Float>(&self, function: Function) -> Result<Tensor<O, R>> {
-        let out = Tensor::zeros(&self.device, self.shape)?;
+        let out = Tensor::for_result(&self.device, self.shape)?;
         let op = Elementwise::unary(function, self.operand(), out.operand());
         self.device.run(&Op::Elementwise(op))?;
         Ok(out)
@@ -141,7 +141,7 @@ impl<E: Float, const R: usize> Tensor<E, R> {
                 ),
             )
         })?;
-        let out = Tensor::zeros(&self.device, shape)?;
+        let out = Tensor::for_result(&self.device, shape)?;
         self.device.run(&Op::Elementwise(Elementwise::binary(function, a, b, out.operand())))?;
         Ok(out)
     }

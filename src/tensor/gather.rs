@@ -26,7 +26,7 @@ fn gather_into<O: Element, I: IndexElement, const Q: usize, const S: usize>(
     require_same_device(device, &indices.device)?;
     let indices = indices.operand();
     let dims = Gather::output_dims(&table, &indices, axis)?;
-    let out = Tensor::zeros(device, dims.to_array()?)?;
+    let out = Tensor::for_result(device, dims.to_array()?)?;
     device.run(&Op::Gather(Gather { table, indices, axis, out: out.operand() }))?;
     Ok(out)
 }

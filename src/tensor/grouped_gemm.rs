@@ -127,7 +127,7 @@ impl GroupedGemmBuilder {
     /// devices.
     pub fn run<O: Float>(self) -> Result<Tensor<O, 2>> {
         let op = self.op?;
-        let out = Tensor::zeros(&self.device, op.output_dims()?)?;
+        let out = Tensor::for_result(&self.device, op.output_dims()?)?;
         run_into(&self.device, op, out.operand())?;
         Ok(out)
     }

@@ -266,7 +266,7 @@ impl<const R: usize> GemmBuilder<R> {
     /// Those of [`Op::validate`]; [`Error::Device`] across devices; [`Error::OutOfMemory`].
     pub fn run<O: Float>(self) -> Result<Tensor<O, R>> {
         let op = self.op?;
-        let out = Tensor::zeros(&self.device, Self::output_shape(&op)?)?;
+        let out = Tensor::for_result(&self.device, Self::output_shape(&op)?)?;
         run_into(&self.device, op, out.operand())?;
         Ok(out)
     }

@@ -129,7 +129,7 @@ impl<E: Float, const R: usize> NormBuilder<E, R> {
 
     /// Computes into a new tensor of `O`.
     pub fn run<O: Float>(self) -> Result<Tensor<O, R>> {
-        let out = Tensor::zeros(&self.device, self.shape)?;
+        let out = Tensor::for_result(&self.device, self.shape)?;
         self.finish(out.operand(), |_| ())?;
         Ok(out)
     }
@@ -142,8 +142,8 @@ impl<E: Float, const R: usize> NormBuilder<E, R> {
     /// Computes, and returns `x + residual` beside the result. The norm is that of the sum as it
     /// is returned, rounded to `S`.
     pub fn run_with_sum<O: Float, S: Float>(self) -> Result<(Tensor<O, R>, Tensor<S, R>)> {
-        let out = Tensor::zeros(&self.device, self.shape)?;
-        let sum = Tensor::zeros(&self.device, self.shape)?;
+        let out = Tensor::for_result(&self.device, self.shape)?;
+        let sum = Tensor::for_result(&self.device, self.shape)?;
         self.finish(out.operand(), |op| op.sum = Some(sum.operand()))?;
         Ok((out, sum))
     }

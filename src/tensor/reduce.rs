@@ -58,7 +58,7 @@ impl<E: Float, const R: usize> Tensor<E, R> {
         axes: &[usize],
     ) -> Result<Tensor<O, S>> {
         let x = self.operand();
-        let out = Tensor::zeros(&self.device, Reduce::output_dims(&x, axes, S)?.to_array()?)?;
+        let out = Tensor::for_result(&self.device, Reduce::output_dims(&x, axes, S)?.to_array()?)?;
         self.device.run(&Op::Reduce(Reduce::new(function, x, axes, out.operand())))?;
         Ok(out)
     }
@@ -94,7 +94,7 @@ impl<E: Float, const R: usize> Tensor<E, R> {
         largest: bool,
     ) -> Result<Tensor<I, S>> {
         let x = self.operand();
-        let out = Tensor::zeros(&self.device, ArgReduce::output_dims(&x, axis)?.to_array()?)?;
+        let out = Tensor::for_result(&self.device, ArgReduce::output_dims(&x, axis)?.to_array()?)?;
         let op = ArgReduce { x, axis, largest, out: out.operand() };
         self.device.run(&Op::ArgReduce(op))?;
         Ok(out)
@@ -126,8 +126,8 @@ impl<E: Float, const R: usize> Tensor<E, R> {
                 ));
             }
         }
-        let values = Tensor::zeros(&self.device, shape)?;
-        let indices = Tensor::zeros(&self.device, shape)?;
+        let values = Tensor::for_result(&self.device, shape)?;
+        let indices = Tensor::for_result(&self.device, shape)?;
         let op = TopK::new(self.operand(), values.operand(), indices.operand());
         self.device.run(&Op::TopK(op))?;
         Ok((values, indices))

@@ -84,7 +84,7 @@ impl<E: Float, const R: usize> Tensor<E, R> {
         style: RopeStyle,
         positions: Positions,
     ) -> Result<Self> {
-        let out = Tensor::zeros(self.device(), self.shape())?;
+        let out = Tensor::for_result(self.device(), self.shape())?;
         self.rotate_into(frequencies, style, positions, &out)?;
         Ok(out)
     }

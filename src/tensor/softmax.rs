@@ -36,7 +36,7 @@ impl<E: Float, const R: usize> Tensor<E, R> {
     /// [`Error::Value`](crate::Error::Value) for a scale that is not finite; those of
     /// [`Tensor::softmax`].
     pub fn softmax_as<O: Float>(&self, scale: f32, log: bool) -> Result<Tensor<O, R>> {
-        let out = Tensor::zeros(&self.device, self.shape)?;
+        let out = Tensor::for_result(&self.device, self.shape)?;
         let op = Softmax { x: self.operand(), out: out.operand(), scale, log };
         self.device.run(&Op::Softmax(op))?;
         Ok(out)
