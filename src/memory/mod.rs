@@ -51,6 +51,8 @@ mod limit;
 #[cfg_attr(not(any(feature = "cuda", feature = "emulator")), allow(dead_code, reason = "for GPUs"))]
 mod locks;
 mod mapped;
+#[cfg(feature = "cpu")]
+mod matrix;
 mod pages;
 mod pool;
 #[cfg_attr(not(any(feature = "cuda", feature = "emulator")), allow(dead_code, reason = "for GPUs"))]
@@ -74,6 +76,8 @@ pub use limit::{Limit, LimitSource};
 #[cfg(any(feature = "cuda", feature = "emulator"))]
 pub(crate) use locks::DeviceUse;
 pub use locks::{BufferBytes, Locks};
+#[cfg(feature = "cpu")]
+pub(crate) use matrix::MatrixMut;
 pub(crate) use pages::prefer_huge_pages;
 pub use pool::{LiveBuffer, MemoryReport, Pool};
 #[cfg(feature = "emulator")]

@@ -10,6 +10,7 @@ use super::simd::Level;
 use crate::caps::Caps;
 use crate::error::Result;
 use crate::format::ScaleLayout;
+use crate::memory::MatrixMut;
 use crate::num::DType;
 use crate::op::{Operand, Scaled};
 use crate::registry::Unsupported;
@@ -45,14 +46,14 @@ pub(super) trait Factors: Sync {
     /// `stride` apart.
     fn pack(&self, block: Block, first: usize, to: &mut [f32], stride: usize) -> Result<()>;
 
-    /// `sums[i · width + j]` becomes the product of row i of the block, packed in rows `stride`
+    /// `out[i, j]` becomes the product of row i of the block, packed in rows `stride`
     /// apart, and row j of `rows` of its matrix of B.
     fn sums(
         &self,
         block: Block,
         packed: (&[f32], usize),
         rows: Range<usize>,
-        sums: (&mut [f32], usize),
+        out: MatrixMut<'_, f32>,
         panel: &mut [f32],
     ) -> Result<()>;
 }

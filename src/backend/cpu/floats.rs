@@ -15,7 +15,7 @@ use super::product::{Block, PANEL, odd_lines, with_scratch};
 use super::rows::RowSource;
 use super::simd::{self, BAND, Bands, CHUNK, GROUP, LANES, Level, Rows, STRIP, Weights};
 use crate::error::Result;
-use crate::memory::scratch;
+use crate::memory::{MatrixMut, scratch};
 
 /// Bytes of B's panel, beside a block of A's rows in a second-level cache.
 pub(super) const PANEL_BYTES: usize = 192 << 10;
@@ -139,15 +139,15 @@ impl Factors for FloatFactors<'_> {
         block: Block,
         (data, stride): (&[f32], usize),
         rows: Range<usize>,
-        (sums, width): (&mut [f32], usize),
+        out: MatrixMut<'_, f32>,
         panel: &mut [f32],
     ) -> Result<()> {
         if self.way(block) == Way::Strips {
             let a = Bands { data, stride, len: block.len };
-            return self.strip_sums(block.b, a, rows, (sums, width), panel);
+            return self.strip_sums(block.b, a, rows, out, panel);
         }
         let a = Rows { data, stride, len: block.len };
-        self.row_sums(block.b, a, rows, sums, width, (panel, self.panel_stride()))
+        self.row_sums(block.b, a, rows, out, (panel, self.panel_stride()))
     }
 }
 
@@ -181,25 +181,24 @@ impl FloatFactors<'_> {
         odd_lines(simd::chunk(self.k))
     }
 
-    /// `sums[i · width + j]` becomes the product of row i of `a` and row j of `rows` of B.
+    /// `out[i, j]` becomes the product of row i of `a` and row j of `rows` of B.
     fn row_sums(
         &self,
         matrix: usize,
         a: Rows<'_>,
         rows: Range<usize>,
-        sums: &mut [f32],
-        width: usize,
+        mut out: MatrixMut<'_, f32>,
         (panel, panel_stride): (&mut [f32], usize),
     ) -> Result<()> {
         if self.k == 0 {
-            sums.chunks_mut(width).for_each(|row| row[..rows.len().min(width)].fill(0.0));
+            zero(out, rows.len());
             return Ok(());
         }
         let weights = self.b.weights(matrix);
         if let Some(weights) = &weights
             && a.len <= simd::stream_rows(self.level, weights)
         {
-            simd::stream(self.level, a, weights, rows, sums, width);
+            simd::stream(self.level, a, weights, rows, out);
             return Ok(());
         }
         let chunk = simd::chunk(self.k);
@@ -211,9 +210,9 @@ impl FloatFactors<'_> {
             let a = Rows { data: &a.data[first..], ..a };
             let b = Rows { data: panel, stride: panel_stride, len: rows.len() };
             if first == 0 {
-                simd::dots(self.level, a, b, multiple, sums, width);
+                simd::dots(self.level, a, b, multiple, out.reborrow());
             } else {
-                simd::add_dots(self.level, a, b, multiple, sums, width);
+                simd::add_dots(self.level, a, b, multiple, out.reborrow());
             }
         }
         Ok(())
@@ -225,7 +224,7 @@ impl FloatFactors<'_> {
         matrix: usize,
         a: Bands<'_>,
         rows: Range<usize>,
-        (sums, width): (&mut [f32], usize),
+        mut out: MatrixMut<'_, f32>,
         panel: &mut [f32],
     ) -> Result<()> {
         let weights = self.b.weights(matrix);
@@ -239,10 +238,9 @@ impl FloatFactors<'_> {
             let rows_of_strip = begin..rows.end.min(begin + most);
             let columns = rows_of_strip.len();
             let strip_width = columns.next_multiple_of(LANES);
-            let sums = &mut sums[begin - rows.start..];
+            let (_, mut out) = out.reborrow().split_columns(begin - rows.start);
             if self.k == 0 {
-                let rows = sums.chunks_mut(width);
-                rows.for_each(|row| row.iter_mut().take(columns).for_each(|x| *x = 0.0));
+                zero(out.reborrow(), columns);
             }
             for first in (0..self.k).step_by(chunk) {
                 let part = first..self.k.min(first + chunk);
@@ -254,8 +252,8 @@ impl FloatFactors<'_> {
                 }
                 let before = first / chunk * simd::by_lanes_len(self.steps(), BAND);
                 let a = Bands { data: &a.data[before..], ..a };
-                let (b, out) = ((&*strip, strip_width, columns), (&mut *sums, width));
-                simd::strip(self.level, a, b, steps, out, first > 0);
+                let b = (&*strip, strip_width, columns);
+                simd::strip(self.level, a, b, steps, out.reborrow(), first > 0);
             }
         }
         Ok(())
@@ -315,6 +313,13 @@ impl FloatFactors<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// Sums of nothing.
+fn zero(mut out: MatrixMut<'_, f32>, columns: usize) {
+    for i in 0..out.rows() {
+        out.row(i)[..columns].fill(0.0);
     }
 }
 

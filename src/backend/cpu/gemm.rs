@@ -153,5 +153,5 @@ fn gemm_as<E: Scalar>(arithmetic: Arithmetic, op: &Gemm, launch: &Launch<'_>) ->
         }
     }
     let out = launch.write_dense::<E>(&op.d)?;
-    OutputRows::new(out, &op.d)?.fill(|rows| product.run(&blocks, rows, &finish))
+    OutputRows::new(out, &op.d)?.fill(|out| product.run(&blocks, out, &finish))
 }

@@ -89,5 +89,5 @@ fn grouped_as<E: Scalar>(
         }
     }
     let out = launch.write_dense::<E>(&op.d)?;
-    OutputRows::new(out, &op.d)?.fill(|rows| product.run(&blocks, rows, &finish))
+    OutputRows::new(out, &op.d)?.fill(|out| product.run(&blocks, out, &finish))
 }

@@ -12,7 +12,7 @@ use super::simd::int8::{
 use super::simd::{self, Level, Rows, Weights};
 use crate::caps::Isa;
 use crate::error::{Error, Result};
-use crate::memory::scratch;
+use crate::memory::{MatrixMut, scratch};
 
 /// f32 of a group of a packed row.
 const GROUP_WORDS: usize = size_of::<Packed>() / size_of::<f32>();
@@ -68,7 +68,7 @@ impl<'a> Int8Factors<'a> {
         a: Rows<'_>,
         weights: &Weights<'_>,
         rows: &Range<usize>,
-        (sums, width): (&mut [f32], usize),
+        mut out: MatrixMut<'_, f32>,
     ) -> Result<()> {
         let marks = a.data.chunks(a.stride.max(1)).take(a.len);
         for (i, row) in marks.enumerate() {
@@ -80,8 +80,8 @@ impl<'a> Int8Factors<'a> {
             let mut data = scratch(self.groups() * GROUP, 0.0)?;
             simd::interleave(&plain, &mut data);
             let a = Rows { data: &data, stride: data.len(), len: 1 };
-            let sums = &mut sums[i * width..];
-            simd::stream(self.float_level, a, weights, rows.clone(), sums, width);
+            let (_, out) = out.reborrow().split_rows(i);
+            simd::stream(self.float_level, a, weights, rows.clone(), out);
         }
         Ok(())
     }
@@ -156,18 +156,18 @@ impl Factors for Int8Factors<'_> {
         block: Block,
         (data, stride): (&[f32], usize),
         rows: Range<usize>,
-        (sums, width): (&mut [f32], usize),
+        mut out: MatrixMut<'_, f32>,
         unpacked: &mut [f32],
     ) -> Result<()> {
         let weights = self.b.weights(block.b);
         let weights = weights.ok_or_else(|| Error::kernel("cpu.gemm", "weights without rows"))?;
         let a = Rows { data, stride, len: block.len };
         if streams(block) {
-            stream(self.level, a, &weights, rows.clone(), sums, width);
+            stream(self.level, a, &weights, rows.clone(), out.reborrow());
         } else {
             panel(self.level, &weights, rows.clone(), unpacked);
-            products(self.level, a, unpacked, (rows.len(), self.k), sums, width);
+            products(self.level, a, unpacked, (rows.len(), self.k), out.reborrow());
         }
-        self.in_floats(block, a, &weights, &rows, (sums, width))
+        self.in_floats(block, a, &weights, &rows, out)
     }
 }

@@ -1,8 +1,8 @@
-//! The rows of an output, to be written by several tasks.
+//! The matrices of an output, to be written by several tasks.
 
 use super::rows::{Offsets, batch_offsets};
 use crate::error::{Error, Result};
-use crate::memory::scratch;
+use crate::memory::{MatrixMut, scratch};
 use crate::num::Scalar;
 use crate::op::Operand;
 
@@ -35,29 +35,29 @@ impl<'a, E: Scalar> OutputRows<'a, E> {
         })
     }
 
-    /// Hands all rows to `f`: those of the output itself where they follow each other in memory,
-    /// else rows of a copy that is scattered afterwards.
+    /// Hands all matrices to `f`: those of the output itself where their rows follow each other in
+    /// memory, else those of a copy that is scattered afterwards.
     pub(super) fn fill(
         self,
-        f: impl for<'r> FnOnce(&'r mut dyn Iterator<Item = &'r mut [E]>) -> Result<()>,
+        f: impl for<'r> FnOnce(&'r mut dyn Iterator<Item = MatrixMut<'r, E>>) -> Result<()>,
     ) -> Result<()> {
         let Self { out, starts, rows, row_stride, width, stride } = self;
-        let begins = || {
-            let rows = 0..rows;
-            starts.iter().flat_map(move |start| rows.clone().map(move |i| start + i * row_stride))
-        };
-        let in_order = begins().zip(begins().skip(1)).all(|(now, next)| now + width <= next);
-        if (stride == 1 || width == 1) && in_order {
+        let reach = rows.saturating_sub(1) * row_stride + width;
+        let in_order =
+            starts.iter().zip(starts.iter().skip(1)).all(|(now, next)| now + reach <= next);
+        let apart = rows == 1 || width <= row_stride;
+        if (stride == 1 || width == 1) && apart && in_order {
             let (mut rest, mut at) = (out, 0);
-            return f(&mut begins().map(|begin| {
-                let (row, later) = std::mem::take(&mut rest)[begin - at..].split_at_mut(width);
-                (rest, at) = (later, begin + width);
-                row
+            return f(&mut starts.iter().map_while(|start| {
+                let (matrix, later) = std::mem::take(&mut rest)[start - at..].split_at_mut(reach);
+                (rest, at) = (later, start + reach);
+                MatrixMut::new(matrix, (rows, width), row_stride)
             }));
         }
         let mut copy = scratch(starts.len() * rows * width, E::from_f32(0.0))?;
-        f(&mut copy.chunks_mut(width))?;
-        for (begin, row) in begins().zip(copy.chunks(width)) {
+        f(&mut copy.chunks_mut(rows * width).map(|matrix| MatrixMut::packed(matrix, width)))?;
+        let begins = starts.iter().flat_map(|start| (0..rows).map(move |i| start + i * row_stride));
+        for (begin, row) in begins.zip(copy.chunks(width)) {
             for (j, x) in row.iter().enumerate() {
                 out[begin + j * stride] = *x;
             }

@@ -14,8 +14,8 @@ use std::thread::LocalKey;
 
 use super::factors::Factors;
 use super::simd::{self, BAND, LANES};
-use crate::error::Result;
-use crate::memory::{from_line_start, room};
+use crate::error::{Error, Result};
+use crate::memory::{MatrixMut, from_line_start, room};
 use crate::num::Scalar;
 use crate::registry::Workers;
 
@@ -98,7 +98,26 @@ struct Task<'t, E> {
     /// Its first row among those packed.
     packed: usize,
     columns: Range<usize>,
-    rows: Vec<&'t mut [E]>,
+    out: MatrixMut<'t, E>,
+}
+
+/// The rows of an output's matrices, block by block.
+struct OutputBlocks<'t, E, I> {
+    matrices: I,
+    /// Rows of a matrix that blocks have left.
+    rest: Option<MatrixMut<'t, E>>,
+}
+
+impl<'t, E, I: Iterator<Item = MatrixMut<'t, E>>> OutputBlocks<'t, E, I> {
+    /// The rows of the next block.
+    fn next(&mut self, block: Block) -> Result<MatrixMut<'t, E>> {
+        let rows = self.rest.take().or_else(|| self.matrices.next());
+        let rows = rows.filter(|rows| rows.rows() >= block.len);
+        let rows = rows.ok_or_else(|| Error::kernel("cpu", "an output without a block's rows"))?;
+        let (now, later) = rows.split_rows(block.len);
+        self.rest = Some(later).filter(|later| later.rows() > 0);
+        Ok(now)
+    }
 }
 
 impl Product<'_> {
@@ -109,14 +128,15 @@ impl Product<'_> {
         m.div_ceil(blocks).next_multiple_of(ROWS)
     }
 
-    /// The products of blocks of rows, finished; `out` are the output's rows in the order of the
-    /// blocks.
+    /// The products of blocks of rows, finished; `out` are the output's matrices, whose rows are in
+    /// the order of the blocks.
     pub(super) fn run<'t, E: Scalar>(
         &self,
         blocks: &[Block],
-        mut out: impl Iterator<Item = &'t mut [E]>,
+        out: impl Iterator<Item = MatrixMut<'t, E>>,
         finish: &dyn Finish,
     ) -> Result<()> {
+        let mut out = OutputBlocks { matrices: out, rest: None };
         let row_bytes = self.row_stride() * size_of::<f32>();
         let mut blocks = blocks;
         while !blocks.is_empty() {
@@ -142,7 +162,7 @@ impl Product<'_> {
     fn run_packed<'t, E: Scalar>(
         &self,
         blocks: &[Block],
-        out: &mut impl Iterator<Item = &'t mut [E]>,
+        out: &mut OutputBlocks<'t, E, impl Iterator<Item = MatrixMut<'t, E>>>,
         finish: &dyn Finish,
     ) -> Result<()> {
         let stride = self.row_stride();
@@ -200,23 +220,19 @@ impl Product<'_> {
     fn tasks<'t, E>(
         &self,
         blocks: &[Block],
-        out: &mut impl Iterator<Item = &'t mut [E]>,
+        out: &mut OutputBlocks<'t, E, impl Iterator<Item = MatrixMut<'t, E>>>,
     ) -> Result<Vec<Task<'t, E>>> {
         let width = self.task_columns(blocks);
         let stretches = self.n.div_ceil(width);
         let mut tasks = room(blocks.len() * stretches)?;
         let mut packed = 0;
         for &block in blocks {
-            let from = tasks.len();
+            let mut rest = out.next(block)?;
             for first in (0..self.n).step_by(width) {
                 let columns = first..self.n.min(first + width);
-                let rows = room(block.len)?;
-                tasks.push(Task { block, packed, columns, rows });
-            }
-            for row in out.take(block.len) {
-                for (task, piece) in tasks[from..].iter_mut().zip(row.chunks_mut(width)) {
-                    task.rows.push(piece);
-                }
+                let (out, later) = rest.split_columns(columns.len());
+                tasks.push(Task { block, packed, columns, out });
+                rest = later;
             }
             packed += self.factors.packed_rows(block);
         }
@@ -260,22 +276,27 @@ impl Product<'_> {
         let (block, columns) = (task.block, task.columns.clone());
         let width = columns.len() * self.parts;
         let panel_len = self.factors.panel_len(block, columns.len());
+        let packed = (&packed[task.packed * stride..], stride);
+        let plain = finish.is_plain();
+        if plain && let Some(out) = task.out.of_type::<f32>() {
+            return with_scratch(&PANEL, panel_len, |panel| {
+                self.factors.sums(block, packed, columns, out, panel)
+            });
+        }
         let sums_len = block.len * width;
         with_scratch(&PANEL, panel_len + sums_len + columns.len(), |scratch| {
             let (panel, rest) = scratch.split_at_mut(panel_len);
             let (sums, other) = rest.split_at_mut(sums_len);
             for part in 0..self.parts {
                 let rows = columns.start + part * self.n..columns.end + part * self.n;
-                let sums = &mut sums[part * columns.len()..];
-                let packed = &packed[task.packed * stride..];
-                self.factors.sums(block, (packed, stride), rows, (sums, width), panel)?;
+                let (_, sums) = MatrixMut::packed(sums, width).split_columns(part * columns.len());
+                self.factors.sums(block, packed, rows, sums, panel)?;
             }
-            let plain = finish.is_plain();
-            for (i, values) in sums.chunks_mut(width).take(task.rows.len()).enumerate() {
-                if let Some(later) = task.rows.get(i + AHEAD) {
-                    simd::prefetch_to_write(later);
+            for (i, values) in sums.chunks_mut(width).enumerate() {
+                if i + AHEAD < block.len {
+                    simd::prefetch_to_write(task.out.row(i + AHEAD));
                 }
-                let out = &mut *task.rows[i];
+                let out = task.out.row(i);
                 if !plain {
                     let (row, columns) = (block.first + i, columns.clone());
                     finish

@@ -52,6 +52,7 @@ use tile::Out;
 use std::ops::Range;
 
 use crate::caps::Isa;
+use crate::memory::MatrixMut;
 
 /// Partial sums of a dot product; rows are padded with zeros to a multiple of it.
 pub const LANES: usize = 16;
@@ -204,64 +205,48 @@ fn prefetch_line(address: *const u8) {
 /// Has the processor fetch some values that will be overwritten: other processors that have them are
 /// to give them up.
 pub fn prefetch_to_write<T>(values: &[T]) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        let first = values.as_ptr().cast::<u8>();
-        for at in (0..size_of_val(values)).step_by(LINE) {
-            let line = first.wrapping_add(at);
-            // SAFETY: a hint, without effect on any state; processors that lack it pass it over. The
-            // intrinsic is the instruction only where a feature is on that is not stable.
-            unsafe {
-                std::arch::asm!(
-                    "prefetchw [{}]", in(reg) line,
-                    options(nostack, preserves_flags, readonly)
-                );
-            }
-        }
+    let first = values.as_ptr().cast::<u8>();
+    for at in (0..size_of_val(values)).step_by(LINE) {
+        prefetch_line_to_write(first.wrapping_add(at));
     }
-    let _ = values;
 }
 
-/// `out[i · out_stride + j] = a[i] · b[j]` over the first `k` elements of each row, in one chunk.
+/// The same for the line of an address, which need not be valid.
+#[inline(always)]
+fn prefetch_line_to_write(address: *const u8) {
+    // SAFETY: a hint, without effect on any state; processors that lack it pass it over. The
+    // intrinsic is the instruction only where a feature is on that is not stable.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::asm!(
+            "prefetchw [{}]", in(reg) address,
+            options(nostack, preserves_flags, readonly)
+        );
+    }
+    let _ = address;
+}
+
+/// `out[i, j] = a[i] · b[j]` over the first `k` elements of each row, in one chunk.
 ///
 /// # Panics
-/// When `k` is not a multiple of [`LANES`], or a row or output reaches past its slice.
-pub fn dots(level: Level, a: Rows<'_>, b: Rows<'_>, k: usize, out: &mut [f32], out_stride: usize) {
-    tiles(level, a, b, k, out, out_stride, false);
+/// When `k` is not a multiple of [`LANES`], a row reaches past its slice, or an output has no place.
+pub fn dots(level: Level, a: Rows<'_>, b: Rows<'_>, k: usize, out: MatrixMut<'_, f32>) {
+    tiles(level, a, b, k, out, false);
 }
 
 /// As [`dots`], added to what is in `out`.
 ///
 /// # Panics
 /// As [`dots`].
-pub fn add_dots(
-    level: Level,
-    a: Rows<'_>,
-    b: Rows<'_>,
-    k: usize,
-    out: &mut [f32],
-    out_stride: usize,
-) {
-    tiles(level, a, b, k, out, out_stride, true);
+pub fn add_dots(level: Level, a: Rows<'_>, b: Rows<'_>, k: usize, out: MatrixMut<'_, f32>) {
+    tiles(level, a, b, k, out, true);
 }
 
-fn tiles(
-    level: Level,
-    a: Rows<'_>,
-    b: Rows<'_>,
-    k: usize,
-    out: &mut [f32],
-    out_stride: usize,
-    add: bool,
-) {
+fn tiles(level: Level, a: Rows<'_>, b: Rows<'_>, k: usize, out: MatrixMut<'_, f32>, add: bool) {
     assert!(k.is_multiple_of(LANES), "rows are padded to whole vectors");
     assert!(a.holds(k) && b.holds(k), "rows lie inside their slices");
-    assert!(
-        a.len == 0 || b.len == 0 || (a.len - 1) * out_stride + b.len <= out.len(),
-        "outputs lie inside their slice"
-    );
-    let out = Out { to: out.as_mut_ptr(), stride: out_stride, add };
-    // SAFETY: the assertions above keep every access inside its slice.
+    let out = Out::of(out, (a.len, b.len), add);
+    // SAFETY: the assertions above keep every access inside its slice or matrix.
     unsafe { lanes::at(level, Dots { a, b, k, out }) }
 }
 

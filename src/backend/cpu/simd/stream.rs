@@ -11,6 +11,7 @@ use super::unpack::{Bf16, E4m3, E5m2, F16, F32, Fp4Row, Mxfp4, Nvfp4, Stored, Un
 use super::unpack::{E4m3Table, E5m2Table};
 use super::weights::{Code, Weights};
 use super::{Level, Rows};
+use crate::memory::MatrixMut;
 use crate::num::DType;
 
 /// Elements of the largest group that is unpacked at once: rows are padded to whole ones.
@@ -102,7 +103,7 @@ macro_rules! each_code {
 
 pub(super) use {each_code, each_level};
 
-/// `out[i · out_stride + j] = a[i] · w[rows.start + j]`.
+/// `out[i, j] = a[i] · w[rows.start + j]`.
 ///
 /// Rows of `a` are arranged as [`Weights::interleaved`] says, and padded with zeros to a multiple
 /// of [`GROUP`].
@@ -114,8 +115,7 @@ pub fn stream(
     a: Rows<'_>,
     weights: &Weights<'_>,
     rows: Range<usize>,
-    out: &mut [f32],
-    out_stride: usize,
+    out: MatrixMut<'_, f32>,
 ) {
     assert!(
         a.len <= stream_rows(level, weights) && a.holds(weights.k().next_multiple_of(GROUP)),
@@ -126,8 +126,7 @@ pub fn stream(
     if a.len == 0 || columns == 0 {
         return;
     }
-    assert!((a.len - 1) * out_stride + columns <= out.len(), "outputs lie inside their slice");
-    let out = Out { to: out.as_mut_ptr(), stride: out_stride, add: false };
+    let out = Out::of(out, (a.len, columns), false);
     // SAFETY: the level is present, for `Level::of` gives no other; rows and outputs were checked.
     unsafe { each_level!(level, weights.code(), stream_at(a, weights, rows, out)) }
 }
@@ -300,10 +299,11 @@ mod tests {
                 }
                 let a = Rows { data: &data, stride, len: m };
                 let mut all = vec![f32::NAN; m * (n + 1)];
-                stream(level, a, weights, 1..n, &mut all, n + 1);
+                stream(level, a, weights, 1..n, MatrixMut::packed(&mut all, n + 1));
                 for (i, all) in all.chunks(n + 1).enumerate() {
                     let mut one = vec![f32::NAN; n - 1];
-                    stream(level, a.part(i..i + 1), weights, 1..n, &mut one, n - 1);
+                    let out = MatrixMut::packed(&mut one, n - 1);
+                    stream(level, a.part(i..i + 1), weights, 1..n, out);
                     let same = one.iter().zip(all).all(|(x, y)| x.to_bits() == y.to_bits());
                     assert!(same, "{level:?} {:?}, {m} rows, k {k}: row {i}", weights.code());
                 }

@@ -19,7 +19,8 @@ use std::mem::MaybeUninit;
 use super::lanes::{self, Lanes, Work};
 use super::outer::chains;
 use super::tile::Out;
-use super::{LANES, Level, Rows};
+use super::{LANES, Level, Rows, prefetch_line_to_write};
+use crate::memory::MatrixMut;
 
 /// Most columns of a strip: three vectors of the widest level.
 pub const STRIP: usize = 48;
@@ -114,28 +115,26 @@ pub fn by_lanes(
     }
 }
 
-/// `out[i · out_stride + j] = a[i] · b[j]`, or added to it, over `steps` steps of each lane.
+/// `out[i, j] = a[i] · b[j]`, or added to it, over `steps` steps of each lane.
 ///
 /// `b` are `columns` columns, `width` apart from step to step.
 ///
 /// # Panics
-/// When `width` is no multiple of [`LANES`] up to [`STRIP`], or an operand or output reaches past
-/// its slice.
+/// When `width` is no multiple of [`LANES`] up to [`STRIP`], an operand reaches past its slice, or an
+/// output has no place.
 pub fn strip(
     level: Level,
     a: Bands<'_>,
     (b, width, columns): (&[f32], usize, usize),
     steps: usize,
-    (out, out_stride): (&mut [f32], usize),
+    out: MatrixMut<'_, f32>,
     add: bool,
 ) {
     assert!(width.is_multiple_of(LANES) && columns <= width && width <= STRIP, "whole vectors");
     assert!(by_lanes_len(steps, width) <= b.len(), "steps lie inside the strip");
     let before = a.len.div_ceil(BAND).saturating_sub(1) * BAND * a.stride;
     assert!(before + by_lanes_len(steps, BAND) <= a.data.len(), "steps lie inside the bands");
-    let reach = a.len.checked_sub(1).map_or(0, |last| last * out_stride + columns);
-    assert!(reach <= out.len(), "outputs lie inside their slice");
-    let out = Out { to: out.as_mut_ptr(), stride: out_stride, add };
+    let out = Out::of(out, (a.len, columns), add);
     let b = (b.as_ptr(), width);
     // SAFETY: the assertions above.
     unsafe { lanes::at(level, Strip { a, b, columns, steps, out }) }
@@ -181,6 +180,13 @@ impl Strip<'_> {
                     let b = (b.add(j), width);
                     let out = Out { to: out.to.add(i * out.stride + j), ..out };
                     let there = (a.len - i, columns - j);
+                    // While it is computed, other processors give up where it goes.
+                    for row in 0..there.0.min(MR) {
+                        let to = out.to.wrapping_add(row * out.stride);
+                        for at in 0..vectors {
+                            prefetch_line_to_write(to.wrapping_add(at * V::WIDTH).cast());
+                        }
+                    }
                     match vectors {
                         1 => tile::<V, MR, 1>(band, b, steps, out, there),
                         2 => tile::<V, MR, 2>(band, b, steps, out, there),
@@ -397,7 +403,7 @@ mod tests {
                 let mut wanted = vec![0.5; m * (n + 2)];
                 let mut out = wanted.clone();
                 let dots = if add { add_dots } else { dots };
-                dots(level, a, rows, k, &mut wanted, n + 2);
+                dots(level, a, rows, k, MatrixMut::packed(&mut wanted, n + 2));
                 let width = n.next_multiple_of(LANES);
                 let mut padded = vec![f32::NAN; width * k];
                 for (j, row) in padded.chunks_mut(k).enumerate().take(n) {
@@ -411,7 +417,14 @@ mod tests {
                 let data = banded(level, a, steps);
                 let stride = by_lanes_len(steps, BAND) / BAND;
                 let bands = Bands { data: &data, stride, len: m };
-                strip(level, bands, (&columns, width, n), steps, (&mut out, n + 2), add);
+                strip(
+                    level,
+                    bands,
+                    (&columns, width, n),
+                    steps,
+                    MatrixMut::packed(&mut out, n + 2),
+                    add,
+                );
                 let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
                 assert_eq!(bits(&out), bits(&wanted), "{level:?} {m} × {n} × {k}, add {add}");
             }

@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 use super::lanes::{Lanes, SUMS};
 use super::unpack::{F32, Fp4Row, Stored, Tail, Unpack};
 use super::{LANES, Rows};
+use crate::memory::MatrixMut;
 
 /// Bytes of a cache line, or of half of one.
 const LINE: usize = 64;
@@ -19,6 +20,21 @@ pub(super) struct Out {
     pub(super) to: *mut f32,
     pub(super) stride: usize,
     pub(super) add: bool,
+}
+
+impl Out {
+    /// The first places of a matrix.
+    ///
+    /// # Panics
+    /// Where it has not so many rows and columns.
+    pub(super) fn of(
+        mut out: MatrixMut<'_, f32>,
+        (rows, columns): (usize, usize),
+        add: bool,
+    ) -> Self {
+        assert!(rows <= out.rows() && columns <= out.width(), "a place for each output");
+        Out { to: out.as_mut_ptr(), stride: out.stride(), add }
+    }
 }
 
 /// Group `at` of the rows: up to eight vectors each.

@@ -9,6 +9,7 @@ use super::super::tile::Out;
 use super::super::unpack::{Mxfp4, Nvfp4, Storage, Stored};
 use super::super::weights::{Code, Weights};
 use super::{Factor, GROUP, Int8Level, Packed, Places, Quad, ROWS};
+use crate::memory::MatrixMut;
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
@@ -61,7 +62,7 @@ fn holds(level: Int8Level, a: Rows<'_>, k: usize) -> bool {
     a.len == 0 || (level.places(a.len) - 1) * a.stride + words <= a.data.len()
 }
 
-/// `out[i · out_stride + j] = a[i] · w[rows.start + j]`, the weights as they are stored. Rows of `a`
+/// `out[i, j] = a[i] · w[rows.start + j]`, the weights as they are stored. Rows of `a`
 /// are [`Packed`] groups, stored as [`pair`](super::pair) does it for the level.
 ///
 /// # Panics
@@ -72,8 +73,7 @@ pub fn stream(
     a: Rows<'_>,
     weights: &Weights<'_>,
     rows: Range<usize>,
-    out: &mut [f32],
-    out_stride: usize,
+    out: MatrixMut<'_, f32>,
 ) {
     assert!(a.len <= STREAM_ROWS && holds(level, a, weights.k()), "rows of a");
     assert!(rows.start <= rows.end && rows.end <= weights.len(), "rows of weights");
@@ -82,8 +82,7 @@ pub fn stream(
     if a.len == 0 || columns == 0 {
         return;
     }
-    assert!((a.len - 1) * out_stride + columns <= out.len(), "outputs lie inside their slice");
-    let out = Out { to: out.as_mut_ptr(), stride: out_stride, add: false };
+    let out = Out::of(out, (a.len, columns), false);
     // SAFETY: `Int8Level::of` gives no level that is not there; rows and outputs were checked.
     unsafe { each_level!(level, weights.code(), stream_at(a, weights, rows, out)) }
 }
@@ -107,7 +106,7 @@ fn check_panel(panel: &[f32], columns: usize, k: usize) {
     assert!(panel.as_ptr().addr().is_multiple_of(LINE), "the panel starts a cache line");
 }
 
-/// `out[i · out_stride + j] = a[i] · w[j]` for `columns` rows that [`panel`] unpacked at this level.
+/// `out[i, j] = a[i] · w[j]` for `columns` rows that [`panel`] unpacked at this level.
 ///
 /// # Panics
 /// Where a row or output is missing.
@@ -116,16 +115,14 @@ pub fn products(
     a: Rows<'_>,
     panel: &[f32],
     (columns, k): (usize, usize),
-    out: &mut [f32],
-    out_stride: usize,
+    out: MatrixMut<'_, f32>,
 ) {
     assert!(holds(level, a, k), "rows of a");
     check_panel(panel, columns, k);
     if a.len == 0 || columns == 0 {
         return;
     }
-    assert!((a.len - 1) * out_stride + columns <= out.len(), "outputs lie inside their slice");
-    let out = Out { to: out.as_mut_ptr(), stride: out_stride, add: false };
+    let out = Out::of(out, (a.len, columns), false);
     // SAFETY: as in `stream`.
     unsafe {
         let panel = panel.as_ptr();
