@@ -15,6 +15,7 @@
 constexpr int COLS = 16;                  // of D, in a block
 constexpr int BYTES = 64;                 // of each column, in a stage
 constexpr int FRAGS = (MOST_ROWS + 7) / 8;     // of rows
+#define HAS_SCALES (B_LOAD == 5 || FOLD == 32)  // that go through shared memory
 constexpr bool FP4 = B_LOAD == DECODE_E2M1 || B_LOAD == DECODE_NVFP4;
 constexpr int K = B_LOAD == COPY ? BYTES / 2 : FP4 ? BYTES * 2 : BYTES;  // elements of a stage
 constexpr int STEPS = K / 16;
@@ -38,88 +39,160 @@ __device__ inline u32 row_chunk(int row, int chunk) {
     return (row * PIECES + (chunk ^ swizzle)) * CHUNK;
 }
 
-// One warp's part of k.
-struct Part {
+// The columns of a tile. Beyond the last one it is the first once more: nobody asks for those sums.
+struct Present {
+    const Columns<COLS>& columns;
+    __device__ int operator[](int local) const {
+        return columns[local] < 0 ? columns[0] : columns[local];
+    }
+};
+
+// What a lane brings to shared memory of each stage of its warp's part of k: chunks of columns and of
+// rows below each other, and words of scales.
+struct Feed {
+    static constexpr int OWN_COLS = COLS * BYTES / CHUNK / 32;
+    static constexpr int OWN_ROWS = (MOST_ROWS * PIECES + 31) / 32;
+    static constexpr int BELOW = 32 / PIECES;  // rows from one chunk to the next
+    static_assert(BYTES == 4 * CHUNK && PIECES <= 32, "a lane's chunks lie below each other");
+
     const Source &a, &b;
     const Rows& rows;
-    const Columns<COLS>& columns;
-    u8* shared;        // its stages
-    const u8* zeros;   // a chunk of them
-    int first, end;    // elements along k
-    int lane;
-#if B_LOAD == 5 || FOLD == 32
+    int lane, end;            // of the part
+    const u8* col[OWN_COLS];  // where the chunks of the next stage are
+    const u8* row[OWN_ROWS];
+    u32 col_place, row_place;  // and where the first ones go in a stage
+#if HAS_SCALES
     ScaleLoader<COLS, WORDS, 32> scales;
 #endif
 
-    __device__ u8* stage(int number) const { return shared + number % STAGES * STAGE; }
-
-    // Begins to bring a stage's operands to shared memory.
-    __device__ void put(int number) const {
-        const int at = first + number * K;
-        if (at < end) {
-            u8* to = stage(number);
-            const int bytes = FP4 ? (end + 1) / 2 : B_LOAD == COPY ? end * 2 : end;
-#pragma unroll
-            for (int i = 0; i < COLS * 4 / 32; i++) {
-                int local = lane / 4 + 8 * i, chunk = lane % 4, col = columns[local];
-                int byte = (FP4 ? at / 2 : B_LOAD == COPY ? at * 2 : at) + chunk * CHUNK;
-                int valid = col < 0 ? 0 : max(0, min(CHUNK, bytes - byte));
-                const u8* from = valid ? b.data + col * b.matrix.row + byte : b.data;
-                u8* place = to + col_chunk(local, chunk);
-                if (B_CHUNKS) {
-                    copy_async_16(shared_address(place), from, valid);
-                } else {
-                    for (int j = 0; j < CHUNK; j++) place[j] = j < valid ? from[j] : 0;
-                }
-            }
-            to += B_SIZE;
-            for (int i = lane; i < MOST_ROWS * PIECES; i += 32) {
-                int local = i / PIECES, piece = i % PIECES;
-                u8* place = to + row_chunk(local, piece);
-                if (A_LOAD == COPY) {
-                    a.copy(place, a.row(rows[local]), (at + piece * 8) * 2, end);
-                } else {
-                    Fetched chunk = a.fetch<GATHER>(rows[local], at + piece * 8, end);
-                    *(uint4*)place = decoded<GATHER>(chunk);
-                }
-            }
-#if B_LOAD == 5 || FOLD == 32
-            scales.put((u32*)(to + A_SIZE), at / SCALED / 4);
+    __device__ Feed(const Source& a, const Source& b, const Rows& rows, const Present& columns,
+                    int first, int end, int lane)
+        : a(a), b(b), rows(rows), lane(lane), end(end), col_place(col_chunk(lane / 4, lane % 4)),
+          row_place(B_SIZE + row_chunk(lane / PIECES, lane % PIECES))
+#if HAS_SCALES
+          , scales(b, columns, lane)
 #endif
+    {
+#pragma unroll
+        for (int i = 0; i < OWN_COLS; i++)
+            col[i] = b.row(columns[lane / 4 + 8 * i]) + bytes(first) + lane % 4 * CHUNK;
+#pragma unroll
+        for (int i = 0; i < OWN_ROWS; i++) {
+            const int local = lane / PIECES + i * BELOW;
+            row[i] = a.row(rows[rows[local] < 0 ? 0 : local]) + (first + lane % PIECES * 8) * 2;
         }
-        copy_async_commit();
     }
 
-    // Columns g and g + 8 of a step as mma's left operand.
-    __device__ void left(u32 (&to)[4], const u8* stage, int step, const uint4 (&codes)[2],
-                         const uint2 (&scale_bytes)[2]) const {
-        const int g = lane / 4, t = lane % 4;
-        if (B_LOAD == COPY) {
-            load_matrices(to, shared_address(stage) + col_chunk(lane % 16, 2 * step + lane / 16));
-        } else if (!FP4) {
+    // Bytes of a column that so many elements take.
+    __device__ static int bytes(int elements) {
+        return FP4 ? (elements + 1) / 2 : B_LOAD == COPY ? elements * 2 : elements;
+    }
+
+    __device__ bool has_row(int i) const {
+        return MOST_ROWS * PIECES % 32 == 0 || lane + 32 * i < MOST_ROWS * PIECES;
+    }
+
+    __device__ u32 place_of_row(u32 stage, int i) const {
+        // Swizzles repeat after eight rows.
+        return BELOW % 8 == 0 ? stage + row_place + i * BELOW * PIECES * CHUNK
+                              : stage + B_SIZE + row_chunk(lane / PIECES + i * BELOW, lane % PIECES);
+    }
+
+    // Begins to bring the next stage, which is from element `at` on.
+    __device__ void put(u32 stage, int at) {
+        if (B_CHUNKS && A_LOAD == COPY && (SCALE_WORDS || !WORDS) && at + K <= end) {
+            put_whole(stage, at);
+        } else if (at < end) {
+            put_tail(stage, at);
+        }
+        copy_async_commit();
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const u8* pair = stage + col_chunk(g + i % 2 * 8, step) + i / 2 * 8 + 2 * t;
-                to[i] = decoded_fp8<B_LOAD == DECODE_E5M2>(*(const u16*)pair);
+        for (int i = 0; i < OWN_COLS; i++) col[i] += BYTES;
+#pragma unroll
+        for (int i = 0; i < OWN_ROWS; i++) row[i] += K * 2;
+    }
+
+    // A stage of which all is there, and aligned.
+    __device__ void put_whole(u32 stage, int at) const {
+#pragma unroll
+        for (int i = 0; i < OWN_COLS; i++)
+            copy_async_16(stage + col_place + i * 8 * BYTES, col[i], CHUNK);
+#pragma unroll
+        for (int i = 0; i < OWN_ROWS; i++)
+            if (has_row(i)) copy_async_16(place_of_row(stage, i), row[i], CHUNK);
+#if HAS_SCALES
+        scales.copy(stage + B_SIZE + A_SIZE, (u32)at / (SCALED * 4));
+#endif
+    }
+
+    // What there is of a stage, and zeros.
+    __device__ void put_tail(u32 stage, int at) const {
+#pragma unroll
+        for (int i = 0; i < OWN_COLS; i++) {
+            const u32 to = stage + col_place + i * 8 * BYTES;
+            const int valid = max(0, min(CHUNK, bytes(end) - bytes(at) - lane % 4 * CHUNK));
+            if (B_CHUNKS) {
+                copy_async_16(to, valid ? col[i] : b.data, valid);
+            } else {
+                for (int j = 0; j < CHUNK; j++) shared_pointer(to)[j] = j < valid ? col[i][j] : 0;
             }
+        }
+#pragma unroll
+        for (int i = 0; i < OWN_ROWS; i++) {
+            if (!has_row(i)) continue;
+            const u32 to = place_of_row(stage, i);
+            const int from = at + lane % PIECES * 8;
+            if (A_LOAD == COPY) {
+                copy_async_16(to, from < end ? row[i] : a.data, from < end ? CHUNK : 0);
+            } else {
+                const int local = lane / PIECES + i * BELOW;
+                const Fetched chunk = a.fetch<GATHER>(rows[local], from, end);
+                *(uint4*)shared_pointer(to) = decoded<GATHER>(chunk);
+            }
+        }
+#if HAS_SCALES
+        scales.put((u32*)shared_pointer(stage + B_SIZE + A_SIZE), at / (SCALED * 4));
+#endif
+    }
+};
+
+// Two steps' scales of a column, and what takes raised codes down again.
+struct Pair {
+    u32 scales, offsets;
+};
+
+// One warp's part of k.
+struct Part {
+    const Source& b;
+    const Columns<COLS>& columns;
+    int lane, end;
+    RaisedFp4 raised_fp4;
+
+    // Columns g and g + 8 of a step as mma's left operand.
+    __device__ void left(u32 (&to)[4], u32 stage, int step, const u32 (&codes)[2][4],
+                         const Pair (&pairs)[2]) const {
+        const int g = lane / 4, t = lane % 4;
+        // Stages begin where swizzles of a column can be changed in its address.
+        static_assert(STAGE % BYTES == 0, "and columns");
+        if (B_LOAD == COPY) {
+            load_matrices(to, stage + col_chunk(lane % 16, lane / 16) ^ 2 * step * CHUNK);
+        } else if (!FP4) {
+            const u32 chunk = stage + col_chunk(g, 0) + 2 * t ^ step * CHUNK;
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                to[i] = decoded_fp8<B_LOAD == DECODE_E5M2>(
+                    load_half(chunk + i % 2 * 8 * BYTES + i / 2 * 8));
         } else {
             // Byte t of a word of eight codes has those of k = 2t and 2t + 1.
-            u32 factor = 0;
-            if (B_LOAD == DECODE_NVFP4) {
-                u32 low = step < 4 ? scale_bytes[0].x : scale_bytes[0].y;
-                u32 high = step < 4 ? scale_bytes[1].x : scale_bytes[1].y;
-                const int byte = step % 4;
-                factor = decoded_fp8<false>(__byte_perm(low, high, byte | (byte + 4) << 4));
-            }
 #pragma unroll
             for (int i = 0; i < 2; i++) {
-                u32 low = (&codes[0].x)[step % 2 * 2 + i], high = (&codes[1].x)[step % 2 * 2 + i];
-                // Of column g in bits 0 to 7, of column g + 8 in bits 16 to 23.
-                u32 bytes = __byte_perm(low, high, t | (t + 4) << 8);
-                u32 even = decoded_fp4(bytes), odd = decoded_fp4(bytes >> 4);
-                if (B_LOAD == DECODE_NVFP4) even = times(even, factor), odd = times(odd, factor);
-                to[2 * i] = __byte_perm(even, odd, 0x5410);
-                to[2 * i + 1] = __byte_perm(even, odd, 0x7632);
+                const u32 *words = codes[i] + step % 2 * 2, bytes = t | (t + 4) << 4;
+                const uint2 raised = raised_fp4(prmt(words[0], words[1], bytes));
+                const u32 scale = twice(pairs[i].scales, step % 2);
+                const u32 offset = twice(pairs[i].offsets, step % 2);
+                const bool scaled = B_LOAD == DECODE_NVFP4;
+                to[i] = scaled ? scaled_fp4(raised.x, scale, offset) : lowered_fp4(raised.x);
+                to[i + 2] = scaled ? scaled_fp4(raised.y, scale, offset) : lowered_fp4(raised.y);
             }
         }
     }
@@ -132,39 +205,39 @@ struct Part {
     }
 
     // Multiplies a stage into the sums: rows g of D are columns of B's transpose.
-    __device__ void multiply(float (&sums)[FRAGS][4], int number) const {
-        const int at = first + number * K;
-        const u8* stage = this->stage(number);
-        const u32 stage_a = shared_address(stage + B_SIZE);
+    __device__ void multiply(float (&sums)[FRAGS][4], u32 stage, int at) const {
         float part[FRAGS][4] = {};
-        uint4 codes[2];
-        uint2 scale_bytes[2];
+        u32 scale_bytes[2][WORDS ? WORDS : 1] = {};
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const u8* from = stage + B_SIZE + A_SIZE + (lane / 4 + 8 * i) * WORDS * 4;
-            if (WORDS == 2) scale_bytes[i] = *(const uint2*)from;
+        for (int i = 0; i < 2 && WORDS; i++) {
+            load_words(scale_bytes[i], stage + B_SIZE + A_SIZE + (lane / 4 + 8 * i) * WORDS * 4);
             // From the first one of the stage on.
-            if (WORDS == 1) scale_bytes[i].x = *(const u32*)from >> at / SCALED % 4 * 8;
+            if (WORDS == 1) scale_bytes[i][0] >>= at / SCALED % 4 * 8;
         }
-        u32 right[FRAGS][4];
+        u32 right[FRAGS][4], codes[2][4];
+        Pair pairs[2] = {};
 #pragma unroll
         for (int step = 0; step < STEPS; step++) {
             if (step % 2 == 0) {
 #pragma unroll
                 for (int i = 0; i < FRAGS; i++) {
-                    // Both steps' two chunks of eight rows.
-                    int row = 8 * i + lane % 8;
-                    u32 from = stage_a + row_chunk(row, 2 * step + lane / 8);
-                    load_matrices(right[i], row < MOST_ROWS ? from : shared_address(zeros));
+                    // Both steps' two chunks of eight rows; of one row, eight times that.
+                    const int row = MOST_ROWS == 1 ? 0 : lane % 8;
+                    const u32 place = row_chunk(row, 2 * step + lane / 8) + i * 8 * PIECES * CHUNK;
+                    load_matrices(right[i], stage + B_SIZE + place);
                 }
-                if (FP4) {
 #pragma unroll
-                    for (int i = 0; i < 2; i++)
-                        codes[i] = *(const uint4*)(stage + col_chunk(lane / 4 + 8 * i, step / 2));
+                for (int i = 0; i < 2 && FP4; i++) {
+                    const u32 chunk = stage + col_chunk(lane / 4, 0) ^ step / 2 * CHUNK;
+                    load_words(codes[i], chunk + i * 8 * BYTES);
+                    if (B_LOAD != DECODE_NVFP4) continue;
+                    const u32 bytes = scale_bytes[i][step / 4] >> step % 4 * 8;
+                    pairs[i].scales = decoded_fp8<false>(bytes);
+                    pairs[i].offsets = times(pairs[i].scales, FP4_OFFSET);
                 }
             }
             u32 columns[4];
-            left(columns, stage, step, codes, scale_bytes);
+            left(columns, stage, step, codes, pairs);
 #pragma unroll
             for (int i = 0; i < FRAGS; i++)
                 mma(FOLD ? part[i] : sums[i], columns, right[i][step % 2 * 2],
@@ -173,8 +246,8 @@ struct Part {
                 const int begin = (step + 1 - FOLD_STEPS) * 16, shift = begin / SCALED * 8;
                 float of[2] = {};
                 if (at + begin < end) {
-                    of[0] = factor(0, at + begin, scale_bytes[0].x >> shift);
-                    of[1] = factor(1, at + begin, scale_bytes[1].x >> shift);
+                    of[0] = factor(0, at + begin, scale_bytes[0][0] >> shift);
+                    of[1] = factor(1, at + begin, scale_bytes[1][0] >> shift);
                 }
 #pragma unroll
                 for (int i = 0; i < FRAGS * 4; i++) {
@@ -203,25 +276,24 @@ extern "C" __global__ __launch_bounds__(THREADS, BLOCKS_AT_ONCE) void stream(
     const Rows& rows = work.rows;
     const Columns<COLS> columns(args, work.tile_n);
 
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    if (threadIdx.x < CHUNK) shared[threadIdx.x] = 0;
-    __syncthreads();
-    u8* own = shared + 128 + warp * STAGES * STAGE;
+    const int lane = kept(threadIdx.x % 32), warp = threadIdx.x / 32;
     const int parts = blockDim.x / 32, number = work.number * parts + warp;
     const int first = number * args.part, end = min(args.k, first + args.part);
-    const Part part = {a, b, rows, columns, own, shared, first, end, lane,
-#if B_LOAD == 5 || FOLD == 32
-                       ScaleLoader<COLS, WORDS, 32>(b, columns, lane),
-#endif
-    };
+    u8* own = shared + warp * STAGES * STAGE;
+    const u32 stages = kept(shared_address(own)), last = stages + (STAGES - 1) * STAGE;
+    Feed feed(a, b, rows, Present{columns}, first, end, lane);
+    const Part part = {b, columns, lane, end, RaisedFp4((u32)(lane + args.k) >> 31)};
     float sums[FRAGS][4] = {};
-    for (int number = 0; number < STAGES - 1; number++) part.put(number);
-    for (int number = 0; first + number * K < end; number++) {
+    for (int i = 0; i < STAGES - 1; i++) feed.put(stages + i * STAGE, first + i * K);
+    u32 stage = stages, before = last;
+    for (int at = first; at < end; at += K) {
         copy_async_wait<STAGES - 2>();
-        // The stage is there for all lanes, and all are done with the one replaced next.
+        // The stage is there for all lanes, and all are done with the one before.
         __syncwarp();
-        part.put(number + STAGES - 1);
-        part.multiply(sums, number);
+        feed.put(before, at + (STAGES - 1) * K);
+        part.multiply(sums, stage, at);
+        before = stage;
+        stage = stage == last ? stages : stage + STAGE;
     }
     copy_async_wait<0>();
     __syncwarp();
@@ -245,7 +317,7 @@ extern "C" __global__ __launch_bounds__(THREADS, BLOCKS_AT_ONCE) void stream(
 #pragma unroll
         for (int i = 0; i < EIGHT; i++) x[i] = 0.0f;
         for (int part = 0; part < parts; part++) {
-            const float* of = (const float*)(shared + 128 + part * STAGES * STAGE);
+            const float* of = (const float*)(shared + part * STAGES * STAGE);
 #pragma unroll
             for (int i = 0; i < EIGHT; i++) x[i] += of[local_row * PITCH + local_col + i];
         }

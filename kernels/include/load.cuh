@@ -67,13 +67,49 @@ __device__ inline u32 times(u32 x, u32 y) {
     return product;
 }
 
-// The FP4 codes in bits 0 to 3 and 16 to 19: exponent and mantissa moved to their place, which is
-// worth 2^-126 (bf16) or 2^-14 (f16) of the code, then an exact product.
-__device__ inline u32 decoded_fp4(u32 codes) {
-    constexpr int SHIFT = MMA == MMA_BF16 ? 6 : 9;
-    constexpr u32 SIZE = 0x00070007u << SHIFT, SIGN = 0x80008000u;
-    u32 bits = (codes << SHIFT & SIZE) | (codes << 12 & SIGN);
-    return times(bits, MMA == MMA_BF16 ? 0x7E807E80u : 0x74007400u);
+// x * y + z of pairs of elements.
+__device__ inline u32 multiply_add(u32 x, u32 y, u32 z) {
+    u32 sum;
+#if MMA == MMA_BF16
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(sum) : "r"(x), "r"(y), "r"(z));
+#else
+    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(sum) : "r"(x), "r"(y), "r"(z));
+#endif
+    return sum;
+}
+
+// FP4 codes raised by 48 (bf16) or 272 (f16): so they have one high byte, and as the low one 0x40 + four
+// times the code, which is looked up. For a code whose top bit is set prmt gives 0: positive and negative
+// ones are found by themselves.
+struct RaisedFp4 {
+    u32 positive, negative;  // the first halves of the tables
+
+    // To be 0. Compilers that know it copy the tables for each use.
+    __device__ RaisedFp4(u32 zero = 0)
+        : positive(kept(0x46444240u + zero)), negative(kept(0x3A3C3E40u + zero)) {}
+
+    // The codes in bits 0 to 15.
+    __device__ uint2 operator()(u32 codes) const {
+        const u32 low = prmt(positive, 0x58504C48u, codes) |
+                        prmt(negative, 0x28303438u, codes ^ 0x8888u);
+        const u32 high = MMA == MMA_BF16 ? 0x42 : 0x5C;
+        return make_uint2(prmt(low, high, 0x4140), prmt(low, high, 0x4342));
+    }
+};
+
+// Raised FP4 codes as they are.
+__device__ inline u32 lowered_fp4(u32 raised) {
+    return MMA == MMA_BF16 ? multiply_add(raised, 0x3F803F80u, 0xC240C240u)
+                           : multiply_add(raised, 0x3C003C00u, 0xDC40DC40u);
+}
+
+// What scales are multiplied with for `scaled_fp4`.
+constexpr u32 FP4_OFFSET = MMA == MMA_BF16 ? 0xC240C240u : 0u;
+
+// Raised FP4 codes times a scale, which is exact; `offset` is the scale times FP4_OFFSET.
+__device__ inline u32 scaled_fp4(u32 raised, u32 scale, u32 offset) {
+    // F16 does not hold what the largest scales would raise by.
+    return MMA == MMA_BF16 ? multiply_add(raised, scale, offset) : times(lowered_fp4(raised), scale);
 }
 
 // The FP8 codes in bits 0 to 7 and 8 to 15.
@@ -191,16 +227,20 @@ __device__ inline uint4 decoded(const Fetched& from) {
         for (int i = 0; i < 4; i++) pairs[i] = widened_fp4(from.words[i / 2] >> i % 2 * 16);
     } else {
         constexpr bool FP4 = LOAD == DECODE_E2M1 || LOAD == DECODE_NVFP4 || LOAD == DECODE_MXFP4;
+        const RaisedFp4 raised_fp4;
+        const uint2 low = raised_fp4(from.words[0]), high = raised_fp4(from.words[0] >> 16);
+        const u32 raised[] = {low.x, low.y, high.x, high.y};
         const float scale = !has_scales(LOAD)      ? 1.0f
                             : LOAD == DECODE_NVFP4 ? f32_of_e4m3(from.scale)
                                                    : f32_of_e8m0(from.scale);
         const u32 factor = packed(scale, scale);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            u32 byte = from.words[0] >> 8 * i, codes = from.words[i / 2] >> i % 2 * 16;
-            pairs[i] = FP4 ? decoded_fp4((byte & 0xF) | (byte & 0xF0) << 12)
+            u32 codes = from.words[i / 2] >> i % 2 * 16;
+            pairs[i] = FP4 ? lowered_fp4(raised[i])
                            : decoded_fp8<LOAD == DECODE_E5M2 || LOAD == DECODE_MXFP8_E5M2>(codes);
-            if (has_scales(LOAD)) pairs[i] = times(pairs[i], factor);
+            if (LOAD == DECODE_NVFP4) pairs[i] = scaled_fp4(raised[i], factor, times(factor, FP4_OFFSET));
+            else if (has_scales(LOAD)) pairs[i] = times(pairs[i], factor);
         }
     }
     return make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
@@ -283,11 +323,12 @@ struct ScaleLoader {
 
     const Scales& scales;
     const u8* from[OWN];
+    int step;  // bytes from a word to the next one
     int thread;
 
     template <typename Index>
     __device__ ScaleLoader(const Source& source, const Index& index, int thread)
-        : scales(source.scales), thread(thread) {
+        : scales(source.scales), step(source.scales.tiled ? 512 : 4), thread(thread) {
 #pragma unroll
         for (int i = 0; i < OWN; i++) {
             int row = own(i) ? index[at(i) / WORDS] : -1;
@@ -298,13 +339,23 @@ struct ScaleLoader {
     __device__ int at(int i) const { return thread + i * THREADS; }
     __device__ bool own(int i) const { return ROWS * WORDS % THREADS == 0 || at(i) < ROWS * WORDS; }
 
+    // Copies the words of a row from word `first` on, all of which are there.
+    __device__ void copy(u32 tile, u32 first) const {
+#pragma unroll
+        for (int i = 0; i < OWN; i++) {
+            if (!own(i)) continue;
+            const u32 word = first + at(i) % WORDS;
+            copy_async_4(tile + at(i) * 4, from[i] + (unsigned long long)word * (u32)step, 4);
+        }
+    }
+
     // The words of a row from word `first` on.
     __device__ void put(u32* tile, int first) const {
 #pragma unroll
         for (int i = 0; i < OWN; i++) {
             if (!own(i)) continue;
             int word = first + at(i) % WORDS;
-            const u8* at_word = from[i] + (i64)word * (scales.tiled ? 512 : 4);
+            const u8* at_word = from[i] + (i64)word * step;
             if (SCALE_WORDS) {
                 bool inside = from[i] && 4 * word < scales.row_scales;
                 copy_async_4(shared_address(tile + at(i)), inside ? at_word : scales.data,

@@ -8,9 +8,6 @@ pub(super) const COLS: usize = 16;
 /// Bytes of a column in a stage, as in the source.
 const BYTES: usize = 64;
 
-/// Bytes before the stages, as in the source.
-const HEAD: usize = 128;
-
 /// Stages of a warp for a few rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stages {
@@ -35,12 +32,12 @@ impl Stages {
         let rows = Self::ROWS.into_iter().find(|&rows| m <= rows).unwrap_or(Self::MOST_ROWS);
         let elements = 2 * BYTES / nibbles;
         let size = COLS * (BYTES + scales) + rows * elements * 2;
-        let count = ((SHARED_MEMORY - HEAD) / (super::MOST_PARTS * size)).min(MOST_STAGES);
+        let count = (SHARED_MEMORY / (super::MOST_PARTS * size)).min(MOST_STAGES);
         Stages { rows, count, size }
     }
 
     /// Bytes of shared memory of a block of so many warps.
     pub fn shared_memory(&self, warps: usize) -> usize {
-        HEAD + warps * self.count * self.size
+        warps * self.count * self.size
     }
 }
