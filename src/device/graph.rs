@@ -100,6 +100,8 @@ pub struct Graph {
     /// of each.
     uses: Vec<(Buffer, Access)>,
     parts: Vec<Vec<(usize, Access)>>,
+    /// The first step of each kernel, and how often that is launched.
+    kernels: Vec<(usize, u64)>,
     /// What a device with streams made of the steps.
     whole: Option<Arc<dyn Recorded>>,
 }
@@ -153,7 +155,8 @@ impl Device {
         };
         let uses = merged(&steps);
         let parts = steps.iter().map(|step| step.places(&uses)).collect();
-        Ok((Graph { device: self.clone(), steps, uses, parts, whole }, value))
+        let kernels = counted(&steps);
+        Ok((Graph { device: self.clone(), steps, uses, parts, kernels, whole }, value))
     }
 
     /// Makes ready what the operations need that `f` runs on this device, on the calling thread,
@@ -298,6 +301,19 @@ fn merged(steps: &[Step]) -> Vec<(Buffer, Access)> {
     all
 }
 
+/// The first step of each kernel, and how many there are of it.
+fn counted(steps: &[Step]) -> Vec<(usize, u64)> {
+    let mut kernels: Vec<(usize, u64)> = Vec::new();
+    for (i, step) in steps.iter().enumerate() {
+        let name = &step.kernel.info().name;
+        match kernels.iter_mut().find(|(first, _)| steps[*first].kernel.info().name == *name) {
+            Some((_, count)) => *count += 1,
+            None => kernels.push((i, 1)),
+        }
+    }
+    kernels
+}
+
 impl Graph {
     /// Runs the operations, in the order in which they were recorded, and nothing of others that uses
     /// the same memory between them. On a GPU it returns when they are enqueued, on the stream of the
@@ -313,13 +329,17 @@ impl Graph {
         }
         let uses = self.uses.iter().map(|(buffer, access)| (buffer, *access));
         let mut locks = Locks::hold(uses, None)?;
+        for &(first, count) in &self.kernels {
+            let Step { op, kernel, .. } = &self.steps[first];
+            device.count(kernel.info(), op, count);
+        }
         let Some(launches) = &self.whole else {
             return self.steps.iter().zip(&self.parts).try_for_each(|(step, part)| {
                 device.launch_locked(&step.op, &step.kernel, &locks.part(part))
             });
         };
         for step in &self.steps {
-            device.count(step.kernel.info(), &step.op);
+            device.trace(step.kernel.info(), &step.op);
         }
         let stream = device.stream.as_ref();
         let stream = stream.ok_or_else(|| Error::device("replay: the device has no streams"))?;

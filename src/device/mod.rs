@@ -138,16 +138,20 @@ impl Device {
         self.shared.launches.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Counts a launch, in the log and in [`Device::launches`].
-    fn count(&self, kernel: &KernelInfo, op: &Op) {
+    /// Notes a launch in the log.
+    fn trace(&self, kernel: &KernelInfo, op: &Op) {
+        tracing::trace!(kernel = kernel.name, %op, device = self.name(), "run");
+    }
+
+    /// Counts launches of a kernel, the first of them of this operation.
+    fn count(&self, kernel: &KernelInfo, op: &Op, times: u64) {
         let name = kernel.name.as_str();
-        tracing::trace!(kernel = name, %op, device = self.name(), "run");
         let mut launches = self.shared.launches.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = launches.get_mut(name) {
-            *count += 1;
+            *count += times;
             return;
         }
-        launches.insert(name.to_owned(), 1);
+        launches.insert(name.to_owned(), times);
         drop(launches);
         tracing::debug!(kernel = name, %op, device = self.name(), "first use of a kernel");
         let asked_for = self.request.names(name) || !self.registry().has_fast_kernels();
@@ -301,12 +305,14 @@ impl Device {
         if self.capture_step(op, kernel)? {
             return Ok(());
         }
-        self.launch_locked(op, kernel, &Locks::hold(uses_in_order(op)?, None)?)
+        let locks = Locks::hold(uses_in_order(op)?, None)?;
+        self.count(kernel.info(), op, 1);
+        self.launch_locked(op, kernel, &locks)
     }
 
-    /// Launches a kernel over buffers that are locked.
+    /// Launches a kernel that was counted, over buffers that are locked.
     fn launch_locked(&self, op: &Op, kernel: &Arc<dyn Kernel>, locks: &Locks<'_>) -> Result<()> {
-        self.count(kernel.info(), op);
+        self.trace(kernel.info(), op);
         let name = &kernel.info().name;
         let launch = Launch::new(op, name, locks, self.caps(), &self.shared.workers);
         kernel.launch(&launch.on_stream(self.stream.as_ref()))

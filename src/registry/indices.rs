@@ -51,5 +51,9 @@ impl Launch<'_> {
 /// Strided elements in row-major order.
 fn in_order<E: Copy + Into<i64>>(operand: &Operand, elements: &[E]) -> Vec<i64> {
     let Operand::Dense(dense) = operand else { return Vec::new() };
+    if dense.is_contiguous() {
+        let len = dense.dims.iter().product();
+        return elements.iter().take(len).map(|&element| element.into()).collect();
+    }
     dense.offsets().into_iter().map(|at| elements[at].into()).collect()
 }

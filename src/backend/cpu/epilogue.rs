@@ -1,10 +1,10 @@
 //! `residual + f(alpha · t · scale + beta · c + bias)`, a stretch of a row at a time.
 
 use super::product::{Block, Finish, Row};
-use super::rows::{RowSource, row_source};
+use super::rows::{RowSource, dense_rows, row_source};
 use super::simd::{self, Level};
 use crate::error::Result;
-use crate::op::{Activation, Dense, Dims, Epilogue, Function, Operand};
+use crate::op::{Activation, Dims, Epilogue, Function, Operand};
 use crate::registry::Launch;
 
 /// The operands of an epilogue.
@@ -31,12 +31,20 @@ impl<'a> RowOfEach<'a> {
     /// `[n]`, or `[groups, n]`.
     fn new(operand: &Operand, n: usize, launch: &Launch<'a>) -> Result<Self> {
         let each = operand.dims().len() > 1;
-        let rows = if each { operand.clone() } else { as_matrix(operand, 1, n) };
-        Ok(RowOfEach { rows: row_source(launch, &rows, false, &[])?, each })
+        let rows = match each {
+            true => row_source(launch, operand, false, &[])?,
+            false => repeated_rows(launch, operand, (1, n), &[])?,
+        };
+        Ok(RowOfEach { rows, each })
     }
 
-    fn part(&self, block: &Block, first: usize, to: &mut [f32]) -> Result<()> {
-        self.rows.part(0, if self.each { block.b } else { 0 }, first, to)
+    fn stretch<'s>(
+        &'s self,
+        block: &Block,
+        first: usize,
+        scratch: &'s mut [f32],
+    ) -> Result<&'s [f32]> {
+        self.rows.stretch(0, if self.each { block.b } else { 0 }, first, scratch)
     }
 }
 
@@ -59,8 +67,7 @@ impl<'a> Finisher<'a> {
         batch_dims: &[usize],
     ) -> Result<Self> {
         let source = |operand: Option<&Operand>, rows: usize, cols: usize| {
-            let operand = operand.map(|o| as_matrix(o, rows, cols));
-            operand.map(|o| row_source(launch, &o, false, batch_dims)).transpose()
+            operand.map(|o| repeated_rows(launch, o, (rows, cols), batch_dims)).transpose()
         };
         let wide = if epilogue.activation.is_gated() { 2 * n } else { n };
         let row_of_each = |operand: Option<&Operand>| {
@@ -98,8 +105,8 @@ impl Finish for Finisher<'_> {
             if let Some(scale) = &self.column_scale {
                 // With B's first, so that a matrix gives the same bits whether its scale is that of
                 // its tensor or of its columns.
-                scale.part(block, first, other)?;
-                values.iter_mut().zip(other.iter()).for_each(|(x, s)| *x *= self.b_scale * s);
+                let scale = scale.stretch(block, first, other)?;
+                values.iter_mut().zip(scale).for_each(|(x, s)| *x *= self.b_scale * s);
             } else if self.b_scale != 1.0 {
                 values.iter_mut().for_each(|x| *x *= self.b_scale);
             }
@@ -107,12 +114,12 @@ impl Finish for Finisher<'_> {
                 values.iter_mut().for_each(|x| *x *= self.alpha);
             }
             if let Some(c) = &self.c {
-                c.part(block.a, row, first, other)?;
-                values.iter_mut().zip(other.iter()).for_each(|(x, c)| *x += self.beta * c);
+                let c = c.stretch(block.a, row, first, other)?;
+                values.iter_mut().zip(c).for_each(|(x, c)| *x += self.beta * c);
             }
             if let Some(bias) = &self.bias {
-                bias.part(block, first, other)?;
-                values.iter_mut().zip(other.iter()).for_each(|(x, b)| *x += b);
+                let bias = bias.stretch(block, first, other)?;
+                values.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
             }
         }
         if self.activation.is_gated() {
@@ -122,30 +129,37 @@ impl Finish for Finisher<'_> {
             simd::unary(self.level, Function::Activation(self.activation), values);
         }
         if let Some(residual) = &self.residual {
-            residual.part(block.a, row, columns.start, other)?;
-            values.iter_mut().zip(other.iter()).for_each(|(x, r)| *x += r);
+            let residual = residual.stretch(block.a, row, columns.start, other)?;
+            values.iter_mut().zip(residual).for_each(|(x, r)| *x += r);
         }
         Ok(())
     }
 }
 
-/// A dense operand as `[.., rows, cols]`: dimensions that it lacks, or has with size 1, repeat.
-fn as_matrix(operand: &Operand, rows: usize, cols: usize) -> Operand {
-    let Operand::Dense(dense) = operand else { return operand.clone() };
-    let mut dense: Dense = dense.clone();
-    if dense.dims.len() < 2 {
-        let missing = 2 - dense.dims.len();
-        let (mut dims, mut strides) = ([1; 2], [0; 2]);
-        dims[missing..].copy_from_slice(&dense.dims);
-        strides[missing..].copy_from_slice(&dense.strides);
-        (dense.dims, dense.strides) = (Dims::from_array(dims), Dims::from_array(strides));
+/// The rows of an operand as `[.., rows, cols]`: dimensions that it lacks, or has with size 1,
+/// repeat.
+fn repeated_rows<'a>(
+    launch: &Launch<'a>,
+    operand: &Operand,
+    (rows, cols): (usize, usize),
+    batch_dims: &[usize],
+) -> Result<Box<dyn RowSource + 'a>> {
+    let Operand::Dense(dense) = operand else {
+        return row_source(launch, operand, false, batch_dims);
+    };
+    let (mut dims, mut strides) = (dense.dims, dense.strides);
+    if dims.len() < 2 {
+        let missing = 2 - dims.len();
+        let (mut own_dims, mut own_strides) = ([1; 2], [0; 2]);
+        own_dims[missing..].copy_from_slice(&dims);
+        own_strides[missing..].copy_from_slice(&strides);
+        (dims, strides) = (Dims::from_array(own_dims), Dims::from_array(own_strides));
     }
-    let rank = dense.dims.len();
+    let rank = dims.len();
     for (axis, size) in [(rank - 2, rows), (rank - 1, cols)] {
-        if dense.dims[axis] == 1 {
-            dense.dims[axis] = size;
-            dense.strides[axis] = 0;
+        if dims[axis] == 1 {
+            (dims[axis], strides[axis]) = (size, 0);
         }
     }
-    dense.into()
+    dense_rows(launch, operand, (&dims, &strides), (rank - 2, rank - 1), batch_dims)
 }

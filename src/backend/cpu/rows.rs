@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::format::{Dequantizer, ScaleLayout};
 use crate::memory::{room, scratch};
 use crate::num::{DType, E8M0, F8E4M3, F8E5M2, Scalar, UE4M3, bf16, f16};
-use crate::op::{Dense, Operand, Scaled};
+use crate::op::{Dims, Operand, Scaled};
 use crate::registry::{Launch, ScaledBytes};
 
 /// `[.., rows, k]` values of any type that f32 holds.
@@ -19,6 +19,23 @@ pub(super) trait RowSource: Sync {
 
     /// Decodes elements `first ..` of a row into `dst`.
     fn part(&self, batch: usize, row: usize, first: usize, dst: &mut [f32]) -> Result<()>;
+
+    /// Elements `first ..` of a row, as many as `scratch` holds: where they lie, if they are f32 and
+    /// contiguous, or decoded there.
+    fn stretch<'s>(
+        &'s self,
+        batch: usize,
+        row: usize,
+        first: usize,
+        scratch: &'s mut [f32],
+    ) -> Result<&'s [f32]> {
+        if let Some(rows) = self.in_place(batch) {
+            let start = row * rows.stride + first;
+            return Ok(&rows.data[start..start + scratch.len()]);
+        }
+        self.part(batch, row, first, scratch)?;
+        Ok(scratch)
+    }
 
     /// Decodes the elements `part` of some rows of matrix `batch` to rows `stride` apart.
     fn panel(
@@ -112,17 +129,41 @@ pub(super) fn row_source<'a>(
     k_first: bool,
     batch_dims: &[usize],
 ) -> Result<Box<dyn RowSource + 'a>> {
-    let level = Level::of(&launch.caps.isa);
     match operand {
-        Operand::Dense(dense) => with_small_float!(dense.dtype, E => {
-            let data = launch.read_dense::<E>(operand)?;
-            Ok(Box::new(DenseRows::new(level, data, dense, k_first, batch_dims)?))
-        }),
+        Operand::Dense(dense) => {
+            let rank = dense.dims.len();
+            let axes = if k_first { (rank - 1, rank - 2) } else { (rank - 2, rank - 1) };
+            dense_rows(launch, operand, (&dense.dims, &dense.strides), axes, batch_dims)
+        }
         Operand::Scaled(scaled) => {
             let bytes = launch.read_scaled(scaled)?;
+            let level = Level::of(&launch.caps.isa);
             Ok(Box::new(ScaledRows::new(level, bytes, scaled, batch_dims)?))
         }
     }
+}
+
+/// The rows of a dense operand as if it had these sizes and strides, with the axes of rows and of
+/// what lies along them.
+pub(super) fn dense_rows<'a>(
+    launch: &Launch<'a>,
+    operand: &Operand,
+    (dims, strides): (&Dims, &Dims),
+    (row_axis, k_axis): (usize, usize),
+    batch_dims: &[usize],
+) -> Result<Box<dyn RowSource + 'a>> {
+    let Some(dtype) = operand.dtype() else {
+        return Err(Error::kernel("cpu", format!("{operand} is not plain elements")));
+    };
+    with_small_float!(dtype, E => Ok(Box::new(DenseRows {
+        level: Level::of(&launch.caps.isa),
+        data: launch.read_dense::<E>(operand)?,
+        starts: batch_offsets(dims.leading(2), strides.leading(2), batch_dims)?,
+        row_stride: strides[row_axis],
+        k_stride: strides[k_axis],
+        rows: dims[row_axis],
+        k: dims[k_axis],
+    })))
 }
 
 /// The columns of a right matrix as rows along k, without its tensor scale, and that: a factor of
@@ -152,28 +193,6 @@ struct DenseRows<'a, E> {
     k_stride: usize,
     rows: usize,
     k: usize,
-}
-
-impl<'a, E> DenseRows<'a, E> {
-    fn new(
-        level: Level,
-        data: &'a [E],
-        dense: &Dense,
-        k_first: bool,
-        batch_dims: &[usize],
-    ) -> Result<Self> {
-        let rank = dense.dims.len();
-        let (row_axis, k_axis) = if k_first { (rank - 1, rank - 2) } else { (rank - 2, rank - 1) };
-        Ok(DenseRows {
-            level,
-            data,
-            starts: batch_offsets(dense.dims.leading(2), dense.strides.leading(2), batch_dims)?,
-            row_stride: dense.strides[row_axis],
-            k_stride: dense.strides[k_axis],
-            rows: dense.dims[row_axis],
-            k: dense.dims[k_axis],
-        })
-    }
 }
 
 impl<E: Scalar> RowSource for DenseRows<'_, E> {
