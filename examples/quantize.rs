@@ -95,6 +95,12 @@ fn run(cli: &Cli) -> Result<()> {
         "--quantizer rotated_gptq: config.json has to say so, in the words of --naming \
          compressed-tensors: name folders for the model and the output"
     );
+    let transforms = transforms_beside(&cli.model)?;
+    ensure!(
+        transforms.is_none() || folder && cli.model.is_dir(),
+        "the model's config.json has a `transform_config`, without which its weights are wrong, and a \
+         file has no configuration beside it: name folders for the model and the output"
+    );
     let loader = Loader::open(&device, &cli.model)?.in_place(false).drop_behind(true);
     let fits = |shape: &[usize], format: Format| {
         let k = format.spec().block_k;
@@ -200,8 +206,8 @@ fn run(cli: &Cli) -> Result<()> {
     bar.finish_and_clear();
     if folder && cli.model.is_dir() {
         let quantization = quantization_config(plan.steps(), naming);
-        let transforms = rotation.map(|rotation| transform_config(rotation.block()));
-        copy_beside(&cli.model, &cli.output, quantization, transforms)?;
+        let rotation = rotation.map(|rotation| transform_config(rotation.block()));
+        copy_beside(&cli.model, &cli.output, quantization, rotation.or(transforms))?;
     }
     writer.finish()?;
     table.remove()?;
@@ -295,8 +301,25 @@ const COMPANIONS: [&str; 11] = [
     "chat_template.json",
 ];
 
+/// What the configuration in a model's folder says that inputs are transformed by, if it does.
+fn transforms_beside(model: &Path) -> Result<Option<Value>> {
+    let folder = if model.is_dir() { Some(model) } else { model.parent() };
+    let file = folder.unwrap_or(model).join("config.json");
+    if !file.is_file() {
+        return Ok(None);
+    }
+    let transforms = &read_json(&file)?["quantization_config"]["transform_config"];
+    let groups = transforms["config_groups"].as_object().is_some_and(|groups| !groups.is_empty());
+    Ok(groups.then(|| transforms.clone()))
+}
+
+fn read_json(file: &Path) -> Result<Value> {
+    let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    serde_json::from_str(&text).with_context(|| format!("{} is not JSON", file.display()))
+}
+
 /// Copies them. The configuration says how the weights are quantised, and no more how those were
-/// that they are made from; but it goes on saying what inputs are transformed by.
+/// that they are made from, and what inputs are transformed by.
 fn copy_beside(
     from: &Path,
     to: &Path,
@@ -309,13 +332,12 @@ fn copy_beside(
             fs::copy(&source, &target).with_context(|| target.display().to_string())?;
             continue;
         }
-        let text = fs::read_to_string(&source).with_context(|| source.display().to_string())?;
         let mut config: serde_json::Map<String, Value> =
-            serde_json::from_str(&text).with_context(|| source.display().to_string())?;
-        let before = config.remove("quantization_config");
-        let before = before.and_then(|before| before.get("transform_config").cloned());
+            serde_json::from_value(read_json(&source)?)
+                .with_context(|| source.display().to_string())?;
+        config.remove("quantization_config");
         let mut quantization = quantization.clone();
-        if let Some(transforms) = transforms.clone().or(before) {
+        if let Some(transforms) = transforms.clone() {
             let unquantised = || json!({"quant_method": "compressed-tensors"});
             quantization.get_or_insert_with(unquantised)["transform_config"] = transforms;
         }

@@ -167,6 +167,31 @@ fn gpu_kernels_give_the_tokens_of_the_cpu_and_nothing_runs_by_the_reference() {
 
 #[cfg(feature = "emulator")]
 #[test]
+fn a_rotated_model_gives_the_same_tokens_recorded_or_not_on_cpus_and_gpus() {
+    if let Err(error) = ferrocerium::Device::emulated(ferrocerium::caps::Arch::SM121A) {
+        assert!(!std::env::var("CI").is_ok_and(|ci| ci == "true"), "{error}");
+        eprintln!("skipped: {error}");
+        return;
+    }
+    let (folder, source) = (Folder::new("chat-rotated"), Folder::new("chat-rotated-source"));
+    LLAMA.write_folder(&source);
+    let text = folder.write("text.txt", "Listen: Billy has come unstuck in time. ".repeat(4));
+    let calibrate = ["--context", "32", "--calibrate", text.to_str().unwrap()];
+    let rotated = calibrated(source.path(), &folder, "rotated_gptq", &calibrate);
+    let expected = greedy(&rotated, &["--activations", "bf16"]);
+    assert_eq!(greedy(&rotated, &["--no-graph"])["tokens"], greedy(&rotated, &[])["tokens"]);
+    for device in ["emulated:sm_121a", "emulated:sm_90a:discrete"] {
+        let report = greedy(&rotated, &["--device", device]);
+        assert_eq!(report["tokens"], expected["tokens"], "{device}");
+        let kernels = report["kernels"].as_object().unwrap();
+        assert!(kernels.keys().all(|kernel| kernel.starts_with("cuda.")), "{report}");
+        let plain = greedy(&rotated, &["--device", device, "--no-graph"]);
+        assert_eq!(plain["tokens"], expected["tokens"], "{device}");
+    }
+}
+
+#[cfg(feature = "emulator")]
+#[test]
 fn kernels_of_an_answer_are_compiled_before_it_begins() {
     if ferrocerium::Device::emulated(ferrocerium::caps::Arch::SM90A).is_err() {
         return; // no NVRTC here: see above
@@ -460,6 +485,40 @@ fn perplexity(model: &Path, text: &Path, more: &[&str]) -> Command {
 }
 
 #[test]
+fn folders_say_how_heads_turn_and_how_far_they_look_in_old_words_and_new() {
+    let folder = Folder::new("chat-words");
+    LLAMA.write_folder(&folder);
+    let text = folder.write("text.txt", "All that is told here happened, more or less. ".repeat(4));
+    let command = |config: &Value| {
+        folder.write("config.json", config.to_string());
+        let args = ["--json", "--formats", "f32", "--context", "16"];
+        perplexity(folder.path(), &text, &args)
+    };
+    let of = |config: &Value| {
+        let json: Value = serde_json::from_str(&succeeds(&mut command(config))).unwrap();
+        json[0]["perplexity"].as_f64().unwrap()
+    };
+    let mut config = LLAMA.config();
+    let usual = of(&config);
+    config["rope_theta"] = json!(100.0);
+    let expected = of(&config);
+    assert_ne!(expected, usual);
+    let mut together = config["rope_scaling"].take();
+    together["rope_theta"] = config["rope_theta"].take();
+    config["rope_parameters"] = together;
+    assert_eq!(of(&config), expected);
+    // What this program does not compute is refused, not left out.
+    config["sliding_window"] = json!(8);
+    assert_eq!(of(&config), expected, "Llamas have none");
+    config["architectures"] = json!(["MistralForCausalLM"]);
+    fails(&mut command(&config), &["--context 16", "context is 8"]);
+    config["rope_parameters"]["partial_rotary_factor"] = json!(0.5);
+    fails(&mut command(&config), &["part of each head (0.5)"]);
+    config["hidden_act"] = json!("gelu");
+    fails(&mut command(&config), &["`gelu`", "silu"]);
+}
+
+#[test]
 fn perplexity_is_a_table_or_json_of_formats() {
     let (folder, path) = model("perplexity");
     let text = folder.write("text.txt", "All that is told here happened, more or less. ".repeat(4));
@@ -493,6 +552,17 @@ fn perplexity_is_a_table_or_json_of_formats() {
     assert!(of(2) != of(3), "other codes: {json}");
 }
 
+/// A model with rows of FP8, quantised for a text, in a folder of the quantiser's name.
+fn calibrated(source: &Path, folder: &Folder, quantizer: &str, calibrate: &[&str]) -> PathBuf {
+    let output = folder.path().join(quantizer);
+    let mut quantize = example("quantize");
+    quantize.args([source, &output]).args(["--format", "fp8row"]);
+    quantize.args(["--quantizer", quantizer, "--naming", "compressed-tensors"]);
+    let table = succeeds(quantize.args(calibrate));
+    assert!(table.lines().filter(|line| line.contains("fp8row")).count() == 14, "{table}");
+    output
+}
+
 #[test]
 fn a_model_written_with_error_feedback_is_the_one_in_memory() {
     let (folder, source) = (Folder::new("chat-calibrated"), Folder::new("chat-calibrated-source"));
@@ -505,15 +575,7 @@ fn a_model_written_with_error_feedback_is_the_one_in_memory() {
         let json = succeeds(command.args(calibrate));
         serde_json::from_str::<Value>(&json).unwrap()[0]["perplexity"].as_f64().unwrap()
     };
-    let write = |quantizer: &str| {
-        let output = folder.path().join(quantizer);
-        let mut quantize = example("quantize");
-        quantize.args([source.path(), &output]).args(["--format", "fp8row"]);
-        quantize.args(["--quantizer", quantizer, "--naming", "compressed-tensors"]);
-        let table = succeeds(quantize.args(calibrate));
-        assert!(table.lines().filter(|line| line.contains("fp8row")).count() == 14, "{table}");
-        output
-    };
+    let write = |quantizer: &str| calibrated(source.path(), &folder, quantizer, &calibrate);
     let output = write("gptq");
     assert_eq!(of(&output, "keep"), of(source.path(), "fp8row/gptq"));
     assert_ne!(of(&output, "keep"), of(source.path(), "fp8row/mse"));
@@ -537,6 +599,13 @@ fn a_model_written_with_error_feedback_is_the_one_in_memory() {
     let mut file = example("quantize");
     file.args([source.path(), &folder.path().join("a.safetensors")]).args(calibrate);
     fails(file.args(["--quantizer", "rotated_gptq"]), &["rotated_gptq", "folders"]);
+    // What is read beside weights is not lost on the way to a file, nor from one.
+    for (from, to) in [(rotated.clone(), "b.safetensors"), (rotated.join("model.safetensors"), "b")]
+    {
+        let mut quantize = example("quantize");
+        quantize.args([&from, &folder.path().join(to)]).args(["--format", "f32"]);
+        fails(&mut quantize, &["`transform_config`", "folders"]);
+    }
 }
 
 #[test]

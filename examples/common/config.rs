@@ -90,6 +90,20 @@ impl Config {
         let size = |name: &str| opt(name).with_context(|| format!("config.json has no `{name}`"));
         let (hidden, heads) = (size("hidden_size")?, size("num_attention_heads")?);
         ensure!(heads > 0, "`num_attention_heads` is 0");
+        let activation = json["hidden_act"].as_str().unwrap_or("silu");
+        ensure!(activation == "silu", "activation `{activation}` is not silu");
+        // Newer folders have in one object what others have beside each other.
+        let together = &json["rope_parameters"];
+        let rope = if together.is_object() { together } else { &json["rope_scaling"] };
+        let turned = rope["partial_rotary_factor"].as_f64().unwrap_or(1.0);
+        let turned = json["partial_rotary_factor"].as_f64().unwrap_or(turned);
+        ensure!(
+            turned == 1.0,
+            "rotary embedding of a part of each head ({turned}) is not computed"
+        );
+        // Attention is to all tokens before, which is the same up to the length of a window.
+        let windowed = json["use_sliding_window"].as_bool().unwrap_or(arch.starts_with("Mistral"));
+        let window = opt("sliding_window").filter(|_| windowed).unwrap_or(usize::MAX);
         Config {
             layers: size("num_hidden_layers")?,
             hidden,
@@ -97,12 +111,13 @@ impl Config {
             kv_heads: opt("num_key_value_heads").unwrap_or(heads),
             head_dim: opt("head_dim").unwrap_or(hidden / heads),
             vocab: opt("vocab_size"),
-            context: size("max_position_embeddings")?,
+            context: size("max_position_embeddings")?.min(window),
             norm_eps: json["rms_norm_eps"].as_f64().context("config.json has no `rms_norm_eps`")?
                 as f32,
-            rope_theta: json["rope_theta"].as_f64().unwrap_or(10_000.0),
+            rope_theta: (rope["rope_theta"].as_f64().or(json["rope_theta"].as_f64()))
+                .unwrap_or(10_000.0),
             rope_style: RopeStyle::HalfSplit,
-            rope_scaling: rope_scaling(&json["rope_scaling"])?,
+            rope_scaling: rope_scaling(rope)?,
             rotation: transform_config::block(&json["quantization_config"])?,
         }
         .checked()

@@ -14,11 +14,15 @@ use ferrocerium::{AnyTensor, Device, Float, Tensor, bf16, f16};
 /// Inputs of a block at most: a matrix is made of as many rows.
 const LARGEST: usize = 1024;
 
+/// Inputs that are multiplied at once, where there are many rows: to go through rows as short as a
+/// block takes longer than to multiply them, and zeros change nothing.
+const WIDE: usize = 64;
+
 /// R, for inputs on one device.
 pub struct Rotation {
     block: usize,
-    /// H in each type that activations have.
-    matrices: [AnyTensor; 3],
+    /// `diag(H, …, H)` of 1, 2, 4, … blocks, up to [`WIDE`] inputs, in each type that activations have.
+    matrices: Vec<[AnyTensor; 3]>,
 }
 
 impl Rotation {
@@ -28,18 +32,24 @@ impl Rotation {
             block.is_power_of_two() && block <= LARGEST,
             "inputs rotated in blocks of {block}: a power of two up to {LARGEST} is expected"
         );
-        fn matrix<E: Float>(device: &Device, block: usize) -> Result<AnyTensor> {
-            let odd = |i: usize| ((i / block) & (i % block)).count_ones() % 2 == 1;
-            let sign = |i: usize| if odd(i) { -1.0 } else { 1.0 };
-            let signs: Vec<E> = (0..block * block).map(|i| E::from_f32(sign(i))).collect();
-            Ok(Tensor::from_host(device, [block, block], &signs)?.into())
+        fn matrix<E: Float>(device: &Device, block: usize, size: usize) -> Result<AnyTensor> {
+            let element = |[i, j]: [usize; 2]| match (i & j & (block - 1)).count_ones() % 2 {
+                _ if i / block != j / block => E::from_f32(0.0),
+                0 => E::from_f32(1.0),
+                _ => E::from_f32(-1.0),
+            };
+            Ok(Tensor::from_fn(device, [size, size], element)?.into())
         }
-        let matrices = [
-            matrix::<f32>(device, block)?,
-            matrix::<bf16>(device, block)?,
-            matrix::<f16>(device, block)?,
-        ];
-        Ok(Rotation { block, matrices })
+        let sizes = std::iter::successors(Some(block), |size| Some(2 * size));
+        let sizes = sizes.take_while(|&size| size <= WIDE.max(block));
+        let matrices = sizes.map(|size| {
+            Ok([
+                matrix::<f32>(device, block, size)?,
+                matrix::<bf16>(device, block, size)?,
+                matrix::<f16>(device, block, size)?,
+            ])
+        });
+        Ok(Rotation { block, matrices: matrices.collect::<Result<_>>()? })
     }
 
     /// The largest block up to `most`, a power of two, that the widths of all inputs are multiples of.
@@ -57,9 +67,13 @@ impl Rotation {
     pub fn of<A: Float>(&self, x: &Tensor<A, 2>) -> Result<Tensor<A, 2>> {
         let (b, [m, k]) = (self.block, x.shape());
         ensure!(k.is_multiple_of(b), "rows of {k} have no whole blocks of {b} to be rotated");
-        let matrix = self.matrices.iter().find(|matrix| matrix.dtype() == Some(A::DTYPE));
+        let mut wider = self.matrices.iter().enumerate().rev();
+        let fitting = wider.find(|(i, _)| *i == 0 || m > 1 && k.is_multiple_of(b << i));
+        let matrix = fitting
+            .and_then(|(_, types)| types.iter().find(|matrix| matrix.dtype() == Some(A::DTYPE)));
         let matrix = matrix.with_context(|| format!("rotation of {}", A::DTYPE))?;
-        let blocks = x.reshape([m * k / b, b])?.gemm(matrix).alpha(1.0 / (b as f32).sqrt());
+        let size = matrix.shape()[0];
+        let blocks = x.reshape([m * k / size, size])?.gemm(matrix).alpha(1.0 / (b as f32).sqrt());
         Ok(blocks.run::<A>()?.reshape([m, k])?)
     }
 }
