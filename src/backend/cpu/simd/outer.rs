@@ -14,10 +14,16 @@ pub const COLUMNS: usize = 16;
 ///
 /// # Safety
 /// `a` is valid for `k` values of `MR` rows: its numbers are from one row and from one value to the
-/// next; `b` for `k` rows of `NV · WIDTH` values at its stride, which are asked for `AHEAD` rows
-/// ahead, if that is not 0.
+/// next; `b` for `k` rows of `NV · WIDTH` values at its stride. Values of `a`'s first row are asked
+/// for so many ahead, and rows of `b`, if that is not 0.
 #[inline(always)]
-pub(super) unsafe fn chains<V: Lanes, const MR: usize, const NV: usize, const AHEAD: usize>(
+pub(super) unsafe fn chains<
+    V: Lanes,
+    const MR: usize,
+    const NV: usize,
+    const A_AHEAD: usize,
+    const B_AHEAD: usize,
+>(
     sums: &mut [[V; NV]; MR],
     a: (*const f32, usize, usize),
     b: (*const f32, usize),
@@ -25,7 +31,7 @@ pub(super) unsafe fn chains<V: Lanes, const MR: usize, const NV: usize, const AH
 ) {
     for l in 0..k {
         // SAFETY: value and row l < k, by the caller's promise.
-        unsafe { step::<V, MR, NV, AHEAD>(sums, a, b, l) };
+        unsafe { step::<V, MR, NV, A_AHEAD, B_AHEAD>(sums, a, b, l) };
     }
 }
 
@@ -34,7 +40,13 @@ pub(super) unsafe fn chains<V: Lanes, const MR: usize, const NV: usize, const AH
 /// # Safety
 /// As [`chains`], of `l` below its `k`.
 #[inline(always)]
-unsafe fn step<V: Lanes, const MR: usize, const NV: usize, const AHEAD: usize>(
+unsafe fn step<
+    V: Lanes,
+    const MR: usize,
+    const NV: usize,
+    const A_AHEAD: usize,
+    const B_AHEAD: usize,
+>(
     sums: &mut [[V; NV]; MR],
     (a, a_row, a_step): (*const f32, usize, usize),
     (b, b_stride): (*const f32, usize),
@@ -44,9 +56,12 @@ unsafe fn step<V: Lanes, const MR: usize, const NV: usize, const AHEAD: usize>(
     for (j, row) in row.iter_mut().enumerate() {
         // SAFETY: vector j of row l of `b`.
         *row = unsafe { V::load(b.add(l * b_stride + j * V::WIDTH)) };
-        if AHEAD > 0 {
-            V::prefetch_near(b.wrapping_add((l + AHEAD) * b_stride + j * V::WIDTH).cast());
+        if B_AHEAD > 0 {
+            V::prefetch_near(b.wrapping_add((l + B_AHEAD) * b_stride + j * V::WIDTH).cast());
         }
+    }
+    if A_AHEAD > 0 {
+        V::prefetch_near(a.wrapping_add((l + A_AHEAD) * a_step).cast());
     }
     for (i, sums) in sums.iter_mut().enumerate() {
         // SAFETY: element l of row i < MR of `a`.
@@ -87,14 +102,14 @@ unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(
         for link in 0..LINKS {
             // SAFETY: l + link < k; the caller's promise.
             unsafe {
-                step::<V, MR, NV, 0>(&mut sums, (a, a_stride, 1), (b, b_stride), l + link);
+                step::<V, MR, NV, 0, 0>(&mut sums, (a, a_stride, 1), (b, b_stride), l + link);
             }
         }
     }
     // SAFETY: what is left of the k values and rows.
     unsafe {
         let (a, b) = (a.add(whole), b.add(whole * b_stride));
-        chains::<V, MR, NV, 0>(&mut sums, (a, a_stride, 1), (b, b_stride), k - whole);
+        chains::<V, MR, NV, 0, 0>(&mut sums, (a, a_stride, 1), (b, b_stride), k - whole);
     }
     for (i, sums) in sums.iter().enumerate() {
         for (j, sum) in sums.iter().enumerate() {

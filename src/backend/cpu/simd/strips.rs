@@ -71,7 +71,10 @@ pub const fn place(at: usize, (steps, width): (usize, usize)) -> usize {
 }
 
 /// Steps that B is asked for ahead of its use: what a second-level cache takes to answer.
-const AHEAD: usize = 8;
+const B_AHEAD: usize = 8;
+
+/// The same for A, which may be in a third-level cache.
+const A_AHEAD: usize = 64;
 
 /// Puts `len` elements of rows side by side as columns, in the order of lanes: element
 /// `step · LANES + lane` of row i goes to place `step · width + i` of the lane's turn. Elements of the
@@ -180,13 +183,6 @@ impl Strip<'_> {
                     let b = (b.add(j), width);
                     let out = Out { to: out.to.add(i * out.stride + j), ..out };
                     let there = (a.len - i, columns - j);
-                    // While it is computed, other processors give up where it goes.
-                    for row in 0..there.0.min(MR) {
-                        let to = out.to.wrapping_add(row * out.stride);
-                        for at in 0..vectors {
-                            prefetch_line_to_write(to.wrapping_add(at * V::WIDTH).cast());
-                        }
-                    }
                     match vectors {
                         1 => tile::<V, MR, 1>(band, b, steps, out, there),
                         2 => tile::<V, MR, 2>(band, b, steps, out, there),
@@ -216,12 +212,20 @@ unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(
     let mut waiting = [MaybeUninit::<[[V; NV]; MR]>::uninit(); LANES.ilog2() as usize + 1];
     let mut depth = 0;
     for turn in 0..LANES {
+        // Other processors give up where results go, a row at a time: so many lines at once would
+        // leave no room for those of the strip.
+        if turn < rows.min(MR) {
+            let row = out.to.wrapping_add(turn * out.stride);
+            for j in 0..NV {
+                prefetch_line_to_write(row.wrapping_add(j * V::WIDTH).cast());
+            }
+        }
         let mut sums = [[V::splat(0.0); NV]; MR];
         // SAFETY: the steps of a lane.
         unsafe {
             let a = (a.add(turn * turn_len(steps, BAND)), 1, BAND);
             let b = (b.add(turn * turn_len(steps, width)), width);
-            chains::<V, MR, NV, AHEAD>(&mut sums, a, b, steps);
+            chains::<V, MR, NV, A_AHEAD, B_AHEAD>(&mut sums, a, b, steps);
         }
         for _ in 0..turn.trailing_ones() {
             depth -= 1;
