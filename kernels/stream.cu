@@ -245,7 +245,8 @@ struct Part {
             if (FOLD && (step + 1) % FOLD_STEPS == 0) {
                 const int begin = (step + 1 - FOLD_STEPS) * 16, shift = begin / SCALED * 8;
                 float of[2] = {};
-                if (at + begin < end) {
+                // Scales that were copied are 0 behind the end, as what they scale.
+                if (FOLD == 32 || at + begin < end) {
                     of[0] = factor(0, at + begin, scale_bytes[0][0] >> shift);
                     of[1] = factor(1, at + begin, scale_bytes[1][0] >> shift);
                 }
@@ -282,7 +283,8 @@ extern "C" __global__ __launch_bounds__(THREADS, BLOCKS_AT_ONCE) void stream(
     u8* own = shared + warp * STAGES * STAGE;
     const u32 stages = kept(shared_address(own)), last = stages + (STAGES - 1) * STAGE;
     Feed feed(a, b, rows, Present{columns}, first, end, lane);
-    const Part part = {b, columns, lane, end, RaisedFp4((u32)(lane + args.k) >> 31)};
+    // There is one layer of threads, which compilers do not know.
+    const Part part = {b, columns, lane, end, RaisedFp4(threadIdx.z)};
     float sums[FRAGS][4] = {};
     for (int i = 0; i < STAGES - 1; i++) feed.put(stages + i * STAGE, first + i * K);
     u32 stage = stages, before = last;

@@ -18,6 +18,11 @@ struct KeyRuns {
     int keys;   // of a run
     int shift;  // their logarithm, or -1 where they are no power of two
 
+    // Whether keys from one on are of one run, as far as can be told without a division.
+    __device__ bool hold(int key, int count) const {
+        return shift >= 0 && key >> shift == key + count - 1 >> shift;
+    }
+
     __device__ Run operator[](int key) const {
         int at = shift >= 0 ? key >> shift : key / keys;
         Run run = runs[at];
@@ -48,9 +53,12 @@ struct KeyLoader {
     static constexpr int ROW = WIDTH / IN_CHUNK, ALL = KEYS * ROW;  // chunks
     static constexpr int OWN = (ALL + THREADS - 1) / THREADS;
     static constexpr int PITCH = pitch(WIDTH);
+    static constexpr bool WHOLE_ROWS = THREADS % ROW == 0;
+    // Of what is decoded, codes of a byte, and elements that share a scale.
+    static constexpr int IN_BYTE = decodes_fp4(LOAD) ? 2 : 1, SCALED = LOAD == DECODE_NVFP4 ? 16 : 32;
     // Chunks that registers hold: all of a tile, if they can, while another is multiplied. Where
     // rows are not whole, each has an address of its own.
-    static constexpr int HELD = OWN <= (THREADS % ROW == 0 ? 8 : 4) ? OWN : 4;
+    static constexpr int HELD = OWN <= (WHOLE_ROWS ? 8 : 4) ? OWN : 4;
 
     const Matrix& matrix;
     const Scales& scales;
@@ -70,7 +78,7 @@ struct KeyLoader {
             const int at = threadIdx.x + (from + i) * THREADS;
             if (ALL % THREADS && at >= ALL || OWN % COUNT && from + i >= OWN) continue;
             // Where rows are whole, a thread's chunks are of one column: one address has them all.
-            if (THREADS % ROW == 0)
+            if (WHOLE_ROWS)
                 each(i, threadIdx.x / ROW + (from + i) * (THREADS / ROW), threadIdx.x % ROW);
             else
                 each(i, at / ROW, at % ROW);
@@ -83,7 +91,35 @@ struct KeyLoader {
         return Source(matrix, scales, batch);
     }
 
+    // Whether a tile is all there, as whole rows of one run: so they are equally far apart.
+    __device__ bool is_regular(int first) const {
+        return WHOLE_ROWS && width == WIDTH && first + KEYS <= end && runs.hold(first, KEYS);
+    }
+
+    // From a thread's chunk to the next one, in rows, and the first row.
+    static constexpr int BELOW = THREADS / ROW;
+    __device__ static int top(int from) { return threadIdx.x / ROW + from * BELOW; }
+
+    __device__ void fetch_regular(int first, int from) {
+        const Source source = this->source(first);
+        const int at = threadIdx.x % ROW * IN_CHUNK;
+        const u8* codes = source.row(head) + top(from) * matrix.batch[3] + at / IN_BYTE;
+        const u8* scale = source.scale_data + scales.index(head, at / SCALED) +
+                          top(from) * scales.batch[3];
+        chunks<HELD>(from, [&](int i, int, int) {
+            fetched[i].words[0] = *(const u32*)codes;
+            if (IN_BYTE == 1) fetched[i].words[1] = *(const u32*)(codes + 4);
+            if (has_scales(LOAD)) fetched[i].scale = *scale;
+            codes += BELOW * matrix.batch[3];
+            scale += BELOW * scales.batch[3];
+        });
+    }
+
     __device__ void fetch(int first, int from) {
+        if (LOAD >= DECODE_E4M3 && HELD == OWN && matrix.words && is_regular(first)) {
+            fetch_regular(first, from);
+            return;
+        }
         chunks<HELD>(from, [&](int i, int row, int chunk) {
             int key = first + row;
             fetched[i] = {};
@@ -98,7 +134,20 @@ struct KeyLoader {
         });
     }
 
+    __device__ void copy_regular(u8* tile, int first) const {
+        const u8* from = source(first).row(head) + top(0) * matrix.batch[3];
+        from += threadIdx.x % ROW * CHUNK;
+        chunks<OWN>(0, [&](int, int row, int chunk) {
+            copy_async_16(shared_address(tile + row * PITCH + chunk * CHUNK), from, CHUNK);
+            from += BELOW * matrix.batch[3];
+        });
+    }
+
     __device__ void copy(u8* tile, int first) const {
+        if (is_regular(first)) {
+            copy_regular(tile, first);
+            return;
+        }
         chunks<OWN>(0, [&](int i, int row, int chunk) {
             int key = first + row;
             const u8* from = matrix.data;

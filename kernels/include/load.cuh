@@ -38,6 +38,10 @@ __device__ constexpr bool has_scales(int load) {
     return load == DECODE_NVFP4 || load >= DECODE_MXFP8_E4M3;
 }
 
+__device__ constexpr bool decodes_fp4(int load) {
+    return load == DECODE_E2M1 || load == DECODE_NVFP4 || load == DECODE_MXFP4;
+}
+
 // Where a chunk of a tile's row lies: eight rows of one chunk are in different banks.
 __device__ inline u32 swizzled(int row, int chunk) {
     return row * SLICE + (chunk ^ (row & 7)) * CHUNK;
@@ -84,7 +88,8 @@ __device__ inline u32 multiply_add(u32 x, u32 y, u32 z) {
 struct RaisedFp4 {
     u32 positive, negative;  // the first halves of the tables
 
-    // To be 0. Compilers that know it copy the tables for each use.
+    // What is 0. Compilers that know it copy the tables for each use, which takes instructions but no
+    // registers.
     __device__ RaisedFp4(u32 zero = 0)
         : positive(kept(0x46444240u + zero)), negative(kept(0x3A3C3E40u + zero)) {}
 
@@ -180,7 +185,7 @@ struct Source {
         const u8* of_row = data + row * matrix.row;
         if (LOAD == COPY || LOAD == GATHER) {
             gather(to, of_row, matrix.col, at, units);
-        } else if (LOAD == DECODE_E2M1 || LOAD == DECODE_NVFP4 || LOAD == DECODE_MXFP4) {
+        } else if (decodes_fp4(LOAD)) {
             // Rows are padded with zero codes to whole blocks.
             const u8* codes = of_row + at / 2;
             to.words[0] = matrix.words
@@ -226,7 +231,7 @@ __device__ inline uint4 decoded(const Fetched& from) {
 #pragma unroll
         for (int i = 0; i < 4; i++) pairs[i] = widened_fp4(from.words[i / 2] >> i % 2 * 16);
     } else {
-        constexpr bool FP4 = LOAD == DECODE_E2M1 || LOAD == DECODE_NVFP4 || LOAD == DECODE_MXFP4;
+        constexpr bool FP4 = decodes_fp4(LOAD);
         const RaisedFp4 raised_fp4;
         const uint2 low = raised_fp4(from.words[0]), high = raised_fp4(from.words[0] >> 16);
         const u32 raised[] = {low.x, low.y, high.x, high.y};
