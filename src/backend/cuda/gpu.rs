@@ -331,9 +331,9 @@ impl<'s> Call<'s, '_> {
     /// first time a program is used, it is compiled before.
     ///
     /// # Errors
-    /// [`Error::Kernel`] with the compiler's messages, and for a launch that the machine refuses. What goes wrong while it runs,
-    /// and whatever the emulator finds wrong with the kernel, is the error of whoever waits for
-    /// what it writes.
+    /// [`Error::Kernel`] with the compiler's messages, and for a launch that the machine refuses.
+    /// What goes wrong while it runs, and whatever the emulator finds wrong with the kernel, is the
+    /// error of whoever waits for what it writes.
     pub fn run(&mut self, program: &Program, entry: &str, grid: Grid, args: &[u8]) -> Result<()> {
         let (kernel, gpu) = (self.kernel, self.gpu);
         let open = self.open()?;

@@ -287,11 +287,15 @@ impl Stream {
         check("cuMemsetD8Async", result)
     }
 
-    /// Copies to the GPU. Unless the stream records, the bytes are taken at once.
-    pub fn copy_in(&self, address: u64, from: &[u8]) -> Result<(), String> {
+    /// Copies to the GPU in the order of the stream.
+    ///
+    /// # Safety
+    /// The bytes must live and stay as they are until the copy has ended, and those of a recorded one
+    /// as long as its graph: a GPU that reaches the host's pages reads them there when it copies.
+    pub unsafe fn copy_in(&self, address: u64, from: &[u8]) -> Result<(), String> {
         self.context.bind()?;
         let (start, len) = (from.as_ptr().cast(), from.len());
-        // SAFETY: both ranges are the caller's; pageable memory is staged before this returns.
+        // SAFETY: the caller's promise; the destination is the caller's.
         let result = unsafe { sys::cuMemcpyHtoDAsync_v2(address, start, len, self.raw) };
         check("cuMemcpyHtoDAsync", result)
     }

@@ -74,8 +74,10 @@ unsafe impl RawMemory for NativeMemory {
     }
 
     fn write(&self, offset: usize, from: &[u8]) -> Result<(), String> {
-        self.stream.copy_in(self.address + offset as u64, from)?;
-        self.stream.synchronize()
+        // SAFETY: the bytes are borrowed until the copy was waited for.
+        let copied = unsafe { self.stream.copy_in(self.address + offset as u64, from) };
+        let waited = self.stream.synchronize();
+        copied.and(waited)
     }
 }
 

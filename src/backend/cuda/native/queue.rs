@@ -39,6 +39,18 @@ struct Kept {
     watches: Vec<Arc<Watch>>,
 }
 
+impl Kept {
+    /// Keeps what another one did.
+    fn take(&mut self, other: &mut Kept) {
+        self.constants.append(&mut other.constants);
+        self.watches.append(&mut other.watches);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.constants.is_empty() && self.watches.is_empty()
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -65,8 +77,9 @@ impl NativeQueue {
         Ok(())
     }
 
-    /// An event behind all work so far, which fails where a watch says so.
-    fn mark(&self, kernel: &str, watches: Vec<Arc<Watch>>) -> Result<Fence, String> {
+    /// An event behind all work so far, which takes what that needs, and fails where a watch says
+    /// so. It takes nothing where it can not be made.
+    fn mark(&self, kernel: &str, kept: &mut Kept) -> Result<Fence, String> {
         let context = self.stream.context.clone();
         context.bind()?;
         let flags = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as u32;
@@ -74,9 +87,11 @@ impl NativeQueue {
         // SAFETY: a place for a handle; the context is current.
         check("cuEventCreate", unsafe { sys::cuEventCreate(&mut event, flags) })?;
         let (stream, kernel, ended) = (self.number, kernel.to_owned(), OnceLock::new());
-        let work = NativeWork { context, event, stream, kernel, watches, ended };
+        let nothing = Kept::default();
+        let mut work = NativeWork { context, event, stream, kernel, kept: nothing, ended };
         // SAFETY: event and stream live.
         check("cuEventRecord", unsafe { sys::cuEventRecord(event, self.stream.raw) })?;
+        work.kept.take(kept);
         Ok(Arc::new(work))
     }
 
@@ -147,8 +162,9 @@ impl Queue for NativeQueue {
         // SAFETY: graph and stream live; the caller keeps the graph until the work has ended.
         let result = unsafe { sys::cuGraphLaunch(graph.executable, self.stream.raw) };
         check("cuGraphLaunch", result)?;
-        let watches = graph.kept.watches.iter().cloned();
-        self.mark("graph", watches.chain(inherit(earlier)).collect())
+        let watches = graph.kept.watches.iter().cloned().chain(inherit(earlier)).collect();
+        // The graph itself has its constants.
+        self.mark("graph", &mut Kept { watches, constants: Vec::new() })
     }
 }
 
@@ -179,7 +195,7 @@ fn inherit(earlier: &[Earlier]) -> Vec<Arc<Watch>> {
     for (work, _) in earlier.iter().filter(|(_, effect)| *effect == Access::Write) {
         let any: &dyn Any = &**work;
         let work = any.downcast_ref::<NativeWork>();
-        for watch in work.map(|work| &work.watches).into_iter().flatten() {
+        for watch in work.map(|work| &work.kept.watches).into_iter().flatten() {
             if !watches.iter().any(|other| Arc::ptr_eq(other, watch)) {
                 watches.push(watch.clone());
             }
@@ -207,8 +223,10 @@ impl Session for NativeSession<'_> {
     fn keep(&mut self, bytes: Vec<u8>, label: &str) -> Result<u64, String> {
         let address = self.scratch(bytes.len(), label)?;
         if !bytes.is_empty() {
-            self.queue.stream.copy_in(address, &bytes)?;
+            // SAFETY: the work keeps them, or the graph, or this session, which waits when dropped.
+            let copied = unsafe { self.queue.stream.copy_in(address, &bytes) };
             self.kept.constants.push(bytes);
+            copied?;
         }
         Ok(address)
     }
@@ -296,25 +314,30 @@ impl Session for NativeSession<'_> {
     }
 
     fn submit(mut self: Box<Self>, kernel: &str) -> Result<Option<Fence>, String> {
-        let mut kept = std::mem::take(&mut self.kept);
         for (address, problem) in self.watched.drain(..) {
-            let watch = self.queue.words.watch(problem)?;
-            // SAFETY: a pinned word that the work keeps until it has ended, or the graph.
+            let watch = Arc::new(self.queue.words.watch(problem)?);
+            self.kept.watches.push(watch.clone());
+            // SAFETY: a pinned word that is kept like constants.
             unsafe { self.queue.stream.copy_word_out(address, watch.word()) }?;
-            kept.watches.push(Arc::new(watch));
         }
         if let Some(recorded) = &mut *lock(&self.queue.recording) {
-            recorded.constants.extend(kept.constants);
-            recorded.watches.extend(kept.watches);
+            recorded.take(&mut self.kept);
             return Ok(None);
         }
-        let inherited = std::mem::take(&mut self.inherited);
-        self.queue.mark(kernel, kept.watches.into_iter().chain(inherited).collect()).map(Some)
+        self.kept.watches.append(&mut self.inherited);
+        self.queue.mark(kernel, &mut self.kept).map(Some)
     }
 }
 
 impl Drop for NativeSession<'_> {
     fn drop(&mut self) {
+        // Copies may be under way, or recorded, although the work was not submitted.
+        match &mut *lock(&self.queue.recording) {
+            Some(recorded) => recorded.take(&mut self.kept),
+            None if self.kept.is_empty() => {}
+            // Where that fails the context is lost, and nothing copies any more.
+            None => drop(self.queue.stream.synchronize()),
+        }
         // In the order of the stream: after the launches that use it.
         self.own.drain(..).for_each(|address| self.queue.stream.free(address));
     }
@@ -326,7 +349,7 @@ struct NativeWork {
     event: sys::CUevent,
     stream: u64,
     kernel: String,
-    watches: Vec<Arc<Watch>>,
+    kept: Kept,
     ended: OnceLock<Result<(), Failure>>,
 }
 
@@ -338,7 +361,7 @@ impl NativeWork {
             let place = "in this kernel or in one before it";
             Failure::kernel(&self.kernel, format!("{problem}, {place}; the GPU's context is lost"))
         })?;
-        self.watches.iter().find_map(|watch| watch.failure()).map_or(Ok(()), Err)
+        self.kept.watches.iter().find_map(|watch| watch.failure()).map_or(Ok(()), Err)
     }
 }
 
