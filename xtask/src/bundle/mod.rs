@@ -189,9 +189,19 @@ mod tests {
         for line in ["skipped: no GPU", "no GPU: none", "failed: probe emulated attention"] {
             assert!(said.contains(line), "{said}");
         }
-        let text = fs::read_to_string(&result).unwrap();
-        let json: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        let read = || {
+            let text = fs::read_to_string(&result).unwrap();
+            serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}\n{text}"))
+        };
+        let json: Value = read();
+        let status = Command::new(folder.join("run.sh")).arg("--gpu").arg(&result).status();
+        let short: Value = read();
         fs::remove_dir_all(&folder).unwrap();
+        // Probe and emulated fail there too.
+        assert_eq!(status.unwrap().code(), Some(1));
+        assert!(short["benches"]["gemm"]["skipped"].as_str().unwrap().contains("--gpu"));
+        assert_eq!(short["benches"]["gpu"]["exit"], 0);
+        assert_eq!(short["tests"]["emulated"]["exit"], 101);
         assert_eq!(json["commit"], "abc");
         assert_eq!(json["memory"], "GB/s\nhost");
         assert_eq!(json["fidelity"]["exit"], 1);

@@ -1,10 +1,20 @@
 #!/bin/sh
-# Runs the tests and benches of this folder and writes one JSON file: ./run.sh [RESULT.json]
-# Needs nothing but a shell; what is missing (a GPU, its compiler) the file says. The exit code is 1
-# where a program failed, or found the GPU and the emulator to differ.
+# Runs the tests and benches of this folder and writes one JSON file: ./run.sh [--gpu] [RESULT.json]
+# With --gpu without the benches of the CPU. Needs nothing but a shell; what is missing (a GPU, its
+# compiler) or left out the file says. The exit code is 1 where a program failed, or found the GPU and
+# the emulator to differ.
 set -u
 failed=
+left_out=
 here=$(cd "$(dirname "$0")" && pwd)
+while :; do
+    case ${1:-} in
+        --gpu) left_out=--gpu ;;
+        -*) echo "$1: the only option is --gpu" >&2 && exit 2 ;;
+        *) break ;;
+    esac
+    shift
+done
 result=${1:-result.json}
 logs=$(mktemp -d) || exit 1
 trap 'rm -rf "$logs"' EXIT
@@ -82,7 +92,11 @@ benches() {
     comma=
     for name in $BENCHES; do
         printf '%s\n    "%s": {' "$comma" "$name"
-        measured "$name" 0
+        if [ -n "$left_out" ] && [ "$name" != gpu ]; then
+            printf '"skipped": "%s leaves out what measures the CPU"' "$left_out"
+        else
+            measured "$name" 0
+        fi
         printf '}'
         comma=,
     done
