@@ -32,7 +32,7 @@ impl Dimensions {
             }
         }
         let mut dimensions =
-            Dimensions { count: merged.len() as i32, size: [1; 6], ..Self::zeroed() };
+            Dimensions { count: merged.len() as i32, size: [1; MAX_RANK], ..Self::zeroed() };
         for (i, (size, stride)) in merged.into_iter().rev().enumerate() {
             (dimensions.size[i], dimensions.stride[i]) = (size, stride);
         }
