@@ -206,7 +206,7 @@ fn run(cli: &Cli) -> Result<()> {
     bar.finish_and_clear();
     if folder && cli.model.is_dir() {
         let quantization = quantization_config(plan.steps(), naming);
-        let rotation = rotation.map(|rotation| transform_config(rotation.block()));
+        let rotation = rotation.map(|rotation| transform_config(rotation.inputs()));
         copy_beside(&cli.model, &cli.output, quantization, rotation.or(transforms))?;
     }
     writer.finish()?;
@@ -377,7 +377,8 @@ fn relative_error(
     let loaded = loader.plan(only)?.load(|_| ControlFlow::Continue(()))?;
     let mut exact = loaded.any(name)?.clone();
     if let Some(rotation) = rotation {
-        exact = rotation.of(&exact.tensor::<f32, 2>()?)?.into();
+        let is_v = name.ends_with(".v_proj.weight");
+        exact = rotation.weight(&exact.tensor::<f32, 2>()?, is_v)?.into();
     }
     let exact = exact.operand().regions().next().context("a tensor has data")?;
     let exact_guard = exact.buffer().read()?;

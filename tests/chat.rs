@@ -174,7 +174,8 @@ fn a_rotated_model_gives_the_same_tokens_recorded_or_not_on_cpus_and_gpus() {
         return;
     }
     let (folder, source) = (Folder::new("chat-rotated"), Folder::new("chat-rotated-source"));
-    LLAMA.write_folder(&source);
+    // Heads of 8 hold whole blocks of 4, those of LLAMA do not.
+    QWEN3.write_folder(&source);
     let text = folder.write("text.txt", "Listen: Billy has come unstuck in time. ".repeat(4));
     let calibrate = ["--context", "32", "--calibrate", text.to_str().unwrap()];
     let rotated = calibrated(source.path(), &folder, "rotated_gptq", &calibrate);
@@ -566,7 +567,6 @@ fn calibrated(source: &Path, folder: &Folder, quantizer: &str, calibrate: &[&str
 #[test]
 fn a_model_written_with_error_feedback_is_the_one_in_memory() {
     let (folder, source) = (Folder::new("chat-calibrated"), Folder::new("chat-calibrated-source"));
-    LLAMA.write_folder(&source);
     let text = folder.write("text.txt", "All that is told here happened, more or less. ".repeat(4));
     let other = folder.write("other.txt", "Listen: Billy has come unstuck in time. ".repeat(4));
     let calibrate = ["--context", "32", "--calibrate", other.to_str().unwrap()];
@@ -576,17 +576,29 @@ fn a_model_written_with_error_feedback_is_the_one_in_memory() {
         serde_json::from_str::<Value>(&json).unwrap()[0]["perplexity"].as_f64().unwrap()
     };
     let write = |quantizer: &str| calibrated(source.path(), &folder, quantizer, &calibrate);
+    let transforms = |model: &Path| {
+        let config = std::fs::read(model.join("config.json")).unwrap();
+        let config: Value = serde_json::from_slice(&config).unwrap();
+        config["quantization_config"]["transform_config"]["config_groups"].clone()
+    };
+
+    // Heads of 8 hold whole blocks of 4: values are rotated by their weights, and o's inputs so.
+    QWEN3.write_folder(&source);
+    let by_values = write("rotated_gptq");
+    assert_eq!(transforms(&by_values)["rotation"]["apply"][2]["targets"], json!(["re:.*v_proj$"]));
+    let perplexity = of(&by_values, "keep");
+    assert_eq!(perplexity, of(source.path(), "fp8row/rotated_gptq"));
+    assert!((perplexity / of(source.path(), "f32") - 1.0).abs() < 0.02, "{perplexity}");
+    std::fs::remove_dir_all(&by_values).unwrap();
+
+    LLAMA.write_folder(&source);
     let output = write("gptq");
     assert_eq!(of(&output, "keep"), of(source.path(), "fp8row/gptq"));
     assert_ne!(of(&output, "keep"), of(source.path(), "fp8row/mse"));
 
     // Inputs of 24 and 20 are rotated in blocks of 4, which the configuration says.
     let rotated = write("rotated_gptq");
-    let transforms = |model: &Path| {
-        let config = std::fs::read(model.join("config.json")).unwrap();
-        let config: Value = serde_json::from_slice(&config).unwrap();
-        config["quantization_config"]["transform_config"]["config_groups"].clone()
-    };
+    assert_eq!(transforms(&rotated)["rotation"]["apply"].as_array().map(Vec::len), Some(2));
     assert_eq!(transforms(&rotated)["rotation"]["head_dim"], 4);
     let perplexity = of(&rotated, "keep");
     assert_eq!(perplexity, of(source.path(), "fp8row/rotated_gptq"));

@@ -38,7 +38,8 @@ pub struct Cli {
     /// Where the random choice starts: the same seed gives the same answer (default: the time)
     #[arg(long)]
     pub seed: Option<u64>,
-    /// Type of the weights: keep, f32, bf16, fp8, mxfp8, mxfp4, nvfp4
+    /// Type of the weights: keep, f32, bf16, fp8, fp8row, fp8group128, fp8block128, mxfp8, mxfp4,
+    /// nvfp4
     #[arg(long, default_value = "keep")]
     pub format: String,
     /// How block formats choose scales: amax, ocp, ocp_ceil, four_over_six, mse

@@ -14,7 +14,7 @@ use ferrocerium::{AnyTensor, DType, Tensor};
 use crate::common::checkpoint::Checkpoint;
 use crate::common::layer::{Layer, Linear};
 use crate::common::llama::Llama;
-use crate::common::rotation::Rotation;
+use crate::common::rotation::{RotatedInputs, Rotation};
 use crate::common::step::Place;
 use crate::common::weight_format::WeightFormat;
 
@@ -42,7 +42,11 @@ impl Llama {
             let widths = model.layers.iter().flat_map(Layer::linears);
             let widths = widths.map(|(_, linear)| linear.weight_t.shape()[0]);
             let block = Rotation::block_for(widths, format.spec().block_k.min(LARGEST_BLOCK));
-            model.rotation = Some(Rotation::new(&model.device, block)?);
+            // Whole blocks of each head, and nothing added that is not rotated.
+            let by_values = model.config.head_dim.is_multiple_of(block)
+                && model.layers.iter().all(|layer| !layer.v.has_bias());
+            let inputs = RotatedInputs { block, by_values };
+            model.rotation = Some(Rotation::new(&model.device, inputs)?);
         }
         let embed = |window: &Vec<u32>| {
             model.embed(&Tensor::from_host(&model.device, [window.len()], window)?)
@@ -82,18 +86,20 @@ impl Text {
     /// Quantises a layer's matrices, and runs the text through them.
     fn layer(&mut self, model: &Llama, layer: &mut Layer) -> Result<()> {
         let normed = self.map(|x| model.attention_input(layer, x))?;
-        self.quantize(model, [&mut layer.q, &mut layer.k, &mut layer.v], &normed)?;
+        let qkv = [("q", &mut layer.q), ("k", &mut layer.k), ("v", &mut layer.v)];
+        self.quantize(model, qkv, &normed)?;
         let longest = self.states.iter().map(|x| x.shape()[0]).max().unwrap_or(0);
         let cache = model.layer_cache(0, longest)?;
         let mix = |normed: &Tensor<f32, 2>| model.mix(layer, &cache, Place::After(0), normed);
         let mixed = normed.iter().map(mix).collect::<Result<Vec<_>>>()?;
-        self.quantize(model, [&mut layer.o], &mixed)?;
+        self.quantize(model, [("o", &mut layer.o)], &mixed)?;
         self.add(&layer.o, &mixed)?;
 
         let normed = self.map(|x| model.mlp_input(layer, x))?;
-        self.quantize(model, [&mut layer.gate, &mut layer.up], &normed)?;
+        let gate_up = [("gate", &mut layer.gate), ("up", &mut layer.up)];
+        self.quantize(model, gate_up, &normed)?;
         let gated = normed.iter().map(|x| model.gated(layer, x)).collect::<Result<Vec<_>>>()?;
-        self.quantize(model, [&mut layer.down], &gated)?;
+        self.quantize(model, [("down", &mut layer.down)], &gated)?;
         self.add(&layer.down, &gated)
     }
 
@@ -116,7 +122,7 @@ impl Text {
     fn quantize<const N: usize>(
         &self,
         model: &Llama,
-        linears: [&mut Linear; N],
+        linears: [(&str, &mut Linear); N],
         inputs: &[Tensor<f32, 2>],
     ) -> Result<()> {
         let k = inputs[0].shape()[1];
@@ -125,10 +131,11 @@ impl Text {
             hessian = x.t().gemm(x).residual(&hessian).run()?;
         }
         let factor = HessianFactor::new(k, &hessian.to_vec()?, DAMPING)?;
-        for linear in linears {
+        for (part, linear) in linears {
             let mut weight = linear.weight_t.t()?;
             if let Some(rotation) = model.rotation.as_ref().filter(|_| self.rotated) {
-                weight = rotation.of(&weight.cast(DType::F32)?.tensor::<f32, 2>()?)?.into();
+                let exact = weight.cast(DType::F32)?.tensor::<f32, 2>()?;
+                weight = rotation.weight(&exact, part == "v")?.into();
             }
             linear.weight_t = weight.quantize_gptq(self.format, self.rule, &factor)?.t()?;
         }

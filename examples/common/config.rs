@@ -5,6 +5,7 @@ use ferrocerium::io::gguf::Metadata;
 use ferrocerium::op::{RopeScaling, RopeStyle};
 use serde_json::Value;
 
+use crate::common::rotation::RotatedInputs;
 use crate::common::transform_config;
 
 /// Architectures that this model code computes: RMSNorm, rotary embedding, grouped-query
@@ -31,8 +32,8 @@ pub struct Config {
     pub rope_theta: f64,
     pub rope_style: RopeStyle,
     pub rope_scaling: RopeScaling,
-    /// Inputs of a block, where what the layers' matrices multiply is rotated.
-    pub rotation: Option<usize>,
+    /// Where what the layers' matrices multiply is rotated.
+    pub rotation: Option<RotatedInputs>,
 }
 
 impl Config {
@@ -118,7 +119,7 @@ impl Config {
                 .unwrap_or(10_000.0),
             rope_style: RopeStyle::HalfSplit,
             rope_scaling: rope_scaling(rope)?,
-            rotation: transform_config::block(&json["quantization_config"])?,
+            rotation: transform_config::rotated_inputs(&json["quantization_config"])?,
         }
         .checked()
     }

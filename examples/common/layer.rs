@@ -77,6 +77,10 @@ impl Linear {
         Ok(Linear { weight_t: weight.t()?, scale: None, bias })
     }
 
+    pub(super) fn has_bias(&self) -> bool {
+        self.bias.is_some()
+    }
+
     pub(super) fn product<A: Float>(&self, x: &Tensor<A, 2>) -> GemmBuilder<2> {
         let mut product = x.gemm(&self.weight_t);
         if let Some(scale) = &self.scale {

@@ -161,7 +161,7 @@ impl Llama {
             table_bytes: embedding.bytes() + head.as_ref().map_or(0, AnyTensor::bytes),
             norm: parts.vector("norm.weight", hidden)?,
             head: Linear::new(head.as_ref().unwrap_or(&embedding), None)?,
-            rotation: config.rotation.map(|block| Rotation::new(&device, block)).transpose()?,
+            rotation: config.rotation.map(|inputs| Rotation::new(&device, inputs)).transpose()?,
             device,
             frequencies: RopeFrequencies::new(
                 config.rope_theta,
@@ -387,7 +387,11 @@ impl Llama {
                 q.attention(k_cache, v_cache).kv_lens(count).causal().run::<A>()?
             }
         };
-        self.rotated(mixed.reshape([n, heads * head_dim])?)
+        let mixed = mixed.reshape([n, heads * head_dim])?;
+        match &self.rotation {
+            Some(rotation) if rotation.inputs().by_values => Ok(mixed),
+            _ => self.rotated(mixed),
+        }
     }
 
     fn mlp<A: Float>(&self, layer: &Layer, x: &Tensor<A, 2>) -> Result<Tensor<A, 2>> {

@@ -18,16 +18,26 @@ const LARGEST: usize = 1024;
 /// block takes longer than to multiply them, and zeros change nothing.
 const WIDE: usize = 64;
 
+/// Which inputs of a model's layers are rotated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RotatedInputs {
+    /// Inputs of a block.
+    pub block: usize,
+    /// Whether those of o come rotated: by v, whose outputs attention mixes and nothing else.
+    pub by_values: bool,
+}
+
 /// R, for inputs on one device.
 pub struct Rotation {
-    block: usize,
+    inputs: RotatedInputs,
     /// `diag(H, …, H)` of 1, 2, 4, … blocks, up to [`WIDE`] inputs, in each type that activations have.
     matrices: Vec<[AnyTensor; 3]>,
 }
 
 impl Rotation {
     /// In blocks of `block` inputs, a power of two.
-    pub fn new(device: &Device, block: usize) -> Result<Self> {
+    pub fn new(device: &Device, inputs: RotatedInputs) -> Result<Self> {
+        let block = inputs.block;
         ensure!(
             block.is_power_of_two() && block <= LARGEST,
             "inputs rotated in blocks of {block}: a power of two up to {LARGEST} is expected"
@@ -49,7 +59,7 @@ impl Rotation {
                 matrix::<f16>(device, block, size)?,
             ])
         });
-        Ok(Rotation { block, matrices: matrices.collect::<Result<_>>()? })
+        Ok(Rotation { inputs, matrices: matrices.collect::<Result<_>>()? })
     }
 
     /// The largest block up to `most`, a power of two, that the widths of all inputs are multiples of.
@@ -58,14 +68,24 @@ impl Rotation {
         1 << common.trailing_zeros()
     }
 
-    /// Inputs of a block.
-    pub fn block(&self) -> usize {
-        self.block
+    /// What it rotates.
+    pub fn inputs(&self) -> RotatedInputs {
+        self.inputs
+    }
+
+    /// A weight `[out, in]` for inputs that are rotated: of v with outputs that are, where o's come
+    /// so.
+    pub fn weight(&self, weight: &Tensor<f32, 2>, is_v: bool) -> Result<Tensor<f32, 2>> {
+        let rotated = self.of(weight)?;
+        match is_v && self.inputs.by_values {
+            true => Ok(self.of(&rotated.t().contiguous()?)?.t().contiguous()?),
+            false => Ok(rotated),
+        }
     }
 
     /// `x·R`, rounded once.
     pub fn of<A: Float>(&self, x: &Tensor<A, 2>) -> Result<Tensor<A, 2>> {
-        let (b, [m, k]) = (self.block, x.shape());
+        let (b, [m, k]) = (self.inputs.block, x.shape());
         ensure!(k.is_multiple_of(b), "rows of {k} have no whole blocks of {b} to be rotated");
         let mut wider = self.matrices.iter().enumerate().rev();
         let fitting = wider.find(|(i, _)| *i == 0 || m > 1 && k.is_multiple_of(b << i));
