@@ -1,8 +1,8 @@
 //! Where the largest or smallest element along a dimension is: first what it is, then where.
 
 use super::lines::{Lines, Piece};
+use super::offsets::batch_offsets;
 use super::reduce::reordered;
-use super::rows::batch_offsets;
 use super::simd::{self, Level};
 use crate::error::{Error, Result};
 use crate::memory::room;

@@ -3,7 +3,8 @@
 use std::sync::Mutex;
 
 use super::lines::{Lines, Writing, write_lines};
-use super::rows::{batch_offsets, with_small_float};
+use super::offsets::batch_offsets;
+use super::rows::with_small_float;
 use crate::error::{Error, Result};
 use crate::memory::scratch;
 use crate::num::{DType, F8E4M3, F8E5M2, Scalar, bf16, f16};

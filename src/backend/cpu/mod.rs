@@ -14,6 +14,7 @@ mod int8;
 mod line_kernel;
 mod lines;
 mod norm;
+mod offsets;
 mod outputs;
 mod product;
 mod reduce;

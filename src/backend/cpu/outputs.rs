@@ -1,6 +1,6 @@
 //! The matrices of an output, to be written by several tasks.
 
-use super::rows::{Offsets, batch_offsets};
+use super::offsets::{Offsets, batch_offsets};
 use crate::error::{Error, Result};
 use crate::memory::{MatrixMut, scratch};
 use crate::num::Scalar;

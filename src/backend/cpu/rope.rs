@@ -1,7 +1,7 @@
 //! Rotary embedding, a head at a time; sines and cosines once for each position.
 
 use super::lines::{Lines, Writing, write_lines};
-use super::rows::{Offsets, batch_offsets, row_major};
+use super::offsets::{Offsets, batch_offsets, row_major};
 use super::simd::{self, Level};
 use crate::error::Result;
 use crate::memory::{room, scratch};

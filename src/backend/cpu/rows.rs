@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::OnceLock;
 
+use super::offsets::{Offsets, batch_offsets, row_major};
 use super::simd::int8::{self, Packed};
 use super::simd::{self, Code, Fp4Table, LANES, Level, Rows, Scales, Weights};
 use crate::error::{Error, Result};
@@ -416,90 +417,4 @@ impl<'a> ScaledRows<'a> {
         }
         Ok(())
     }
-}
-
-/// Row-major strides of some sizes.
-pub(super) fn row_major(dims: &[usize]) -> Vec<usize> {
-    let mut strides = vec![1; dims.len()];
-    for axis in (1..dims.len()).rev() {
-        strides[axis - 1] = strides[axis] * dims[axis];
-    }
-    strides
-}
-
-/// Where matrices or lines lie: `step` apart from 0 on, or anywhere.
-#[derive(Clone, Debug)]
-pub(super) enum Offsets {
-    Even { step: usize, len: usize },
-    Each(Vec<usize>),
-}
-
-impl Offsets {
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Offsets::Even { len, .. } => *len,
-            Offsets::Each(offsets) => offsets.len(),
-        }
-    }
-
-    pub(super) fn get(&self, i: usize) -> Option<usize> {
-        match self {
-            Offsets::Even { step, len } => (i < *len).then(|| i * step),
-            Offsets::Each(offsets) => offsets.get(i).copied(),
-        }
-    }
-
-    /// One of them.
-    ///
-    /// # Panics
-    /// Where there are not so many.
-    pub(super) fn at(&self, i: usize) -> usize {
-        match self {
-            Offsets::Even { step, len } => {
-                assert!(i < *len, "offset {i} of {len}");
-                i * step
-            }
-            Offsets::Each(offsets) => offsets[i],
-        }
-    }
-
-    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = usize> + Clone {
-        (0..self.len()).map(|i| self.at(i))
-    }
-}
-
-/// Where each element of `batch_dims` (row-major) lies, for sizes that broadcast to them.
-pub(super) fn batch_offsets(
-    dims: &[usize],
-    strides: &[usize],
-    batch_dims: &[usize],
-) -> Result<Offsets> {
-    let skip = batch_dims.len() - dims.len();
-    // Of each size that counts, from the last on, with what lies between its elements.
-    let sizes = batch_dims.iter().enumerate().rev().map(|(axis, &size)| {
-        let own = axis.checked_sub(skip).filter(|&own| dims[own] != 1);
-        (size, own.map_or(0, |own| strides[own]))
-    });
-    let mut even = Some((1usize, 0usize));
-    for (size, stride) in sizes.clone().filter(|(size, _)| *size != 1) {
-        even = match even {
-            Some((1, _)) => Some((size, stride)),
-            Some((len, step)) if step.checked_mul(len) == Some(stride) => Some((len * size, step)),
-            _ => None,
-        };
-    }
-    if let Some((len, step)) = even {
-        return Ok(Offsets::Even { step, len });
-    }
-    let count = batch_dims.iter().product();
-    let mut offsets = room(count)?;
-    offsets.extend((0..count).map(|index| {
-        let (mut rest, mut offset) = (index, 0);
-        for (size, stride) in sizes.clone() {
-            offset += rest % size * stride;
-            rest /= size;
-        }
-        offset
-    }));
-    Ok(Offsets::Each(offsets))
 }

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use super::Piece;
-use crate::backend::cpu::rows::{Offsets, RowSource, batch_offsets, row_major, row_source};
+use crate::backend::cpu::offsets::{Offsets, batch_offsets, row_major};
+use crate::backend::cpu::rows::{RowSource, row_source};
 use crate::backend::cpu::simd::{self, Code, Level, Weights};
 use crate::error::{Error, Result};
 use crate::memory::{resize, scratch};

@@ -4,7 +4,8 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use super::Piece;
-use crate::backend::cpu::rows::{Offsets, batch_offsets, with_small_float};
+use crate::backend::cpu::offsets::{Offsets, batch_offsets};
+use crate::backend::cpu::rows::with_small_float;
 use crate::backend::cpu::simd::{self, Level};
 use crate::error::{Error, Result};
 use crate::format::{self, BlockLayout, QuantizeOptions, Quantizer, RowQuantizer, ScaleLayout};

@@ -49,19 +49,15 @@ pub(super) unsafe fn fp4<const MULTISHIFT: bool>(
                 _mm512_storeu_ps(to.add(part * SIDE), value);
             }
         };
-        // Written out: a row has four or eight mostly.
-        let mut part = 0;
-        while part + 4 <= parts {
-            put(part);
-            put(part + 1);
-            put(part + 2);
-            put(part + 3);
-            part += 4;
+        /// Parts that are written out: a row has four or eight mostly.
+        const AT_ONCE: usize = 4;
+        let whole = parts / AT_ONCE * AT_ONCE;
+        for first in (0..whole).step_by(AT_ONCE) {
+            for part in first..first + AT_ONCE {
+                put(part);
+            }
         }
-        while part < parts {
-            put(part);
-            part += 1;
-        }
+        (whole..parts).for_each(put);
     }
     rows.len()
 }

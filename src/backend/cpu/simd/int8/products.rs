@@ -6,7 +6,7 @@ use super::super::Rows;
 use super::super::per_level::compiled_for;
 use super::super::stream::{AHEAD, NEAR};
 use super::super::tile::Out;
-use super::super::unpack::{Mxfp4, Nvfp4, Storage, Stored};
+use super::super::unpack::{Mxfp4, Nvfp4, Storage, Tail};
 use super::super::weights::{Code, Weights};
 use super::{Factor, GROUP, Int8Level, Packed, Places, Quad, ROWS};
 use crate::memory::MatrixMut;
@@ -211,36 +211,18 @@ level!(dotprod, super::super::neon::One, 4 by 2);
 #[cfg(target_arch = "aarch64")]
 level!(i8mm, super::super::i8mm::Two, 3 by 1);
 
-/// What is left of rows behind their whole groups, padded with zeros to one.
-struct Tail {
-    codes: [[u8; GROUP / 2]; ROWS],
-    scales: [[u8; 4]; ROWS],
-}
-
-impl Tail {
-    /// # Safety
-    /// The rows have `rest` elements, fewer than a group, behind `whole` groups.
-    #[inline(always)]
-    unsafe fn of<S: Storage>(rows: &Places, whole: usize, rest: usize) -> Self {
-        let mut tail = Tail { codes: [[0; GROUP / 2]; ROWS], scales: [[0; 4]; ROWS] };
-        let (codes, scales) = (rows.codes::<S>(whole), rows.scales::<S>(whole));
-        for r in 0..ROWS {
-            // SAFETY: the bytes of the elements that are there.
-            unsafe {
-                codes[r].copy_to_nonoverlapping(tail.codes[r].as_mut_ptr(), S::code_bytes(rest));
-                scales[r].copy_to_nonoverlapping(tail.scales[r].as_mut_ptr(), S::scale_bytes(rest));
-            }
-        }
+/// What is left of some rows behind their whole groups.
+///
+/// # Safety
+/// The rows have `rest` elements, fewer than a group, behind `whole` groups.
+#[inline(always)]
+unsafe fn tails<S: Storage>(rows: &Places, whole: usize, rest: usize) -> [Tail; ROWS] {
+    rows.0.map(|row| {
+        let mut tail = Tail::ZERO;
+        // SAFETY: the caller's promise.
+        unsafe { tail.fill::<S>(row, whole, rest) };
         tail
-    }
-
-    #[inline(always)]
-    fn places(&self) -> Places {
-        Places(std::array::from_fn(|r| Stored {
-            codes: self.codes[r].as_ptr(),
-            scales: self.scales[r].as_ptr(),
-        }))
-    }
+    })
 }
 
 /// Where [`Quad::ROWS`] rows of weights begin; the last row again for those from `end` on.
@@ -337,8 +319,9 @@ unsafe fn stream_rows<Q: Quad, S: Storage, const MR: usize>(
                 }
             }
             if rest > 0 {
-                let tail = Tail::of::<S>(&places, whole, rest);
-                let w = unpack::<Q, S>(&tail.places(), 0, factor);
+                let tails = tails::<S>(&places, whole, rest);
+                let places = Places(tails.each_ref().map(Tail::stored));
+                let w = unpack::<Q, S>(&places, 0, factor);
                 for i in 0..MR {
                     sums[i] = Q::add_product(sums[i], &w.codes, w.scales, a_rows(i, whole));
                 }
@@ -372,8 +355,9 @@ unsafe fn unpack_rows<Q: Quad, S: Storage>(
                 panel = panel.add(1);
             }
             if rest > 0 {
-                let tail = Tail::of::<S>(&places, whole, rest);
-                panel.write(unpack::<Q, S>(&tail.places(), 0, factor));
+                let tails = tails::<S>(&places, whole, rest);
+                let places = Places(tails.each_ref().map(Tail::stored));
+                panel.write(unpack::<Q, S>(&places, 0, factor));
                 panel = panel.add(1);
             }
         }
