@@ -103,12 +103,21 @@ fn a_file_and_a_folder_of_one_model_give_the_same_tokens_on_every_device() {
     assert_eq!(&greedy(folder.path(), &[])["tokens"], expected);
 }
 
+/// Whether GPUs can be emulated here, as they must be in CI.
+#[cfg(feature = "emulator")]
+fn emulates() -> bool {
+    let Err(error) = ferrocerium::Device::emulated(ferrocerium::caps::Arch::SM121A) else {
+        return true;
+    };
+    assert!(!std::env::var("CI").is_ok_and(|ci| ci == "true"), "{error}");
+    eprintln!("skipped: {error}");
+    false
+}
+
 #[cfg(feature = "emulator")]
 #[test]
 fn gpu_kernels_give_the_tokens_of_the_cpu_and_nothing_runs_by_the_reference() {
-    if let Err(error) = ferrocerium::Device::emulated(ferrocerium::caps::Arch::SM121A) {
-        assert!(!std::env::var("CI").is_ok_and(|ci| ci == "true"), "{error}");
-        eprintln!("skipped: {error}");
+    if !emulates() {
         return;
     }
     let (_folder, path) = model("gpu");
@@ -168,9 +177,7 @@ fn gpu_kernels_give_the_tokens_of_the_cpu_and_nothing_runs_by_the_reference() {
 #[cfg(feature = "emulator")]
 #[test]
 fn a_rotated_model_gives_the_same_tokens_recorded_or_not_on_cpus_and_gpus() {
-    if let Err(error) = ferrocerium::Device::emulated(ferrocerium::caps::Arch::SM121A) {
-        assert!(!std::env::var("CI").is_ok_and(|ci| ci == "true"), "{error}");
-        eprintln!("skipped: {error}");
+    if !emulates() {
         return;
     }
     let (folder, source) = (Folder::new("chat-rotated"), Folder::new("chat-rotated-source"));

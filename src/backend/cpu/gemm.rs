@@ -2,7 +2,7 @@
 
 use super::epilogue::{Finisher, Terms};
 use super::factors::Arithmetic;
-use super::outputs::OutputRows;
+use super::outputs::OutputMatrices;
 use super::product::{Block, Product};
 use super::rows::{column_source, row_source, with_small_float};
 use crate::caps::{Caps, Target};
@@ -153,5 +153,5 @@ fn gemm_as<E: Scalar>(arithmetic: Arithmetic, op: &Gemm, launch: &Launch<'_>) ->
         }
     }
     let out = launch.write_dense::<E>(&op.d)?;
-    OutputRows::new(out, &op.d)?.fill(|out| product.run(&blocks, out, &finish))
+    OutputMatrices::new(out, &op.d)?.fill(|out| product.run(&blocks, out, &finish))
 }

@@ -3,7 +3,7 @@
 use super::epilogue::{Finisher, Terms};
 use super::factors::Arithmetic;
 use super::gemm::{cost, kernel_info, stored_bytes, supports_operands};
-use super::outputs::OutputRows;
+use super::outputs::OutputMatrices;
 use super::product::{Block, Product};
 use std::ops::Range;
 
@@ -89,5 +89,5 @@ fn grouped_as<E: Scalar>(
         }
     }
     let out = launch.write_dense::<E>(&op.d)?;
-    OutputRows::new(out, &op.d)?.fill(|out| product.run(&blocks, out, &finish))
+    OutputMatrices::new(out, &op.d)?.fill(|out| product.run(&blocks, out, &finish))
 }

@@ -6,8 +6,8 @@ use crate::memory::{MatrixMut, scratch};
 use crate::num::Scalar;
 use crate::op::Operand;
 
-/// A dense output `[.., rows, width]` as rows in row-major order.
-pub(super) struct OutputRows<'a, E> {
+/// A dense output `[.., rows, width]` as matrices.
+pub(super) struct OutputMatrices<'a, E> {
     out: &'a mut [E],
     /// Where each matrix starts.
     starts: Offsets,
@@ -17,15 +17,15 @@ pub(super) struct OutputRows<'a, E> {
     stride: usize,
 }
 
-impl<'a, E: Scalar> OutputRows<'a, E> {
-    /// The rows of `operand`, whose elements are `out`.
+impl<'a, E: Scalar> OutputMatrices<'a, E> {
+    /// Those of `operand`, whose elements are `out`; none of its sizes is 0.
     pub(super) fn new(out: &'a mut [E], operand: &Operand) -> Result<Self> {
         let Operand::Dense(d) = operand else {
             return Err(Error::kernel("cpu", format!("{operand} is not plain elements")));
         };
         let rank = d.dims.len();
         let leading = d.dims.leading(2);
-        Ok(OutputRows {
+        Ok(OutputMatrices {
             out,
             starts: batch_offsets(leading, d.strides.leading(2), leading)?,
             rows: d.dims[rank - 2],
