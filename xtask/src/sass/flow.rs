@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
+use std::ops::Add;
 
 use super::listing::{Block, Instruction};
 use super::mix;
@@ -19,9 +20,11 @@ struct Loop {
 /// The main loop is the innermost with the most matrix instructions; without those, of the most
 /// deeply nested ones that which moves the most bytes of global memory. Of the paths through it, if
 /// there are some that multiply of those, the one is taken that copies the most asynchronously, then
-/// multiplies the least, then reads the least of shared memory, then moves the most, then is the
-/// shortest: what happens at the edges of a matrix, what does the same once more, with care for rare
-/// values, and loops within that do neither, are left out.
+/// multiplies the least, then reads the least of shared memory. Between ways that part and meet again
+/// and are equal so far, one that moves bytes, of global memory or to shared memory, goes before one
+/// that moves none, then the shorter: what is to be moved is moved, in the simplest way that there is.
+/// So what happens at the edges of a matrix, where neighbours are not neighbours in memory, what does
+/// the same once more, with care for rare values, and loops within that do neither, are left out.
 pub fn main_loop(blocks: &[Block]) -> Vec<&Instruction> {
     let dominators = Dominators::of(blocks);
     let loops = loops(blocks, &dominators);
@@ -32,7 +35,7 @@ pub fn main_loop(blocks: &[Block]) -> Vec<&Instruction> {
             })
         };
         let own = of.blocks.iter().filter(|block| !inner(block));
-        own.map(|&block| Work::of(&blocks[block])).sum()
+        own.fold(Work::default(), |work, &block| work + Work::of(&blocks[block]))
     };
     let depth = |of: &Loop| loops.iter().filter(|l| l.blocks.contains(&of.header)).count();
     let main = loops.iter().map(|l| (own(l), l)).max_by_key(|(work, l)| {
@@ -58,6 +61,7 @@ struct Work {
     products: u64,
     copied: u64,
     bytes: u64,
+    written: u64,
     instructions: usize,
 }
 
@@ -69,27 +73,35 @@ impl Work {
             products: sum(mix::products),
             copied: sum(mix::copied_bytes),
             bytes: sum(mix::global_bytes),
+            written: sum(mix::shared_written),
             instructions: block.instructions.len(),
         }
     }
 
-    /// The larger, the better a path.
-    fn rank(self) -> impl Ord {
-        let Work { read, products, copied, bytes, instructions } = self;
+    fn moved(self) -> u64 {
+        self.bytes + self.written
+    }
+
+    /// The larger, the better a path, which has a part in common with the one it is set against.
+    fn rank(self, common: Work) -> impl Ord {
+        let Work { read, products, copied, instructions, .. } = self;
         let least = (Reverse(products), Reverse(read));
-        (products > 0, copied, least, bytes, Reverse(instructions))
+        (products > 0, copied, least, self.moved() > common.moved(), Reverse(instructions))
     }
 }
 
-impl std::iter::Sum for Work {
-    fn sum<I: Iterator<Item = Work>>(works: I) -> Self {
-        works.fold(Work::default(), |a, b| Work {
-            read: a.read + b.read,
-            products: a.products + b.products,
-            copied: a.copied + b.copied,
-            bytes: a.bytes + b.bytes,
-            instructions: a.instructions + b.instructions,
-        })
+impl Add for Work {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Work {
+            read: self.read + other.read,
+            products: self.products + other.products,
+            copied: self.copied + other.copied,
+            bytes: self.bytes + other.bytes,
+            written: self.written + other.written,
+            instructions: self.instructions + other.instructions,
+        }
     }
 }
 
@@ -111,14 +123,22 @@ fn steady_path<'b>(
             if back || !within.contains(&next) {
                 continue;
             }
-            let longer = [work, Work::of(&blocks[next])].into_iter().sum::<Work>();
-            if best[next].is_none_or(|(known, _)| longer.rank() > known.rank()) {
+            let own = Work::of(&blocks[next]);
+            let longer = work + own;
+            let better = best[next].is_none_or(|(known, before)| {
+                // Both go on from the best way to where they part.
+                let parted = best[dominators.common(before, block)];
+                let common = own + parted.map(|(work, _)| work).unwrap_or_default();
+                longer.rank(common) > known.rank(common)
+            });
+            if better {
                 best[next] = Some((longer, block));
             }
         }
     }
     let reached = within.iter().filter(|&&block| ends(block));
-    let last = reached.filter_map(|&block| Some((best[block]?.0.rank(), block))).max();
+    let nothing = Work::default();
+    let last = reached.filter_map(|&block| Some((best[block]?.0.rank(nothing), block))).max();
     let mut path = Vec::new();
     let mut at = last.map(|(_, block)| block);
     while let Some(block) = at {
@@ -189,6 +209,11 @@ impl Dominators {
             }
         }
         Dominators { order, place, nearest }
+    }
+
+    /// The nearest block that all ways to both lead through.
+    fn common(&self, a: usize, b: usize) -> usize {
+        self.order[meet(&self.nearest, self.place[a], self.place[b])]
     }
 
     fn dominates(&self, a: usize, b: usize) -> bool {
@@ -330,6 +355,43 @@ mod tests {
 ",
         );
         assert_eq!(path, ["LDSM.16.MT88.4", "BRA", "HMMA.16816.F32.BF16", "BRA"]);
+    }
+
+    /// As where attention decodes keys: of neighbours, the first is found, or else each, if it is there;
+    /// what was read is put where it is multiplied, if there was something.
+    #[test]
+    fn what_is_to_be_moved_is_moved_in_the_simplest_way() {
+        let path = names(
+            "
+.L_x_1:
+        /*0000*/              @!P0 BRA `(.L_x_2) ;
+        /*0010*/                   LDG.E R8, desc[UR8][R2.64] ;
+        /*0020*/                   LDG.E R12, desc[UR8][R8.64] ;
+        /*0030*/                   LDG.E R13, desc[UR8][R8.64+0x100] ;
+        /*0040*/                   BRA `(.L_x_4) ;
+.L_x_2:
+        /*0050*/               @P1 BRA `(.L_x_3) ;
+        /*0060*/                   LDG.E R8, desc[UR8][R2.64] ;
+        /*0070*/                   LDG.E R12, desc[UR8][R8.64] ;
+.L_x_3:
+        /*0080*/               @P1 BRA `(.L_x_4) ;
+        /*0090*/                   LDG.E R8, desc[UR8][R2.64+0x8] ;
+        /*00a0*/                   LDG.E R13, desc[UR8][R8.64] ;
+.L_x_4:
+        /*00b0*/                   HMMA.16816.F32.BF16 R16, R4, R8, R16 ;
+        /*00c0*/               @P3 BRA `(.L_x_6) ;
+        /*00d0*/               @P4 BRA `(.L_x_5) ;
+        /*00e0*/                   FMUL R12, R12, R14 ;
+.L_x_5:
+        /*00f0*/                   STS.64 [R3], R12 ;
+.L_x_6:
+        /*0100*/               @P2 BRA `(.L_x_1) ;
+        /*0110*/                   EXIT ;
+",
+        );
+        let mut expected = vec!["BRA", "LDG.E", "LDG.E", "LDG.E", "BRA"];
+        expected.extend(["HMMA.16816.F32.BF16", "BRA", "BRA", "STS.64", "BRA"]);
+        assert_eq!(path, expected);
     }
 
     #[test]
