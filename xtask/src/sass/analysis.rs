@@ -117,7 +117,7 @@ impl Analysis {
 
     /// Cycles that an iteration of one warp takes of what: matrix units, issue slots and shared
     /// memory. A part of a multiprocessor has a quarter of the last.
-    fn cycles(&self) -> [(&'static str, f64); 3] {
+    pub fn cycles(&self) -> [(&'static str, f64); 3] {
         let shared = self.sum(|i| (mix::shared_read(i) + mix::shared_written(i)) as f64);
         [
             ("matrix units", self.sum(|i| self.machine.matrix_cycles(i))),
@@ -136,16 +136,34 @@ impl Analysis {
         by(self.multiplied, products).max(if bulk { 0.0 } else { by(self.bytes, bytes) })
     }
 
-    /// Seconds that each of the limits takes at its full rate, the slowest first.
+    /// Seconds that each of the limits takes at its full rate: memory first, then as `cycles`.
     fn times(&self) -> [(&'static str, f64); 4] {
         let rounds = f64::from(self.blocks).max(1.0) / self.machine.units as f64;
         let waste = rounds.ceil() / rounds;
         let iterations = self.iterations() * waste / (self.machine.units * PARTS) as f64;
         let cycles = self.cycles().map(|(what, c)| (what, c * iterations / self.machine.clock));
         let [matrix, issue, shared] = cycles;
-        let mut times = [("memory", self.bytes / self.machine.bandwidth), matrix, issue, shared];
-        times.sort_by(|a, b| b.1.total_cmp(&a.1));
-        times
+        [("memory", self.bytes / self.machine.bandwidth), matrix, issue, shared]
+    }
+
+    /// What share of the rate of memory, or of matrix units if those are slower, is left by issue slots
+    /// and shared memory: 1 where those are hidden.
+    pub fn reach(&self) -> f64 {
+        let [memory, matrix, issue, shared] = self.times().map(|(_, time)| time);
+        let meant = memory.max(matrix);
+        meant / meant.max(issue).max(shared)
+    }
+
+    /// Whether matrix units take longer than memory.
+    pub fn is_bound_by_products(&self) -> bool {
+        let [memory, matrix, ..] = self.times().map(|(_, time)| time);
+        matrix > memory
+    }
+
+    /// The same as `cycles` for each matrix instruction, if there are some.
+    pub fn cycles_of_mma(&self) -> Option<[f64; 3]> {
+        let mma = self.count(Group::Matrix);
+        (mma > 0).then(|| self.cycles().map(|(_, cycles)| cycles / mma as f64))
     }
 }
 
@@ -164,13 +182,12 @@ impl fmt::Display for Analysis {
             groups.filter(|(n, _)| *n > 0).map(|(n, name)| format!("{n} {name}")).collect();
         writeln!(f, "  loop: {} instructions: {}", self.main_loop.len(), groups.join(", "))?;
         let mma = self.count(Group::Matrix);
-        if mma > 0 {
+        if let Some([matrix, issue, shared]) = self.cycles_of_mma() {
             let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
-            let matrix = self.main_loop.iter().filter(|i| Group::of(i) == Group::Matrix);
-            matrix.for_each(|i| *kinds.entry(&i.name).or_default() += 1);
+            let multiply = self.main_loop.iter().filter(|i| Group::of(i) == Group::Matrix);
+            multiply.for_each(|i| *kinds.entry(&i.name).or_default() += 1);
             let kinds: Vec<_> = kinds.iter().map(|(name, n)| format!("{n} {name}")).collect();
             let each = |sum: f64| sum / mma as f64;
-            let [matrix, issue, shared] = self.cycles().map(|(_, cycles)| each(cycles));
             let slowest = matrix.max(issue).max(shared);
             writeln!(f, "  {}", kinds.join(", "))?;
             writeln!(
@@ -185,7 +202,9 @@ impl fmt::Display for Analysis {
                 100.0 * matrix / slowest
             )?;
         }
-        let [(what, seconds), others @ ..] = self.times();
+        let mut times = self.times();
+        times.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let [(what, seconds), others @ ..] = times;
         write!(f, "  at least {:.1} µs, by {what}", seconds * 1e6)?;
         let share = |(what, time): (&str, f64)| format!("{what} {:.0}%", 100.0 * time / seconds);
         write!(f, " ({} of that)", others.map(share).join(", "))?;

@@ -2,8 +2,15 @@
 
 use super::analysis::Analysis;
 use super::cases::Case;
-use super::machine::Machine;
+use super::machine::{Machine, PARTS, SHARED_BYTES};
 use super::mix::Group;
+use super::reach;
+
+/// Other versions of compilers order and choose some instructions otherwise.
+const MARGIN: f64 = 0.95;
+
+/// Of the issue slots of products in FP4, how many are to multiply or to be hidden behind those that do.
+const HIDDEN: f64 = 0.6;
 
 /// What is wrong with the code for a case.
 pub fn faults(case: &Case, machine: &Machine, analysis: &Analysis) -> Vec<String> {
@@ -24,7 +31,51 @@ pub fn faults(case: &Case, machine: &Machine, analysis: &Analysis) -> Vec<String
         let found = analysis.main_loop.iter().any(|i| i.name.starts_with(name));
         require(found, format!("no {name} in the main loop"));
     }
+    if analysis.multiplies == (case.products > 0.0) {
+        let declared = reach::declared(&case.name, machine);
+        require(analysis.reach() >= declared * MARGIN, too_slow(machine, analysis, declared));
+    }
+    let fp4 = |name: &&str| name.starts_with("OMMA") && case.name.starts_with("gemm");
+    if case.instruction(machine.arch).filter(fp4).is_some()
+        && analysis.multiplies
+        && analysis.is_bound_by_products()
+        && let Some([matrix, issue, shared]) = analysis.cycles_of_mma()
+    {
+        require(
+            matrix >= HIDDEN * issue,
+            format!("of {issue:.1} issue slots an OMMA no more than {matrix:.1} are behind it"),
+        );
+        let bytes = |cycles: f64| cycles * (SHARED_BYTES / PARTS) as f64;
+        require(
+            shared < matrix,
+            format!("{} B of shared memory an OMMA, of {}", bytes(shared), bytes(matrix)),
+        );
+    }
     faults
+}
+
+fn too_slow(machine: &Machine, analysis: &Analysis, declared: f64) -> String {
+    let excess = declared / analysis.reach();
+    let (issue, shared, what) = match analysis.cycles_of_mma() {
+        Some([_, issue, shared]) => (issue, shared, "mma"),
+        None => {
+            let [_, (_, issue), (_, shared)] = analysis.cycles();
+            (issue, shared, "iteration")
+        }
+    };
+    let (slowest, unit) = match issue >= shared {
+        true => (issue, "instructions"),
+        false => (shared, "cycles of shared memory"),
+    };
+    format!(
+        "{} on {}: {slowest:.1} {unit} of an {what}, {:.1} are declared: {:.0}% of the rate of memory or \
+         matrix units, for {:.0}%",
+        analysis.kernel,
+        machine.arch,
+        slowest / excess,
+        100.0 * analysis.reach(),
+        100.0 * declared
+    )
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod gate;
 mod listing;
 mod machine;
 mod mix;
+mod reach;
 mod tools;
 
 use std::process::ExitCode;
