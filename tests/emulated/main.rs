@@ -4,6 +4,7 @@
 
 mod attention;
 mod compile;
+mod edges;
 #[path = "../common/folder.rs"]
 #[cfg(all(feature = "cpu", feature = "gguf", feature = "safetensors"))]
 mod folder;

@@ -103,11 +103,11 @@ fn convert(src: &Operand, dst: &Operand, run: &mut Run<'_, '_, '_>) -> Result<()
 fn order(src: &Dense, dst: &Dense) -> (Vec<usize>, bool) {
     let rank = dst.dims.len();
     let fastest = |dense: &Dense| {
-        let long = (0..rank).filter(|&axis| dense.dims[axis] > 1);
+        let long = (0..rank).filter(|&axis| dense.dims[axis] > 1 && dense.strides[axis] > 0);
         long.min_by_key(|&axis| dense.strides[axis])
     };
     let last = fastest(dst).unwrap_or(rank - 1);
-    let second = fastest(src).filter(|&axis| axis != last && src.strides[axis] > 0);
+    let second = fastest(src).filter(|&axis| axis != last);
     let long = |axis: usize| dst.dims[axis] >= SHORT;
     let second = second.filter(|&axis| long(axis) && long(last));
     let rest = (0..rank).filter(|&axis| axis != last && Some(axis) != second);

@@ -48,7 +48,7 @@ pub(super) fn program() -> Program {
 
 fn supports(op: &Op, caps: &Caps) -> Result<(), Unsupported> {
     let Op::Gather(op) = op else { return Err(Unsupported::because("not a gather")) };
-    if op.out.dims().contains(&0) {
+    if op.out.dims().contains(&0) && !op.indices.dims().contains(&0) {
         return Err(Unsupported::because("has nothing to pick, but indices to check"));
     }
     match &op.table {

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::cache::DiskCache;
 use super::driver::{Driver, Grid, Image, ModuleId, Session};
 use super::failure::{Failure, Problem};
+use super::lock::lock;
 use super::nvrtc::{Nvrtc, Translated, Translation};
 use super::nvtx::Range;
 use super::stream::{GpuStream, Streams};
@@ -110,11 +111,11 @@ impl Gpu {
     /// # Errors
     /// [`Error::Kernel`] with the compiler's messages.
     pub fn module(&self, program: &Program) -> Result<ModuleId> {
-        let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut modules = lock(&self.modules);
         let slot = modules.entry(program.key()).or_default().clone();
         // Others can compile meanwhile.
         drop(modules);
-        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = lock(&slot);
         if let Some(module) = *slot {
             return Ok(module);
         }

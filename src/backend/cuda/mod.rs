@@ -31,6 +31,7 @@ mod failure;
 mod gather;
 mod gemm;
 mod gpu;
+mod lock;
 #[cfg(feature = "cuda")]
 mod native;
 mod norm;

@@ -2,11 +2,12 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use libloading::Library;
 
 use super::driver::Image;
+use super::lock::lock;
 use crate::error::{Error, Result};
 
 /// The environment variable that names the folder with NVRTC. Nothing else is looked at then.
@@ -69,7 +70,7 @@ impl Nvrtc {
     /// [`Error::Device`] that says what was looked for where.
     pub(super) fn get() -> Result<Arc<Nvrtc>> {
         static LOADED: Mutex<Option<Arc<Nvrtc>>> = Mutex::new(None);
-        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut loaded = lock(&LOADED);
         if let Some(nvrtc) = &*loaded {
             return Ok(nvrtc.clone());
         }

@@ -1,11 +1,12 @@
 //! A GPU that runs nothing and keeps what it was asked to run: for looking at machine code.
 
 use std::any::Any;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::driver::{Driver, Grid, Image, ModuleId, Queue, Session};
 use super::dry::DrySession;
 use super::gpu::Gpu;
+use super::lock::lock;
 use crate::caps::{Arch, Caps, MemoryKind};
 use crate::device::{Device, DeviceBuilder};
 use crate::error::Result;
@@ -29,7 +30,7 @@ pub struct Recording(Arc<Mutex<Vec<Launched>>>);
 impl Recording {
     /// The launches since this was asked last, in order.
     pub fn take(&self) -> Vec<Launched> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut lock(&self.0))
     }
 }
 
@@ -113,7 +114,7 @@ impl Driver for Recorder {
             Image::Ptx => std::str::from_utf8(code).map_err(|e| e.to_string())?,
             Image::Cubin => "",
         };
-        let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut modules = lock(&self.modules);
         modules.push(ptx.into());
         Ok(ModuleId(modules.len() - 1))
     }
@@ -138,12 +139,12 @@ impl Driver for Recorder {
 impl Queue for Recorder {
     fn session(&self, _earlier: &[Earlier]) -> Result<Box<dyn Session + '_>, String> {
         let keep = |module: ModuleId, entry: &str, grid| {
-            let modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
+            let modules = lock(&self.modules);
             let ptx = modules.get(module.0).cloned().ok_or("the module is of another GPU")?;
             if self.image == Image::Cubin {
                 return Ok(());
             }
-            let mut launches = self.recording.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut launches = lock(&self.recording.0);
             launches.push(Launched { ptx, entry: entry.to_owned(), grid });
             Ok(())
         };

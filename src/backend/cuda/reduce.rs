@@ -58,8 +58,11 @@ fn supports(op: &Op, caps: &Caps) -> Result<(), Unsupported> {
     let Op::Reduce(op) = op else { return Err(Unsupported::because("not a reduction")) };
     require_readable(&op.x)?;
     require_writable(&op.out, caps)?;
-    let all = op.x.dims().numel().map_err(|e| Unsupported(e.to_string()))?;
-    sizes_fit(&[all])
+    // There may be results of no elements.
+    for operand in [&op.x, &op.out] {
+        sizes_fit(&[operand.dims().numel().map_err(|e| Unsupported(e.to_string()))?])?;
+    }
+    Ok(())
 }
 
 fn launch(op: &Op, run: &mut Run<'_, '_, '_>) -> Result<()> {

@@ -46,7 +46,8 @@ pub(super) fn program() -> Program {
 
 fn supports(op: &Op, _caps: &Caps) -> Result<(), Unsupported> {
     let Op::Scatter(op) = op else { return Err(Unsupported::because("not a scatter")) };
-    if op.src.dims().contains(&0) {
+    let dims = op.src.dims();
+    if dims.contains(&0) && dims.get(op.axis) != Some(&0) {
         return Err(Unsupported::because("has nothing to move, but indices to check"));
     }
     Ok(())
@@ -57,6 +58,9 @@ fn launch(op: &Op, run: &mut Run<'_, '_, '_>) -> Result<()> {
     let missing = || Error::kernel(SCATTER.name, "an operand has no plain elements");
     let out = op.out.as_dense().ok_or_else(missing)?;
     let (dims, size) = (op.src.dims(), out.dims[op.axis]);
+    if dims.contains(&0) {
+        return Ok(());
+    }
     let rows = Rows::of(dims);
     // Without elements there is nowhere to go; every index is astray.
     let mut seen = Dense { dims, ..out.clone() };

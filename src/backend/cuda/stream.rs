@@ -3,11 +3,12 @@
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use super::driver::{Driver, Queue, Session};
 use super::dry::DrySession;
 use super::gpu::{Program, ProgramKey};
+use super::lock::lock;
 use crate::caps::MemoryKind;
 use crate::error::{Error, Result};
 use crate::memory::{Allocator, Buffer, Fence, Locks, RawMemory};
@@ -47,11 +48,6 @@ struct GpuRecorded {
 }
 
 impl Recorded for GpuRecorded {}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Everything behind these locks is changed in single steps.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 fn next_number() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -152,11 +148,12 @@ impl GpuStream {
         while in_flight.front().is_some_and(|flight| flight.work.is_done()) {
             ended.extend(in_flight.pop_front());
         }
-        // Memory is freed when nothing is locked.
-        drop(in_flight);
+        // Whoever finds it no longer in flight finds its failure.
         if let Some(flight) = ended.iter().find(|flight| flight.work.wait().is_err()) {
             lock(&self.failed).get_or_insert_with(|| flight.work.clone());
         }
+        // Memory is freed when nothing is locked.
+        drop(in_flight);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use ptx_vm::{Arg, DevicePtr, LaunchConfig, Machine, Module};
@@ -11,6 +11,7 @@ use ptx_vm::{Arg, DevicePtr, LaunchConfig, Machine, Module};
 use super::Modules;
 use crate::backend::cuda::driver::{Grid, ModuleId, Queue, Session};
 use crate::backend::cuda::failure::{Failure, Problem};
+use crate::backend::cuda::lock::lock;
 use crate::error::Result;
 use crate::memory::{Access, DeviceUse, Earlier, Fence, Work};
 
@@ -27,10 +28,6 @@ pub(super) struct EmulatedQueue {
     worker: Option<JoinHandle<()>>,
     /// What was recorded so far, while the queue records.
     recording: Mutex<Option<Vec<Launches>>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl EmulatedQueue {

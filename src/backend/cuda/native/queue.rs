@@ -3,13 +3,14 @@
 use std::any::Any;
 use std::ffi::c_void;
 use std::ptr::{null_mut, without_provenance_mut};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::api::{Context, Stream, check, sys};
 use super::words::{Watch, Words};
 use super::{Loaded, Modules};
 use crate::backend::cuda::driver::{Grid, ModuleId, Queue, Session};
 use crate::backend::cuda::failure::{Failure, Problem};
+use crate::backend::cuda::lock::lock;
 use crate::error::Result;
 use crate::memory::{Access, DeviceUse, Earlier, Fence, Work};
 
@@ -45,14 +46,6 @@ impl Kept {
         self.constants.append(&mut other.constants);
         self.watches.append(&mut other.watches);
     }
-
-    fn is_empty(&self) -> bool {
-        self.constants.is_empty() && self.watches.is_empty()
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl NativeQueue {
@@ -95,6 +88,12 @@ impl NativeQueue {
         Ok(Arc::new(work))
     }
 
+    /// Waits for work of which nobody is told when it ends. Where that fails the context is lost, and
+    /// nothing runs any more.
+    fn wait(&self) {
+        let _ = self.stream.synchronize();
+    }
+
     /// Ends a recording: the graph, and what it needs.
     fn end(&self) -> Result<(sys::CUgraph, Kept), String> {
         let kept = lock(&self.recording).take().ok_or("the stream does not record")?;
@@ -124,7 +123,7 @@ impl Queue for NativeQueue {
             inherited = inherit(earlier);
         }
         let (own, watched, kept) = (Vec::new(), Vec::new(), Kept::default());
-        Ok(Box::new(NativeSession { queue: self, own, watched, inherited, kept }))
+        Ok(Box::new(NativeSession { queue: self, own, watched, inherited, kept, begun: false }))
     }
 
     fn record(&self) -> Result<(), String> {
@@ -164,7 +163,8 @@ impl Queue for NativeQueue {
         check("cuGraphLaunch", result)?;
         let watches = graph.kept.watches.iter().cloned().chain(inherit(earlier)).collect();
         // The graph itself has its constants.
-        self.mark("graph", &mut Kept { watches, constants: Vec::new() })
+        let marked = self.mark("graph", &mut Kept { watches, constants: Vec::new() });
+        marked.inspect_err(|_| self.wait())
     }
 }
 
@@ -213,6 +213,8 @@ struct NativeSession<'s> {
     watched: Vec<(u64, Problem)>,
     inherited: Vec<Arc<Watch>>,
     kept: Kept,
+    /// Whether something may be in the stream that was not submitted.
+    begun: bool,
 }
 
 impl Session for NativeSession<'_> {
@@ -223,6 +225,7 @@ impl Session for NativeSession<'_> {
     fn keep(&mut self, bytes: Vec<u8>, label: &str) -> Result<u64, String> {
         let address = self.scratch(bytes.len(), label)?;
         if !bytes.is_empty() {
+            self.begun = true;
             // SAFETY: the work keeps them, or the graph, or this session, which waits when dropped.
             let copied = unsafe { self.queue.stream.copy_in(address, &bytes) };
             self.kept.constants.push(bytes);
@@ -314,6 +317,7 @@ impl Session for NativeSession<'_> {
     }
 
     fn submit(mut self: Box<Self>, kernel: &str) -> Result<Option<Fence>, String> {
+        self.begun = true;
         for (address, problem) in self.watched.drain(..) {
             let watch = Arc::new(self.queue.words.watch(problem)?);
             self.kept.watches.push(watch.clone());
@@ -325,18 +329,20 @@ impl Session for NativeSession<'_> {
             return Ok(None);
         }
         self.kept.watches.append(&mut self.inherited);
-        self.queue.mark(kernel, &mut self.kept).map(Some)
+        let work = self.queue.mark(kernel, &mut self.kept)?;
+        self.begun = false;
+        Ok(Some(work))
     }
 }
 
 impl Drop for NativeSession<'_> {
     fn drop(&mut self) {
-        // Copies may be under way, or recorded, although the work was not submitted.
+        // Who began it is told that it failed, and takes back what it uses: it must have ended, or be
+        // recorded.
         match &mut *lock(&self.queue.recording) {
             Some(recorded) => recorded.take(&mut self.kept),
-            None if self.kept.is_empty() => {}
-            // Where that fails the context is lost, and nothing copies any more.
-            None => drop(self.queue.stream.synchronize()),
+            None if self.begun => self.queue.wait(),
+            None => {}
         }
         // In the order of the stream: after the launches that use it.
         self.own.drain(..).for_each(|address| self.queue.stream.free(address));

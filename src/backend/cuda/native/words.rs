@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::api::{Context, check, sys};
 use crate::backend::cuda::failure::{Failure, Problem};
+use crate::backend::cuda::lock::lock;
 
 /// Words that are allocated together.
 const PAGE: usize = 512;
@@ -33,7 +34,7 @@ impl Words {
 
     /// A word to copy to, and what another number than 0 there stands for.
     pub fn watch(self: &Arc<Self>, problem: Problem) -> Result<Watch, String> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         if state.free.is_empty() {
             self.context.bind()?;
             let mut start = null_mut();
@@ -93,7 +94,6 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let mut state = self.words.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.free.push(self.word);
+        lock(&self.words.state).free.push(self.word);
     }
 }
