@@ -3,7 +3,7 @@
 
 #include "numbers.cuh"
 
-// By branches, for the two are rare: without them loops that fold scales became twice as long.
+// By branches, for the two are rare.
 __device__ inline float f32_of_e8m0(u8 bits) {
     if (bits == 0) return __uint_as_float(0x00400000u);
     if (bits == 0xFF) return __uint_as_float(0x7FC00000u);
