@@ -378,6 +378,9 @@ extern "C" __global__ __launch_bounds__(THREADS, 1) void attention(
         copy_async_wait<0>();
     };
 
+    // All keys have one, or one each.
+    constexpr bool one_factor = has_scales(K_LOAD);
+    const float whole = keys.scales.whole();
     State state;
     state.clear();
     float unit = LEAST_UNIT;
@@ -388,7 +391,7 @@ extern "C" __global__ __launch_bounds__(THREADS, 1) void attention(
         complete(first);
         // The tile is there for all, and all are done with the codes of the one before.
         __syncthreads();
-        if (K_SCALED && threadIdx.x < KEYS)
+        if (K_SCALED && !one_factor && threadIdx.x < KEYS)
             factors[threadIdx.x] = keys.factor(first + threadIdx.x);
         float k_unit = LEAST_UNIT;
         const float before = unit;
@@ -409,7 +412,11 @@ extern "C" __global__ __launch_bounds__(THREADS, 1) void attention(
         for (int j = 0; j < FRAGS_S; j += 2)
             multiply(s[0][j], s[0][j + 1], queries, shared_address(codes), CODES,
                      (const u32*)(codes + K_CODES_TILE), 8 * j);
-        finish_scores(s, args, rows, mask, __any_sync(~0u, some), first, factors,
+        auto in_units = [&](float x, int key, float unit) {
+            if (!K_SCALED) return x * unit;
+            return scaled(x, one_factor ? whole : factors[key], unit);
+        };
+        finish_scores(s, args, rows, mask, __any_sync(~0u, some), first, in_units,
                       args.scale * k_unit, units);
         weigh(s, state);
         const Rounded<KEY_STEPS> weights = rounded_weights(s[0]);

@@ -9,6 +9,7 @@
 // that blocks of their own take, by a second kernel. Tiles begin at multiples of KEYS, so that a
 // row's result depends on nothing but its sequence.
 // Limited by matrix instructions where rows fill the tile, else by reading keys and values once.
+#include "join.cuh"
 #include "queries.cuh"
 #include "values.cuh"
 
@@ -33,26 +34,6 @@ __device__ inline void load_queries(u8* to, const Args& args, const Tile& tile, 
             if (col < D) *(u32*)(to + local * pitch(D) + col) = codes;
         }
         if (threadIdx.x % 32 == 0) ((float*)(to + ROWS * pitch(D)))[local] = scale;
-    }
-}
-
-#else
-
-__device__ inline void load_queries(u8* to, const Args& args, const Tile& tile, int kv_head) {
-    constexpr int ROW = D / 8;
-    for (int i = threadIdx.x; i < ROWS * ROW; i += THREADS) {
-        const Row row(args, tile.queries, tile.row + i / ROW, kv_head);
-        const int col = i % ROW * 8;
-        const u8* from = query_of(args, tile, row) + col * args.q.col;
-        Fetched chunk = {};
-        if (row.there) {
-            if (args.q_chunks && col + 8 <= args.d) {
-                *(uint4*)chunk.words = *(const uint4*)from;
-            } else if (col < args.d) {
-                gather(chunk, from, args.q.col, 0, args.d - col);
-            }
-        }
-        *(uint4*)(to + i / ROW * pitch(D) + i % ROW * CHUNK) = decoded<COPY>(chunk);
     }
 }
 
@@ -121,9 +102,12 @@ extern "C" __global__ __launch_bounds__(THREADS, 1) void attention(
     // Their scales, where they have some.
     const float* of_queries = (const float*)(shared + ROWS * pitch(D)) + warp_row + lane / 4;
 
+    // All keys have one, or one each.
+    constexpr bool one_factor = has_scales(K_LOAD);
+    const float whole = keys.scales.whole();
     auto factors = [&](u8* of) { return (float*)(of + K_TILE + V_TILE); };
     auto load_factors = [&](u8* to, int first) {
-        if (K_SCALED && threadIdx.x < KEYS && first < tile.end)
+        if (K_SCALED && !one_factor && threadIdx.x < KEYS && first < tile.end)
             factors(to)[threadIdx.x] = keys.factor(first + threadIdx.x);
     };
 
@@ -158,8 +142,12 @@ extern "C" __global__ __launch_bounds__(THREADS, 1) void attention(
             float s[FRAGS_M][FRAGS_S][4] = {};
             if (live) {
                 multiply(s, queries, shared_address(now) + warp_key * pitch(D), kept);
-                finish_scores(s, args, rows, mask, __any_sync(~0u, some), own,
-                              factors(now) + warp_key, args.scale, of_queries);
+                auto in_units = [&](float x, int key, float unit) {
+                    if (!K_SCALED) return x * unit;
+                    return scaled(x, one_factor ? whole : factors(now)[warp_key + key], unit);
+                };
+                finish_scores(s, args, rows, mask, __any_sync(~0u, some), own, in_units, args.scale,
+                              of_queries);
                 weigh(s, state);
             }
             keys.complete(to, next);
@@ -177,27 +165,4 @@ extern "C" __global__ __launch_bounds__(THREADS, 1) void attention(
     }
 
     finish(args, state, shared, warp_row);
-}
-
-// One row of one joint a block.
-extern "C" __global__ __launch_bounds__(THREADS) void join(const __grid_constant__ Args args) {
-    const int local = blockIdx.x % ROWS, kv_head = blockIdx.x / ROWS % args.kv_heads;
-    const Joint joint = args.joints[blockIdx.x / ROWS / args.kv_heads];
-    const Row row(args, joint.queries, joint.row + local, kv_head);
-    if (!row.there) return;
-    auto of_piece = [&](int i) { return part(args, joint.piece + i, kv_head, local); };
-    float top = -INFINITY;
-    for (int i = 0; i < joint.pieces; i++) top = fmaxf(top, of_piece(i)[args.d_v]);
-    const float sink = sink_of(args, row.head);
-    for (int col = threadIdx.x; col < args.d_v; col += THREADS) {
-        Join whole(sink, top);
-        float value = 0.0f;
-        for (int i = 0; i < joint.pieces; i++) {
-            const float* piece = of_piece(i);
-            value = fmaf(piece[col], whole.add(piece[args.d_v], piece[args.d_v + 1]), value);
-        }
-        const int query = joint.query + row.query;
-        if (col == 0) store_lse(args, query, row.head, whole);
-        store_value(args, query, row.head, col, value, whole.total);
-    }
 }

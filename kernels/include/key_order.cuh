@@ -7,10 +7,15 @@
 
 #include "mma.cuh"
 
+// Columns of values that a lane reads next to each other; where they are several, its keys are t and t + 4.
+#ifndef LANE_COLUMNS
+#define LANE_COLUMNS 1
+#endif
+
 // Which of a tile's keys a column of a fragment of scores is. Of NVFP4, two lanes have a block.
 __device__ inline int key_of(int frag, int col) {
-    return ROUND_TO == MMA_NVFP4 ? frag / 4 * 32 + col / 4 * 16 + frag % 4 * 4 + col % 4
-                                 : 8 * frag + col;
+    if (ROUND_TO == MMA_NVFP4) return frag / 4 * 32 + col / 4 * 16 + frag % 4 * 4 + col % 4;
+    return 8 * frag + (LANE_COLUMNS > 1 ? col / 2 + col % 2 * 4 : col);
 }
 
 // Where a key's codes are in their tile, so that it is such a column.

@@ -50,15 +50,14 @@ __device__ constexpr int pitch(int width) { return width * UNIT + CHUNK; }
 template <int WIDTH, int LOAD, int KEYS, int THREADS>
 struct KeyLoader {
     static constexpr int IN_CHUNK = CHUNK / UNIT;  // elements
-    static constexpr int ROW = WIDTH / IN_CHUNK, ALL = KEYS * ROW;  // chunks
-    static constexpr int OWN = (ALL + THREADS - 1) / THREADS;
+    static constexpr int ROW = WIDTH / IN_CHUNK;  // chunks
+    // Threads take as many whole rows at a time as they can, so that a thread's chunks are of one column.
+    static constexpr int BELOW = THREADS / ROW, OWN = (KEYS + BELOW - 1) / BELOW;
     static constexpr int PITCH = pitch(WIDTH);
-    static constexpr bool WHOLE_ROWS = THREADS % ROW == 0;
     // Of what is decoded, codes of a byte, and elements that share a scale.
     static constexpr int IN_BYTE = decodes_fp4(LOAD) ? 2 : 1, SCALED = LOAD == DECODE_NVFP4 ? 16 : 32;
-    // Chunks that registers hold: all of a tile, if they can, while another is multiplied. Where
-    // rows are not whole, each has an address of its own.
-    static constexpr int HELD = OWN <= (WHOLE_ROWS ? 8 : 4) ? OWN : 4;
+    // Chunks that registers hold: all of a tile, if they can, while another is multiplied.
+    static constexpr int HELD = OWN <= (WIDTH <= 128 ? 8 : 4) ? OWN : 4;
 
     const Matrix& matrix;
     const Scales& scales;
@@ -73,15 +72,11 @@ struct KeyLoader {
     // Calls with COUNT of this thread's chunks, from one on: number, row and place in the row.
     template <int COUNT, typename Each>
     __device__ static void chunks(int from, Each each) {
+        if (THREADS % ROW && threadIdx.x >= BELOW * ROW) return;
 #pragma unroll
         for (int i = 0; i < COUNT; i++) {
-            const int at = threadIdx.x + (from + i) * THREADS;
-            if (ALL % THREADS && at >= ALL || OWN % COUNT && from + i >= OWN) continue;
-            // Where rows are whole, a thread's chunks are of one column: one address has them all.
-            if (WHOLE_ROWS)
-                each(i, threadIdx.x / ROW + (from + i) * (THREADS / ROW), threadIdx.x % ROW);
-            else
-                each(i, at / ROW, at % ROW);
+            const int row = threadIdx.x / ROW + (from + i) * BELOW;
+            if (KEYS % (COUNT * BELOW) == 0 || row < KEYS) each(i, row, threadIdx.x % ROW);
         }
     }
 
@@ -91,13 +86,12 @@ struct KeyLoader {
         return Source(matrix, scales, batch);
     }
 
-    // Whether a tile is all there, as whole rows of one run: so they are equally far apart.
+    // Whether a tile is all there, of one run: so its rows are equally far apart.
     __device__ bool is_regular(int first) const {
-        return WHOLE_ROWS && width == WIDTH && first + KEYS <= end && runs.hold(first, KEYS);
+        return width == WIDTH && first + KEYS <= end && runs.hold(first, KEYS);
     }
 
-    // From a thread's chunk to the next one, in rows, and the first row.
-    static constexpr int BELOW = THREADS / ROW;
+    // A thread's first row.
     __device__ static int top(int from) { return threadIdx.x / ROW + from * BELOW; }
 
     __device__ void fetch_regular(int first, int from) {

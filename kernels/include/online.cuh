@@ -18,19 +18,20 @@ __device__ inline void each_score(float (&s)[FRAGS_S][4], int row, F f) {
         f(s[j / 2][row * 2 + j % 2], key_of(j / 2, threadIdx.x % 4 * 2 + j % 2));
 }
 
-// Scale, bound, bias and mask; `first` is the warp's first key.
+// Scale, bound, bias and mask; `first` is the warp's first key, `in_units` multiplies a score of a key,
+// which is counted from that, with its scale and a unit.
+template <typename InUnits>
 __device__ inline void finish_scores(float (&s)[FRAGS_M][FRAGS_S][4], const Args& args,
                                      const WarpRows& rows, const Mask& mask, bool masked, int first,
-                                     const float* factors, float scale,
-                                     const float* of_queries) {
+                                     InUnits in_units, float scale, const float* of_queries) {
 #pragma unroll
-    for (int i = 0; i < FRAGS_M * 2; i++) {
+    for (int i = 0; i < FRAGS_M * 2; i += 2 / HALVES) {
         // Scores are in units of 1 / SCORE.
         float unit = SOFTCAP ? scale : scale * SCORE;
         if (QUERY_SCALES) unit *= of_queries[8 * i];
         float(&of)[FRAGS_S][4] = s[i / 2];
         each_score(of, i % 2, [&](float& x, int key) {
-            x = K_SCALED ? scaled(x, factors[key], unit) : x * unit;
+            x = in_units(x, key, unit);
 #if SOFTCAP
             x = args.softcap * SCORE * tanhf(x / args.softcap);
 #endif
@@ -57,7 +58,7 @@ __device__ inline void weigh(float (&s)[FRAGS_M][FRAGS_S][4], State& state) {
 #pragma unroll
     for (int i = 0; i < FRAGS_M; i++)
 #pragma unroll
-        for (int half = 0; half < 2; half++) {
+        for (int half = 0; half < HALVES; half++) {
             const float before = state.largest[i][half];
             float top = before;
 #pragma unroll
@@ -79,11 +80,20 @@ __device__ inline void weigh(float (&s)[FRAGS_M][FRAGS_S][4], State& state) {
             // Those of the other lanes are added at the end.
             state.sum[i][half] = state.sum[i][half] * kept + sum;
 #pragma unroll
-            for (int j = 0; j < FRAGS_V; j++) {
-                state.values[i][j][2 * half] *= kept;
-                state.values[i][j][2 * half + 1] *= kept;
-            }
+            for (int j = 0; j < FRAGS_V; j++)
+#pragma unroll
+                for (int e = 2 * half; e < 2 * half + 4 / HALVES; e++) state.values[i][j][e] *= kept;
         }
+}
+
+// Adds what values got of weights' second terms, where the other half of fragments has it.
+__device__ inline void add_terms(State& state) {
+#pragma unroll
+    for (int i = 0; i < FRAGS_M && FEW_ROWS; i++)
+#pragma unroll
+        for (int j = 0; j < FRAGS_V; j++)
+#pragma unroll
+            for (int e = 0; e < 2; e++) state.values[i][j][e] += state.values[i][j][e + 2];
 }
 
 // Joins pieces of a row in order: scores above, and the sink.

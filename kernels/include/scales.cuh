@@ -52,10 +52,12 @@ struct Scales {
     }
 };
 
-// x * s * t, rounded as if s * t neither overflowed nor underflowed.
+// x * s * t, rounded as if s * t neither overflowed nor underflowed. Where it does, the larger one goes
+// first: it brings no x near to infinity that the other takes back, and none to 0 that it would have saved.
 __device__ inline float scaled(float x, float s, float t) {
-    float product = s * t;
-    float size = fabsf(product);
-    if (size >= 1.17549435e-38f && size <= 3.4e38f) return x * product;
-    return (float)((double)x * s * t);
+    const float product = s * t, size = fabsf(product);
+    const bool there = size >= 1.17549435e-38f && size <= 3.4e38f, larger = fabsf(s) > fabsf(t);
+    // Not branched on: the factors of many x are found once.
+    const float first = there ? product : larger ? s : t, second = there ? 1.0f : larger ? t : s;
+    return x * first * second;
 }

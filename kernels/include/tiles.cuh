@@ -58,10 +58,13 @@ constexpr bool KEEP_Q = FRAGS_M * D * UNIT <= 256 && K_LOAD == COPY && V_LOAD ==
 static_assert(WARP_KEYS % STEP == 0, "weights of so many keys are a fragment");
 
 // Which column of its values an element of a fragment is. FP8 ones are taken out of what is read
-// transposed in pairs: of 16, even ones are one fragment's and odd ones the next one's.
+// transposed in pairs: of 16, even ones are one fragment's and odd ones the next one's. Where a lane reads
+// neighbouring columns, each is of another fragment.
 __device__ inline int column_of(int frag, int e) {
     const int t = threadIdx.x % 4;
-    return MMA == MMA_FP8 ? frag / 2 * 16 + t * 4 + e % 2 * 2 + frag % 2 : 8 * frag + t * 2 + e % 2;
+    if (MMA == MMA_FP8) return frag / 2 * 16 + t * 4 + e % 2 * 2 + frag % 2;
+    const int eight = frag / LANE_COLUMNS * 8 + t * 2 + e % 2;
+    return eight * LANE_COLUMNS + frag % LANE_COLUMNS;
 }
 
 // Which query and head a row of a tile is.

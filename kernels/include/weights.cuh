@@ -6,6 +6,14 @@
 #pragma once
 
 #include "mma.cuh"
+#include "ptx.cuh"
+
+// Whether rows are eight at most. The other half of a fragment has their weights' second terms then, so
+// that sums of values are those of both halves.
+#ifndef FEW_ROWS
+#define FEW_ROWS 0
+#endif
+constexpr int HALVES = FEW_ROWS ? 1 : 2;  // of a fragment that have rows
 
 // What scores are multiplied with: log2(e), or nothing.
 constexpr float SCORE = SPLIT_WEIGHTS ? 1.0f : 1.44269504f;
@@ -138,17 +146,18 @@ constexpr float WEIGHT_UNIT = 1.0f;
 
 // Three terms: each leaves at most 2^-8 of what it rounds.
 struct Weights {
-    static constexpr int TERMS = 3;
-    u32 a[TERMS][4];
+    static constexpr int TERMS = FEW_ROWS ? 4 : 3, FRAGMENTS = FEW_ROWS ? 2 : 3;
+    u32 a[FRAGMENTS][4];
 
     __device__ void set(const float (*keys)[4]) {
         const float(&p)[4] = keys[0], (&next)[4] = keys[1];
 #pragma unroll
-        for (int r = 0; r < 4; r++) {
+        for (int r = 0; r < 4; r += 2 / HALVES) {
             float low = (r < 2 ? p : next)[r % 2 * 2], high = (r < 2 ? p : next)[r % 2 * 2 + 1];
 #pragma unroll
             for (int term = 0; term < TERMS; term++) {
-                u32 pair = a[term][r] = pair_of(low, high);
+                u32 pair = pair_of(low, high);
+                a[FEW_ROWS ? term / 2 : term][FEW_ROWS ? r + term % 2 : r] = pair;
                 low -= low_of(pair);
                 high -= high_of(pair);
             }
@@ -158,7 +167,7 @@ struct Weights {
     // The smallest terms first.
     __device__ void add(float (&sum)[4], u32 b0, u32 b1) const {
 #pragma unroll
-        for (int term = TERMS - 1; term >= 0; term--) mma(sum, a[term], b0, b1);
+        for (int i = FRAGMENTS - 1; i >= 0; i--) mma(sum, a[i], b0, b1);
     }
 };
 
@@ -177,10 +186,11 @@ struct Weights {
 #pragma unroll
         for (int eight = 0; eight < 2; eight++)
 #pragma unroll
-            for (int r = 0; r < 4; r++) {
+            for (int r = 0; r < 4; r += 2 / HALVES) {
                 float x = (eight ? next : p)[r / 2 + r % 2 * 2];
                 high[eight][r] = tf32_of(x);
-                low[eight][r] = tf32_of(x - __uint_as_float(high[eight][r]));
+                (FEW_ROWS ? high[eight][r + 1] : low[eight][r]) =
+                    tf32_of(x - __uint_as_float(high[eight][r]));
             }
     }
 
@@ -195,7 +205,7 @@ struct Weights {
         for (int eight = 0; eight < 2; eight++) {
             const u32 b = eight ? b1 : b0;
             const u32 even = __float_as_uint(low_of(b)), odd = __float_as_uint(high_of(b));
-            mma_tf32(sum, low[eight], even, odd);
+            if (!FEW_ROWS) mma_tf32(sum, low[eight], even, odd);
             mma_tf32(sum, high[eight], even, odd);
         }
     }

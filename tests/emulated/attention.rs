@@ -254,6 +254,45 @@ fn quantised_keys_and_values_enter_with_the_values_that_they_stand_for() {
 }
 
 #[test]
+fn codes_of_every_head_size_meet_the_queries_and_weights_that_they_belong_to() {
+    let Some(device) = emulated(Arch::SM121A) else { return };
+    // Rows in a half of a fragment and in all of it, pieces of keys and parts of tiles, heads that are
+    // whole words of scales or not.
+    for (q_len, group, kv_len, d, d_v) in
+        [(1, 4, 300, 128, 128), (3, 4, 131, 64, 192), (2, 4, 40, 80, 112), (5, 1, 70, 192, 64)]
+    {
+        let q = bf16s(&device, [1, q_len, 2 * group, d], 1);
+        let k = blocks(&device, [1, kv_len, 2, d], 2, Format::Nvfp4);
+        let v = blocks(&device, [1, kv_len, 2, d_v], 3, Format::Nvfp4);
+        let mut op = attention(q.operand(), k.operand().clone(), v.operand().clone());
+        op.scale = Some(0.5);
+        for mask in [Mask::CAUSAL, Mask { window: Some(33), ahead: Some(0) }] {
+            op.mask = mask;
+            check(&device, DECODE, &op);
+        }
+    }
+}
+
+#[test]
+fn codes_in_pages_meet_the_queries_that_see_them() {
+    let Some(device) = emulated(Arch::SM90A) else { return };
+    // Pages that a warp's keys are in, that they are spread over, and that are no power of two.
+    for (block, d) in [(32, 128), (16, 64), (12, 96)] {
+        let table: Vec<i32> = (0..2 * 30).map(|i| i * 37 % 64).collect();
+        let q = Tensor::from_fn(&device, [2, 1, 8, d], |at| f16::from_f32(wave(&at, 1))).unwrap();
+        let [k, v] = [2, 3].map(|salt| blocks(&device, [64, block, 2, d], salt, Format::Nvfp4));
+        let table = Tensor::from_host(&device, [2, 30], &table).unwrap().operand();
+        let lens = Tensor::from_host(&device, [2], &[291, 33]).unwrap().operand();
+        let mut op = attention(q.operand(), k.operand().clone(), v.operand().clone());
+        op.kv = KvLayout::Paged { block_table: table, kv_lens: lens };
+        op.mask = Mask::CAUSAL;
+        op.softcap = Some(3.0);
+        op.alibi = Some(vector(&device, &[0.01, 0.02, 0.0, 0.5, 0.25, 0.125, 0.1, 1.0]));
+        check(&device, DECODE, &op);
+    }
+}
+
+#[test]
 fn sixteen_bit_floats_of_either_kind_are_as_exact() {
     let Some(device) = emulated(Arch::SM121A) else { return };
     // Weights far below what f16 holds, of values near its largest.

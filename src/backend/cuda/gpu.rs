@@ -17,10 +17,12 @@ use crate::memory::{Access, Region};
 use crate::registry::{Accelerator, Launch, Stream};
 
 /// What kernel sources can include.
-const HEADERS: [(&str, &str); 24] = [
+const HEADERS: [(&str, &str); 26] = [
     ("blocks.cuh", include_str!("../../../kernels/include/blocks.cuh")),
     ("epilogue.cuh", include_str!("../../../kernels/include/epilogue.cuh")),
     ("index.cuh", include_str!("../../../kernels/include/index.cuh")),
+    ("join.cuh", include_str!("../../../kernels/include/join.cuh")),
+    ("key_codes.cuh", include_str!("../../../kernels/include/key_codes.cuh")),
     ("key_order.cuh", include_str!("../../../kernels/include/key_order.cuh")),
     ("keys.cuh", include_str!("../../../kernels/include/keys.cuh")),
     ("load.cuh", include_str!("../../../kernels/include/load.cuh")),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::plan::{Plan, Variant};
+use super::plan::{FEW_ROWS, Plan, Variant};
 use super::tiles::{Cut, Tiles};
 use super::{Lengths, sequences};
 use crate::backend::cuda::args::{Matrix, require_readable, require_writable, sizes_fit};
@@ -186,8 +186,13 @@ impl FlashKernel {
             softcap: op.softcap.unwrap_or(0.0),
         };
         let unit = plan.unit();
-        let aligned = [aligned(&k.matrix, sizes.d, unit), aligned(&v.matrix, sizes.d_v, unit)];
-        let program = plan.program(aligned, lengths.is_some());
+        let aligned = if plan.keeps_codes() {
+            [k, v].map(|of| aligned(&of.matrix, 2, size_of::<u8>()) && of.scales.are_words())
+        } else {
+            [aligned(&k.matrix, sizes.d, unit), aligned(&v.matrix, sizes.d_v, unit)]
+        };
+        let few_rows = sequences.iter().all(|s| s.queries.len() * group <= FEW_ROWS);
+        let program = plan.program(aligned, lengths.is_some(), few_rows);
         let threads = shape.threads() as u32;
         let shared_memory = plan.shared_memory() as u32;
         let grid = Grid { blocks: blocks as u32, threads, shared_memory };

@@ -1,7 +1,7 @@
 //! What programs for attention on tensor cores are made for: variants, head sizes, shapes of
 //! blocks, and how keys and values reach them.
 
-use crate::backend::cuda::gemm::{CHUNK, Mma, Way};
+use crate::backend::cuda::gemm::{CHUNK, DECODE_NVFP4, Mma, Way};
 use crate::backend::cuda::gpu::Program;
 use crate::caps::{Caps, Isa};
 use crate::format::{Format, WHOLE};
@@ -15,6 +15,15 @@ const WIDTHS: [usize; 6] = [64, 80, 96, 128, 192, 256];
 /// The widest heads whose sums registers hold beside the weights of 32 keys, which an FP8
 /// instruction takes, or whose tiles shared memory holds beside those of codes.
 const NARROWED_WIDEST: usize = 192;
+
+/// The widest heads whose sums registers hold beside what is decoded in them.
+const CODES_WIDEST: usize = 128;
+
+/// What `fp4_attention.cu` pads heads to: a word of block scales.
+const CODES_STEP: usize = 64;
+
+/// Rows that half a fragment holds.
+pub(super) const FEW_ROWS: usize = 8;
 
 /// Stages of tiles in shared memory.
 const STAGES: usize = 2;
@@ -75,9 +84,13 @@ impl Shape {
     fn of(plan: &Plan) -> Self {
         let [d, d_v] = plan.widths;
         let decodes = plan.ways.iter().any(|way| matches!(way, Way::Decoded(_)));
+        let fp4 = plan.ways.contains(&DECODE_NVFP4);
         let wide = d.max(d_v) > 192;
         let prefill = |frags_m, keys| Shape { frags_m, warps_m: 4, warps_n: 1, keys };
         match plan.variant {
+            Variant::Decode if plan.keeps_codes() => {
+                Shape { frags_m: 1, warps_m: 1, warps_n: 4, keys: 128 }
+            }
             Variant::Decode if wide => Shape { frags_m: 1, warps_m: 1, warps_n: 2, keys: 32 },
             Variant::Decode => Shape { frags_m: 1, warps_m: 1, warps_n: 4, keys: 64 },
             Variant::Fp8 if d.max(d_v) > 128 || plan.softcap => prefill(1, 32),
@@ -85,7 +98,7 @@ impl Shape {
             // The weights of 64 keys are one fragment of NVFP4, two of MXFP8.
             Variant::BlockScaled(_) if d.max(d_v) > 128 => prefill(1, 64),
             Variant::BlockScaled(_) => Shape { warps_m: 8, ..prefill(1, 64) },
-            Variant::Prefill { .. } if decodes && wide => prefill(1, 16),
+            Variant::Prefill { .. } if decodes && wide || fp4 && d.max(d_v) > 128 => prefill(1, 16),
             Variant::Prefill { .. } if decodes || d > 128 || d_v > 128 => prefill(1, 32),
             Variant::Prefill { .. } if plan.softcap && d_v > 96 => prefill(1, 32),
             Variant::Prefill { rounded: false } if plan.mma == Mma::F16 => prefill(1, 32),
@@ -116,6 +129,9 @@ impl Shape {
             let queries = self.rows() * (codes(d) + factors(mma == Mma::Nvfp4));
             let rounded = self.keys * codes(d) + d_v * codes(self.keys);
             queries + rounded + stage + self.threads() / 32 * size_of::<u32>()
+        } else if plan.keeps_codes() {
+            let codes = |width: usize| width / 2 + width / 16;
+            self.rows() * pitch(d) + STAGES * self.keys * (codes(d) + codes(d_v))
         } else {
             let queries = self.rows() * (pitch(d) + factors(plan.mma == Mma::Fp8));
             queries + STAGES * stage
@@ -187,8 +203,12 @@ impl Plan {
             let found = WIDTHS.into_iter().find(fits).filter(|_| size > 0);
             found.ok_or_else(|| Unsupported(format!("head sizes are 1 to {widest}, not {size}")))
         };
-        let step = in_step(rounds_to.unwrap_or(mma));
-        let widths = [width(sizes.d, step)?, width(sizes.d_v, 1)?];
+        let wide = sizes.d.max(sizes.d_v) > CODES_WIDEST;
+        let steps = match variant {
+            Variant::Decode if ways == [DECODE_NVFP4; 2] && !wide => [CODES_STEP; 2],
+            _ => [in_step(rounds_to.unwrap_or(mma)), 1],
+        };
+        let widths = [width(sizes.d, steps[0])?, width(sizes.d_v, steps[1])?];
         Ok(Plan { variant, mma, ways, widths, k_scaled, softcap: op.softcap.is_some() })
     }
 
@@ -205,6 +225,12 @@ impl Plan {
             Some(_) => 1.7,
             None => self.mma.speed(caps),
         }
+    }
+
+    /// Whether keys and values are decoded where they are multiplied: `kernels/fp4_attention.cu`.
+    pub fn keeps_codes(&self) -> bool {
+        let narrow = self.widths.iter().all(|&width| width <= CODES_WIDEST);
+        self.variant == Variant::Decode && self.ways == [DECODE_NVFP4; 2] && narrow
     }
 
     /// Bytes of an element of tiles.
@@ -225,12 +251,12 @@ impl Plan {
         self.shape().shared_memory(self)
     }
 
-    /// The source for keys and values whose rows are contiguous and aligned, or not, and for lengths
-    /// that the GPU alone knows.
-    pub fn program(&self, aligned: [bool; 2], lengths: bool) -> Program {
+    /// The source for keys and values whose rows are contiguous and aligned, or not, for lengths that
+    /// the GPU alone knows, and for at most [`FEW_ROWS`] rows.
+    pub fn program(&self, aligned: [bool; 2], lengths: bool, few_rows: bool) -> Program {
         let shape = self.shape();
         let splits = matches!(self.variant, Variant::Decode | Variant::Prefill { rounded: false });
-        let defines = vec![
+        let mut defines = vec![
             ("MMA", self.mma as u32),
             ("D", self.widths[0] as u32),
             ("D_V", self.widths[1] as u32),
@@ -246,7 +272,14 @@ impl Plan {
             ("WARPS_N", shape.warps_n as u32),
             ("TILE_KEYS", shape.keys as u32),
         ];
+        if self.keeps_codes() {
+            defines.push(("IN_CHUNKS", (aligned == [true; 2]).into()));
+            defines.push(("FEW_ROWS", few_rows.into()));
+        }
         let (name, source) = match self.variant {
+            Variant::Decode if self.keeps_codes() => {
+                ("fp4_attention.cu", include_str!("../../../../kernels/fp4_attention.cu"))
+            }
             Variant::BlockScaled(_) => (
                 "block_scaled_attention.cu",
                 include_str!("../../../../kernels/block_scaled_attention.cu"),
@@ -274,7 +307,10 @@ pub(super) fn programs(caps: &Caps) -> Vec<Program> {
     let mut add = |variant, mma, way, width, all| {
         let (ways, widths) = ([way; 2], [width; 2]);
         let plan = Plan { variant, mma, ways, widths, k_scaled: all, softcap: all };
-        programs.push(plan.program([true; 2], all));
+        programs.push(plan.program([true; 2], all, !all));
+        if plan.keeps_codes() {
+            programs.push(plan.program([!all; 2], all, all));
+        }
     };
     if caps.has(Isa::MmaFp8Full) {
         let fits = |width: &usize| width.is_multiple_of(32) && *width <= NARROWED_WIDEST;
@@ -299,11 +335,11 @@ pub(super) fn programs(caps: &Caps) -> Vec<Program> {
             _ => true,
         });
         for (variant, &way) in variants.flat_map(|v| ways.iter().map(move |way| (v, way))) {
-            let fits = |width: &usize| {
-                let rounds_to = variant.rounds_to();
-                rounds_to.is_none_or(|mma| {
-                    width.is_multiple_of(in_step(mma)) && *width <= NARROWED_WIDEST
-                })
+            let codes = variant == Variant::Decode && way == DECODE_NVFP4;
+            let fits = |width: &usize| match variant.rounds_to() {
+                Some(mma) => width.is_multiple_of(in_step(mma)) && *width <= NARROWED_WIDEST,
+                None if codes => *width > CODES_WIDEST || width.is_multiple_of(CODES_STEP),
+                None => true,
             };
             let widths = WIDTHS.into_iter().filter(fits);
             widths.for_each(|width| add(variant, half, way, width, false));

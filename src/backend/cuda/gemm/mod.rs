@@ -21,7 +21,7 @@ mod tiles;
 use super::gpu::Program;
 use crate::caps::Caps;
 use plan::Plan;
-pub(super) use plan::{CHUNK, Family, Mma, Way};
+pub(super) use plan::{CHUNK, DECODE_NVFP4, Family, Mma, Way};
 pub(super) use stream::StreamKernel;
 use tile::Tile;
 pub(super) use tiles::TileKernel;

@@ -134,7 +134,7 @@ const DECODE_MXFP4: Way = Way::Decoded(10);
 const DECODE_E4M3: Way = Way::Decoded(2);
 const DECODE_E5M2: Way = Way::Decoded(3);
 const DECODE_E2M1: Way = Way::Decoded(4);
-const DECODE_NVFP4: Way = Way::Decoded(5);
+pub(in crate::backend::cuda) const DECODE_NVFP4: Way = Way::Decoded(5);
 
 /// What an operand is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
