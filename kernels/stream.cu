@@ -199,20 +199,22 @@ struct Part {
 
     // What sums of column g + 8 * i are folded with, from an element on.
     __device__ float factor(int i, int at, u32 scale_bytes) const {
-        if (FOLD == 32) return f32_of_e8m0(scale_bytes);
+        if (FOLD == 32) return f32_of_number_e8m0(scale_bytes);
         int col = columns[lane / 4 + 8 * i];
         return col < 0 ? 0.0f : b.factor(col, at);
     }
 
-    // Multiplies a stage into the sums: rows g of D are columns of B's transpose.
-    __device__ void multiply(float (&sums)[FRAGS][4], u32 stage, int at) const {
+    // Multiplies a stage into the sums: rows g of D are columns of B's transpose. `nan` notes E8M0
+    // scales of them that are NaN.
+    __device__ void multiply(float (&sums)[FRAGS][4], u32 (&nan)[2], u32 stage, int at) const {
         float part[FRAGS][4] = {};
         u32 scale_bytes[2][WORDS ? WORDS : 1] = {};
 #pragma unroll
         for (int i = 0; i < 2 && WORDS; i++) {
             load_words(scale_bytes[i], stage + B_SIZE + A_SIZE + (lane / 4 + 8 * i) * WORDS * 4);
+            if (FOLD == 32) nan[i] = noted_e8m0(scale_bytes[i][0], nan[i]);
             // From the first one of the stage on.
-            if (WORDS == 1) scale_bytes[i][0] >>= at / SCALED % 4 * 8;
+            if (WORDS == 1) scale_bytes[i][0] >>= (u32)at / SCALED % 4 * 8;
         }
         u32 right[FRAGS][4], codes[2][4];
         Pair pairs[2] = {};
@@ -252,8 +254,9 @@ struct Part {
                 }
 #pragma unroll
                 for (int i = 0; i < FRAGS * 4; i++) {
-                    float& x = part[i / 4][i % 4];
-                    sums[i / 4][i % 4] = folded(sums[i / 4][i % 4], x, 1.0f, of[i % 4 / 2]);
+                    float &x = part[i / 4][i % 4], &sum = sums[i / 4][i % 4];
+                    // Of one row every other sum is of none.
+                    if (MOST_ROWS > 1 || i % 2 == 0) sum = folded(sum, x, 1.0f, of[i % 4 / 2]);
                     x = 0.0f;
                 }
             }
@@ -286,6 +289,7 @@ extern "C" __global__ __launch_bounds__(THREADS, BLOCKS_AT_ONCE) void stream(
     // There is one layer of threads, which compilers do not know.
     const Part part = {b, columns, lane, end, RaisedFp4(threadIdx.z)};
     float sums[FRAGS][4] = {};
+    u32 nan[2] = {};
     for (int i = 0; i < STAGES - 1; i++) feed.put(stages + i * STAGE, first + i * K);
     u32 stage = stages, before = last;
     for (int at = first; at < end; at += K) {
@@ -293,7 +297,7 @@ extern "C" __global__ __launch_bounds__(THREADS, BLOCKS_AT_ONCE) void stream(
         // The stage is there for all lanes, and all are done with the one before.
         __syncwarp();
         feed.put(before, at + (STAGES - 1) * K);
-        part.multiply(sums, stage, at);
+        part.multiply(sums, nan, stage, at);
         before = stage;
         stage = stage == last ? stages : stage + STAGE;
     }
@@ -303,7 +307,9 @@ extern "C" __global__ __launch_bounds__(THREADS, BLOCKS_AT_ONCE) void stream(
 #pragma unroll
     for (int i = 0; i < FRAGS * 4; i++) {
         int row = i / 4 * 8 + lane % 4 * 2 + i % 2, col = lane / 4 + i % 4 / 2 * 8;
-        if (row < MOST_ROWS) own_sums[row * PITCH + col] = sums[i / 4][i % 4];
+        const bool odd = FOLD == 32 && is_nan_noted(nan[i % 4 / 2]);
+        if (row < MOST_ROWS)
+            own_sums[row * PITCH + col] = odd ? __uint_as_float(0x7FC00000u) : sums[i / 4][i % 4];
     }
     if (args.split.sums) {
         __syncwarp();

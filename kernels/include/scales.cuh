@@ -10,6 +10,18 @@ __device__ inline float f32_of_e8m0(u8 bits) {
     return __uint_as_float((u32)bits << 23);
 }
 
+// The same of a scale that is not NaN, in bits 0 to 7.
+__device__ inline float f32_of_number_e8m0(u32 bits) {
+    return fmaxf(__uint_as_float(bits << 23 & 0x7F800000u), __uint_as_float(0x00400000u));
+}
+
+// sum, and other bits that `is_nan_noted` knows once one of four scales was NaN.
+__device__ inline u32 noted_e8m0(u32 scales, u32 sum) {
+    return sum | ((scales & 0x7F7F7F7Fu) + 0x01010101u & scales);
+}
+
+__device__ inline bool is_nan_noted(u32 sum) { return (sum & 0x80808080u) != 0; }
+
 // What multiplies sums of products, by the numbers that the host gives them.
 enum Factors { FACTORS_NONE = 0, FACTORS_F32 = 1, FACTORS_E8M0 = 2 };
 
