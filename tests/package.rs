@@ -46,7 +46,7 @@ fn everything_users_build_run_and_read_is_published() {
 
 #[test]
 fn nothing_that_only_the_repository_needs_is_published() {
-    let private = [".ci/", ".cargo/", "xtask/", "ptx-vm/", "target/", "tests/"];
+    let private = [".ci/", ".cargo/", "xtask/", "ptx-vm/", "cuda-vm/", "target/", "tests/"];
     let packaged = packaged();
     let extra: Vec<_> =
         packaged.iter().filter(|file| private.iter().any(|p| file.starts_with(p))).collect();

@@ -66,6 +66,21 @@ impl Machine {
         self.memory.allocate(bytes, align, name).ok_or_else(refused)
     }
 
+    /// Memory at an address of the caller's choice, which counts as never written: for a stand-in of
+    /// a driver, where the host and the device share addresses.
+    ///
+    /// # Errors
+    /// As [`Self::alloc`], and an address that other memory in use or one of the windows of shared
+    /// memory, local memory and parameters needs.
+    pub fn map(&mut self, address: u64, bytes: u64, name: &str) -> Result<DevicePtr> {
+        if bytes == 0 || bytes > 1 << 40 || !self.memory.is_free(address, bytes) {
+            return Err(Error::Launch(format!("{bytes} bytes at {address:#x} are not free")));
+        }
+        let refused =
+            || Error::Launch(format!("the host has no memory for {bytes} bytes of {name}"));
+        self.memory.map(address, bytes, name).map(DevicePtr).ok_or_else(refused)
+    }
+
     /// Memory with these contents.
     ///
     /// # Errors
@@ -289,5 +304,39 @@ fn run_grid(image: &Image<'_>) -> Result<Report> {
     match fault {
         Some((_, e)) => Err(e),
         None => Ok(report),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_where_it_is_asked_for_unless_something_else_is_there() {
+        let mut machine = Machine::new();
+        let own = machine.alloc(64).unwrap();
+        for (address, bytes) in [
+            (own.address() + 60, 8), // the end of other memory
+            (own.address() - 4, 8),  // and its beginning
+            ((1 << 40) - 4, 8),      // the window of shared memory
+            (u64::MAX - 3, 8),
+            (1 << 20, 0),
+        ] {
+            assert!(machine.map(address, bytes, "x").is_err(), "{bytes} bytes at {address:#x}");
+        }
+        let at = machine.map(0x5555_0000_1230, 8, "x").unwrap();
+        assert_eq!(at.address(), 0x5555_0000_1230);
+        machine.write(at.offset(4), &[7; 4]).unwrap();
+        assert!(machine.map(at.address(), 4, "y").is_err(), "in use");
+        machine.free(at).unwrap();
+        // What was there is forgotten.
+        let again = machine.map(at.address() - 8, 32, "y").unwrap();
+        assert!(machine.read_written(again, &mut [0; 32]).is_err());
+        // What the machine places goes where there is room.
+        let next = own.address() + 64 + 4096;
+        machine.map(next, 1 << 13, "x").unwrap();
+        let placed = machine.alloc(64).unwrap();
+        assert!(placed.address() >= next + (1 << 13));
+        assert_eq!(machine.read(own, &mut [0; 64]), Ok(()));
     }
 }

@@ -4,6 +4,8 @@
 
 mod attention;
 mod compile;
+#[cfg(feature = "cuda")]
+mod driver;
 mod edges;
 #[path = "../common/folder.rs"]
 #[cfg(all(feature = "cpu", feature = "gguf", feature = "safetensors"))]

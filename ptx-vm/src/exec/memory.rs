@@ -51,19 +51,35 @@ impl DeviceMemory {
     /// for it.
     pub fn allocate(&mut self, bytes: u64, align: u64, name: &str) -> Option<u64> {
         let align = align.max(ALLOCATION_ALIGN);
-        let base = self.next.div_ceil(align) * align;
-        let words = usize::try_from(bytes.div_ceil(4)).ok()?;
-        self.allocations.push(Allocation {
-            base,
-            bytes,
-            words: zeroed(words)?,
-            written: zeroed(words)?,
-            read_only: false,
-            freed: false,
-            name: name.to_string(),
-        });
+        let mut base = self.next.div_ceil(align) * align;
+        while !self.is_free(base, bytes) {
+            base += GUARD_BYTES.max(align);
+        }
+        self.map(base, bytes, name)?;
         self.next = base + bytes + GUARD_BYTES;
         Some(base)
+    }
+
+    /// An allocation at an address that is free. `None` if the host has no memory for it.
+    pub fn map(&mut self, base: u64, bytes: u64, name: &str) -> Option<u64> {
+        let words = usize::try_from(bytes.div_ceil(4)).ok()?;
+        let (words, written) = (zeroed(words)?, zeroed(words)?);
+        let (read_only, freed, name) = (false, false, name.to_owned());
+        let new = Allocation { base, bytes, words, written, read_only, freed, name };
+        // What was freed there is forgotten.
+        let first = self.allocations.partition_point(|a| a.base + a.bytes <= base);
+        let last = self.allocations.partition_point(|a| a.base < base + bytes);
+        self.allocations.splice(first..last, [new]);
+        Some(base)
+    }
+
+    /// Whether bytes are of no allocation in use, nor of a window.
+    pub fn is_free(&self, base: u64, bytes: u64) -> bool {
+        let Some(end) = base.checked_add(bytes) else { return false };
+        let first = self.allocations.partition_point(|a| a.base + a.bytes <= base);
+        let mut near = self.allocations[first..].iter().take_while(|a| a.base < end);
+        let windows = SHARED_WINDOW..PARAM_WINDOW + WINDOW_BYTES;
+        near.all(|a| a.freed) && (end <= windows.start || base >= windows.end)
     }
 
     /// Forbids writes by kernels; false where no allocation in use starts there.

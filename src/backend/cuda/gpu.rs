@@ -1,7 +1,7 @@
 //! One GPU: its compiler, its modules, its streams.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use super::cache::DiskCache;
@@ -78,6 +78,8 @@ pub struct Gpu {
     nvrtc: Arc<Nvrtc>,
     disk: DiskCache,
     modules: Mutex<HashMap<ProgramKey, Slot>>,
+    /// Whether the driver refused machine code, and took PTX.
+    wants_ptx: AtomicBool,
 }
 
 /// A program by the address of its source, which lives as long as the process.
@@ -96,7 +98,8 @@ impl Gpu {
     pub(super) fn new(arch: Arch, driver: Arc<dyn Driver>) -> Result<Self> {
         let (nvrtc, disk) = (Nvrtc::get()?, DiskCache::of_environment());
         let (streams, default) = (Streams::new(driver), OnceLock::new());
-        Ok(Gpu { arch, streams, default, nvrtc, disk, modules: Mutex::default() })
+        let (modules, wants_ptx) = (Mutex::default(), AtomicBool::new(false));
+        Ok(Gpu { arch, streams, default, nvrtc, disk, modules, wants_ptx })
     }
 
     /// The architecture that kernels are compiled for.
@@ -121,11 +124,26 @@ impl Gpu {
         if let Some(module) = *slot {
             return Ok(module);
         }
-        let driver = self.streams.driver();
-        let code = self.compiled(program, driver.image())?;
-        let error = |problem| Error::kernel(program.name, problem);
-        let module = driver.load(&code).map_err(error)?;
+        let module = self.load(program)?;
         *slot = Some(module);
+        Ok(module)
+    }
+
+    fn load(&self, program: &Program) -> Result<ModuleId> {
+        let driver = self.streams.driver();
+        let load = |image| self.compiled(program, image).map(|code| driver.load(&code));
+        let error = |problem| Error::kernel(program.name, problem);
+        let Image::Cubin = driver.image() else { return load(Image::Ptx)?.map_err(error) };
+        let mut refused = String::new();
+        if !self.wants_ptx.load(Ordering::Relaxed) {
+            match load(Image::Cubin)? {
+                Ok(module) => return Ok(module),
+                Err(problem) => refused = format!("{problem}; PTX: "),
+            }
+        }
+        // A driver that has no use for the compiler's machine code has a compiler of its own.
+        let module = load(Image::Ptx)?.map_err(|problem| error(format!("{refused}{problem}")))?;
+        self.wants_ptx.store(true, Ordering::Relaxed);
         Ok(module)
     }
 

@@ -353,12 +353,18 @@ unsafe impl Send for Module {}
 unsafe impl Sync for Module {}
 
 impl Module {
-    pub fn load(context: &Arc<Context>, cubin: &[u8]) -> Result<Self, String> {
+    /// Loads a cubin, or PTX.
+    pub fn load(context: &Arc<Context>, code: &[u8]) -> Result<Self, String> {
         context.bind()?;
-        let mut raw = null_mut();
-        // SAFETY: a cubin as the compiler made it, which says its own length; the cache checks
-        // that it is whole.
-        let result = unsafe { sys::cuModuleLoadData(&mut raw, cubin.as_ptr().cast()) };
+        let text = match code.starts_with(b"\x7fELF") {
+            true => None,
+            false => Some(CString::new(code).map_err(|error| error.to_string())?),
+        };
+        let (start, mut raw) =
+            (text.as_ref().map_or(code.as_ptr(), |text| text.as_ptr().cast()), null_mut());
+        // SAFETY: a cubin as the compiler made it, which says its own length, for the cache checks
+        // that it is whole; or a NUL-terminated text.
+        let result = unsafe { sys::cuModuleLoadData(&mut raw, start.cast()) };
         check("cuModuleLoadData", result)?;
         Ok(Module { context: context.clone(), raw })
     }
