@@ -11,6 +11,7 @@
 // Where GROUPED, a tile's rows are of one group, which has a matrix B of its own.
 // Block scales go with their slices; others multiply sums, of FOLD elements along k or whole ones.
 // Limited by shared memory: ldmatrix reads (TILE_M/WARPS_M + TILE_N/WARPS_N) * 32 bytes a step.
+#include "fold.cuh"
 #include "tile.cuh"
 
 constexpr int STEP = 32;  // bytes along k of one mma
@@ -20,9 +21,10 @@ constexpr int TILE_THREADS = 32 * WARPS_M * WARPS_N;
 constexpr int WARP_M = TILE_M / WARPS_M, WARP_N = TILE_N / WARPS_N;
 constexpr int FRAGS_M = WARP_M / 16, FRAGS_N = WARP_N / 8;
 constexpr int TILES = (TILE_M + TILE_N) * SLICE;
+constexpr int SCALES = (TILE_M + TILE_N) * STEPS * STEP_SCALES;
+constexpr int A_FACTORS = factor_bytes(1, TILE_M), B_FACTORS = factor_bytes(2, TILE_N);
 // A multiple of a row, so that chunks can be told by bits of their addresses.
-constexpr int STAGE =
-    (TILES + (TILE_M + TILE_N) * STEPS * STEP_SCALES + SLICE - 1) / SLICE * SLICE;
+constexpr int STAGE = (TILES + SCALES + A_FACTORS + B_FACTORS + SLICE - 1) / SLICE * SLICE;
 // Rows of sums that are left together: in a stage, while the others are filled for the next tile.
 constexpr int LEFT = TILE_M * TILE_N * 4 <= STAGE ? TILE_M : TILE_M / 2;
 // Whether multiplying FP8 is unpacking it to F16 here.
@@ -65,29 +67,32 @@ struct Place {
           // Columns 0-7 in both chunks, then columns 8-15.
           b(TILE_M * SLICE + swizzled(warp_n + lane / 16 * 8 + lane % 8, lane / 8 % 2)) {}
 
+    __device__ void load_a(u32 (&to)[4], u32 stage, int step, int i) const {
+        if (A_LOAD == COPY_ACROSS) {
+            int k = 16 * step + lane / 16 * 8 + lane % 8;
+            int eight = warp_m / 8 + 2 * i + lane / 8 % 2;
+            load_transposed(to, stage + swizzled_across<TILE_M>(k, eight));
+        } else {
+            // A step on is two chunks, and two chunks of all rows swap with two others.
+            load_matrices(to, (stage + a ^ STEP * step) + 16 * i * SLICE);
+        }
+    }
+
+    __device__ void load_b(u32 (&to)[4], u32 stage, int step, int j) const {
+        if (B_LOAD == COPY_ACROSS) {
+            int k = 16 * step + lane / 8 % 2 * 8 + lane % 8;
+            int eight = warp_n / 8 + 2 * j + lane / 16;
+            load_transposed(to, stage + TILE_M * SLICE + swizzled_across<TILE_N>(k, eight));
+        } else {
+            load_matrices(to, (stage + b ^ STEP * step) + 16 * j * SLICE);
+        }
+    }
+
     __device__ void load(Fragments& to, u32 stage, int step) const {
 #pragma unroll
-        for (int i = 0; i < FRAGS_M; i++) {
-            if (A_LOAD == COPY_ACROSS) {
-                int k = 16 * step + lane / 16 * 8 + lane % 8;
-                int eight = warp_m / 8 + 2 * i + lane / 8 % 2;
-                load_transposed(to.a[i], stage + swizzled_across<TILE_M>(k, eight));
-            } else {
-                // A step on is two chunks, and two chunks of all rows swap with two others.
-                load_matrices(to.a[i], (stage + a ^ STEP * step) + 16 * i * SLICE);
-            }
-        }
+        for (int i = 0; i < FRAGS_M; i++) load_a(to.a[i], stage, step, i);
 #pragma unroll
-        for (int j = 0; j < FRAGS_N / 2; j++) {
-            if (B_LOAD == COPY_ACROSS) {
-                int k = 16 * step + lane / 8 % 2 * 8 + lane % 8;
-                int eight = warp_n / 8 + 2 * j + lane / 16;
-                load_transposed(to.b[j],
-                                stage + TILE_M * SLICE + swizzled_across<TILE_N>(k, eight));
-            } else {
-                load_matrices(to.b[j], (stage + b ^ STEP * step) + 16 * j * SLICE);
-            }
-        }
+        for (int j = 0; j < FRAGS_N / 2; j++) load_b(to.b[j], stage, step, j);
     }
 };
 
@@ -113,17 +118,84 @@ struct StepScales {
 };
 #endif
 
-// Multiplies a slice into the sums: every warp its part of the tile. `fold` gets the steps done
-// after every FOLD_STEPS.
-template <typename Fold>
-__device__ inline void multiply(Sums& sums, const u8* stage, const Place& place, const Fold& fold) {
+// Multiplies a slice into the sums: every warp its part of the tile.
+#if FOLD
+// Does it with each sum of 16 columns: by 16 rows, 8 columns, and the fragment's elements.
+template <typename F>
+__device__ inline void for_each(const F& f) {
+#pragma unroll
+    for (int i = 0; i < FRAGS_M; i++)
+#pragma unroll
+        for (int k = 0; k < 2; k++)
+#pragma unroll
+            for (int l = 0; l < 4; l++) f(i, k, l);
+}
+
+// Sums of FOLD elements are those of 16 columns at a time, so that few are kept beside the sums that they
+// are folded into.
+__device__ inline void multiply(Sums& sums, const u8* stage, const Place& place) {
+    // Steps whose fragments of A are kept; unpacked they would take too many registers.
+    constexpr int HELD = UNPACKS ? 1 : FOLD_STEPS;
+    const u32 at = shared_address(stage);
+    const float* a_factors = (const float*)(stage + TILES) + place.warp_m + place.lane / 4;
+    const float* b_factors =
+        (const float*)(stage + TILES + A_FACTORS) + place.warp_n + place.lane % 4 * 2;
+#pragma unroll 1
+    for (int fold = 0; fold < FOLDS; fold++) {
+        u32 a[HELD][FRAGS_M][4];
+        float of_rows[FRAGS_M * 2] = {}, of_cols[4] = {};
+#pragma unroll
+        for (int i = 0; i < FRAGS_M * HELD && HELD > 1; i++)
+            place.load_a(a[i % HELD][i / HELD], at, fold * FOLD_STEPS + i % HELD, i / HELD);
+#pragma unroll
+        for (int i = 0; i < FRAGS_M * 2 && FACTORS & 1; i++)
+            of_rows[i] = a_factors[fold * TILE_M + 8 * i];
+#pragma unroll
+        for (int j = 0; j < FRAGS_N / 2; j++) {
+            float next[FRAGS_M][2][4] = {};
+#pragma unroll(UNPACKS ? 1 : FOLD_STEPS)
+            for (int step = 0; step < FOLD_STEPS; step++) {
+                u32 b[4];
+                place.load_b(b, at, fold * FOLD_STEPS + step, j);
+#pragma unroll
+                for (int i = 0; i < FRAGS_M && HELD == 1; i++)
+                    place.load_a(a[0][i], at, fold * FOLD_STEPS + step, i);
+#pragma unroll
+                for (int i = 0; i < FRAGS_M * 2; i++)
+                    mma(next[i / 2][i % 2], a[step % HELD][i / 2], b[i % 2 * 2], b[i % 2 * 2 + 1]);
+            }
+#pragma unroll
+            for (int i = 0; i < 2 && FACTORS & 2; i++) {
+                const float2 pair = *(const float2*)(b_factors + fold * TILE_N + 16 * j + 8 * i);
+                of_cols[2 * i] = pair.x, of_cols[2 * i + 1] = pair.y;
+            }
+            float factors[FRAGS_M][2][4];
+            for_each([&](int i, int k, int l) {
+                const float of_row = of_rows[2 * i + l / 2], of_col = of_cols[2 * k + l % 2];
+                factors[i][k][l] = FACTORS == 3 ? of_row * of_col : FACTORS == 1 ? of_row : of_col;
+            });
+            if (FACTORS == 3 && !are_moderate(of_rows, of_cols)) {
+                for_each([&](int i, int k, int l) {
+                    const float of_row = of_rows[2 * i + l / 2], of_col = of_cols[2 * k + l % 2];
+                    factors[i][k][l] = factor_with_care(next[i][k][l], of_row, of_col);
+                });
+            }
+            for_each([&](int i, int k, int l) {
+                float& sum = sums.of[i][2 * j + k][l];
+                sum = fmaf(next[i][k][l], factors[i][k][l], sum);
+            });
+        }
+    }
+}
+#else
+__device__ inline void multiply(Sums& sums, const u8* stage, const Place& place) {
     const u32 at = shared_address(stage);
 #if MMA > MMA_FP8
     StepScales scales;
 #endif
     // A step's fragments are read while those of the step before are multiplied, where there are
-    // registers for that: scales, folded sums and unpacked FP8 take them.
-    constexpr int BUFFERS = FOLD || STEP_SCALES || UNPACKS ? 1 : 2;
+    // registers for that: scales and unpacked FP8 take them.
+    constexpr int BUFFERS = STEP_SCALES || UNPACKS ? 1 : 2;
     Fragments fragments[BUFFERS];
     if (BUFFERS == 2) place.load(fragments[0], at, 0);
     // Of several steps at once, what is unpacked would be too much for registers.
@@ -149,9 +221,9 @@ __device__ inline void multiply(Sums& sums, const u8* stage, const Place& place,
                 mma_of_step(d, a[i], b0, b1, of_a, of_b, step);
 #endif
             }
-        if (FOLD && (step + 1) % FOLD_STEPS == 0) fold(step + 1 - FOLD_STEPS);
     }
 }
+#endif
 
 // Leaves a tile by way of a stage, so that a thread has eight neighbours.
 __device__ inline void leave_tile(const Args& args, const Work<TILE_M>& work, const Sums& sums,
@@ -224,6 +296,11 @@ extern "C" __global__ __launch_bounds__(TILE_THREADS, RESIDENT) void gemm(
         ScaleLoader<TILE_M, STEP_SCALES, TILE_THREADS> load_a_scales(a, rows, threadIdx.x);
         ScaleLoader<TILE_N, STEP_SCALES, TILE_THREADS> load_b_scales(b, columns, threadIdx.x);
 #endif
+#if FOLD
+        FactorLoader<TILE_M, TILE_THREADS> load_a_factors(a, rows, units, threadIdx.x);
+        FactorLoader<TILE_N, TILE_THREADS> load_b_factors(
+            b, columns, units, (threadIdx.x + TILE_M) % TILE_THREADS);
+#endif
         auto fetch_now = [&](int slice) {
             if (slice < end) {
                 load_a.fetch(slice);
@@ -232,6 +309,10 @@ extern "C" __global__ __launch_bounds__(TILE_THREADS, RESIDENT) void gemm(
         };
         auto fetch = [&](int slice) {
             if (AHEAD) fetch_now(slice);
+#if FOLD
+            if (slice < end && FACTORS & 1) load_a_factors.fetch(slice);
+            if (slice < end && FACTORS & 2) load_b_factors.fetch(slice);
+#endif
         };
         auto put = [&](int slice) {
             if (!AHEAD) fetch_now(slice);
@@ -243,6 +324,9 @@ extern "C" __global__ __launch_bounds__(TILE_THREADS, RESIDENT) void gemm(
                 u32* scales = (u32*)(stage + TILES);
                 load_a_scales.put(scales, slice * STEP_SCALES);
                 load_b_scales.put(scales + TILE_M * STEP_SCALES, slice * STEP_SCALES);
+#elif FOLD
+                if (FACTORS & 1) load_a_factors.put((float*)(stage + TILES));
+                if (FACTORS & 2) load_b_factors.put((float*)(stage + TILES + A_FACTORS));
 #endif
             }
             copy_async_commit();
@@ -262,7 +346,7 @@ extern "C" __global__ __launch_bounds__(TILE_THREADS, RESIDENT) void gemm(
         fetch(begin + STAGES - 1);
 
         sums = {};
-        Sums part = {}, next = {};  // of this part, and of what is folded into it next
+        Sums part = {};
         int left = part_slices();
         for (int slice = begin; slice < end; slice++) {
             copy_async_wait<STAGES - 2>();
@@ -270,27 +354,7 @@ extern "C" __global__ __launch_bounds__(TILE_THREADS, RESIDENT) void gemm(
             __syncthreads();
             put(slice + STAGES - 1);
             fetch(slice + STAGES);
-            multiply(FOLD ? next : part, shared + slice % STAGES * STAGE, place, [&](int step) {
-                const int at = (slice * SLICE + step * STEP) / UNIT;
-                float of_col[FRAGS_N * 2];
-#pragma unroll
-                for (int j = 0; j < FRAGS_N * 2; j++) {
-                    int col = columns[place.warp_n + j / 2 * 8 + lane % 4 * 2 + j % 2];
-                    of_col[j] = col < 0 || at >= units ? 0.0f : b.factor(col, at);
-                }
-#pragma unroll
-                for (int i = 0; i < FRAGS_M * 2; i++) {
-                    int row = rows[place.warp_m + i * 8 + lane / 4];
-                    float of_row = row < 0 || at >= units ? 0.0f : a.factor(row, at);
-#pragma unroll
-                    for (int j = 0; j < FRAGS_N * 2; j++) {
-                        float& x = next.of[i / 2][j / 2][i % 2 * 2 + j % 2];
-                        float& sum = part.of[i / 2][j / 2][i % 2 * 2 + j % 2];
-                        sum = folded(sum, x, of_row, of_col[j]);
-                        x = 0.0f;
-                    }
-                }
-            });
+            multiply(part, shared + slice % STAGES * STAGE, place);
             if (--left == 0) {
                 sums.add(part);
                 part = {};

@@ -23,7 +23,7 @@ constexpr int FOLD_STEPS = FOLD / 16;
 constexpr int PIECES = K * 2 / CHUNK;     // of a row of A
 // Words of four block scales that a column has in a stage; E8M0 ones may have only half of it.
 constexpr int WORDS = B_LOAD == DECODE_NVFP4 ? 2 : FOLD == 32 ? 1 : 0;
-constexpr int SCALED = B_LOAD == DECODE_NVFP4 ? 16 : 32;  // elements that share one
+constexpr int SCALED = scaled_by(B_LOAD);
 constexpr int B_SIZE = COLS * BYTES, A_SIZE = MOST_ROWS * K * 2;
 constexpr int STAGE = B_SIZE + A_SIZE + COLS * WORDS * 4;
 constexpr int PITCH = COLS + 1;
@@ -256,7 +256,7 @@ struct Part {
                 for (int i = 0; i < FRAGS * 4; i++) {
                     float &x = part[i / 4][i % 4], &sum = sums[i / 4][i % 4];
                     // Of one row every other sum is of none.
-                    if (MOST_ROWS > 1 || i % 2 == 0) sum = folded(sum, x, 1.0f, of[i % 4 / 2]);
+                    if (MOST_ROWS > 1 || i % 2 == 0) sum = fmaf(x, of[i % 4 / 2], sum);
                     x = 0.0f;
                 }
             }

@@ -55,7 +55,7 @@ struct KeyLoader {
     static constexpr int BELOW = THREADS / ROW, OWN = (KEYS + BELOW - 1) / BELOW;
     static constexpr int PITCH = pitch(WIDTH);
     // Of what is decoded, codes of a byte, and elements that share a scale.
-    static constexpr int IN_BYTE = decodes_fp4(LOAD) ? 2 : 1, SCALED = LOAD == DECODE_NVFP4 ? 16 : 32;
+    static constexpr int IN_BYTE = decodes_fp4(LOAD) ? 2 : 1, SCALED = scaled_by(LOAD);
     // Chunks that registers hold: all of a tile, if they can, while another is multiplied.
     static constexpr int HELD = OWN <= (WIDTH <= 128 ? 8 : 4) ? OWN : 4;
 

@@ -42,6 +42,9 @@ __device__ constexpr bool decodes_fp4(int load) {
     return load == DECODE_E2M1 || load == DECODE_NVFP4 || load == DECODE_MXFP4;
 }
 
+// Elements that share a scale where it is decoded with them.
+__device__ constexpr int scaled_by(int load) { return load == DECODE_NVFP4 ? 16 : 32; }
+
 // Where a chunk of a tile's row lies: eight rows of one chunk are in different banks.
 __device__ inline u32 swizzled(int row, int chunk) {
     return row * SLICE + (chunk ^ (row & 7)) * CHUNK;
@@ -51,13 +54,7 @@ __device__ inline u32 swizzled(int row, int chunk) {
 template <int ROWS>
 __device__ inline u32 swizzled_across(int k, int eight) {
     constexpr int EIGHTS = ROWS / 8;
-    return k * ROWS * 2 + (eight ^ (k & (EIGHTS < 8 ? EIGHTS - 1 : 7))) * CHUNK;
-}
-
-// Two numbers as the elements that are multiplied; exact for all that is decoded.
-__device__ inline u32 packed(float low, float high) {
-    return MMA == MMA_BF16 ? bf16_of(low) | (u32)bf16_of(high) << 16
-                           : f16_of(low) | (u32)f16_of(high) << 16;
+    return k * ROWS * 2 + (eight ^ (k & (EIGHTS % 8 ? (EIGHTS & -EIGHTS) - 1 : 7))) * CHUNK;
 }
 
 // Products of pairs of elements, exact here.
@@ -122,7 +119,7 @@ template <bool E5M2>
 __device__ inline u32 decoded_fp8(u32 codes) {
     const u32 pair = E5M2 ? __byte_perm(codes, 0, 0x1404) : f16_pair_of_e4m3(codes);
     if (MMA == MMA_F16) return pair;
-    return packed(f32_of_f16((u16)pair), f32_of_f16((u16)(pair >> 16)));
+    return pair_of(f32_of_f16((u16)pair), f32_of_f16((u16)(pair >> 16)));
 }
 
 // The E4M3 codes of four FP4 codes.
@@ -177,12 +174,19 @@ struct Source {
         : matrix(matrix), scales(scales), data(matrix.of_batch(batch)),
           scale_data(scales.of_batch(batch)) {}
 
-    // A chunk from unit, or element that is decoded, `at` of a row on; zeros beyond the matrix.
+    // A chunk's codes where they are whole words, from the first one on.
     template <int LOAD>
-    __device__ Fetched fetch(int row, int at, int units) const {
+    __device__ static void fetch_words(Fetched& to, const u8* codes) {
+        to.words[0] = *(const u32*)codes;
+        if (!decodes_fp4(LOAD)) to.words[1] = *(const u32*)(codes + 4);
+    }
+
+    // A chunk from unit, or element that is decoded, `at` of a row on; zeros beyond the matrix. Where a
+    // row's elements and scales begin is given, or which row.
+    template <int LOAD>
+    __device__ Fetched fetch(const u8* of_row, const u8* of_scales, int at, int units) const {
         Fetched to = {};
-        if (row < 0 || at >= units) return to;
-        const u8* of_row = data + row * matrix.row;
+        if (at >= units) return to;
         if (LOAD == COPY || LOAD == GATHER) {
             gather(to, of_row, matrix.col, at, units);
         } else if (decodes_fp4(LOAD)) {
@@ -195,28 +199,24 @@ struct Source {
             // Likewise, to blocks of 16 bytes.
             const u8* codes = of_row + at / 2;
             if (matrix.words) {
-                to.words[0] = *(const u32*)codes;
-                to.words[1] = *(const u32*)(codes + 4);
+                fetch_words<LOAD>(to, codes);
             } else {
                 for (int i = 0; i < 8; i++) to.words[i / 4] |= (u32)codes[i] << i % 4 * 8;
             }
         } else {
             gather_codes(to, matrix, of_row, at, units);
         }
-        if (has_scales(LOAD))
-            to.scale = scale_data[scales.index(row, at / (LOAD == DECODE_NVFP4 ? 16 : 32))];
+        if (has_scales(LOAD)) to.scale = of_scales[scales.along(at / scaled_by(LOAD))];
         return to;
     }
-
-    // Where a row begins, or null.
-    __device__ const u8* row(int row) const { return row < 0 ? 0 : data + row * matrix.row; }
-
-    // Copies a chunk from byte `at` of a row of `units` on, which are whole chunks; zeros beyond
-    // the matrix.
-    __device__ void copy(u8* to, const u8* row, int at, int units) const {
-        bool inside = row && at < units * UNIT;
-        copy_async_16(shared_address(to), inside ? row + at : matrix.data, inside ? CHUNK : 0);
+    template <int LOAD>
+    __device__ Fetched fetch(int row, int at, int units) const {
+        if (row < 0) return {};
+        return fetch<LOAD>(this->row(row), scale_data + scales.index(row, 0), at, units);
     }
+
+    // Where a row begins.
+    __device__ const u8* row(int row) const { return data + row * matrix.row; }
 
     __device__ float factor(int row, int at) const { return scales.factor(scale_data, row, at); }
 };
@@ -238,7 +238,7 @@ __device__ inline uint4 decoded(const Fetched& from) {
         const float scale = !has_scales(LOAD)      ? 1.0f
                             : LOAD == DECODE_NVFP4 ? f32_of_e4m3(from.scale)
                                                    : f32_of_e8m0(from.scale);
-        const u32 factor = packed(scale, scale);
+        const u32 factor = pair_of(scale, scale);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             u32 codes = from.words[i / 2] >> i % 2 * 16;
@@ -256,36 +256,66 @@ __device__ inline uint4 decoded(const Fetched& from) {
 template <int ROWS, int LOAD, int THREADS, typename Index>
 struct Loader {
     static constexpr int OWN = ROWS * CHUNKS / THREADS;  // chunks of a thread
+    static constexpr int BELOW = THREADS / CHUNKS;       // rows from one of them to the next
     static_assert(ROWS * CHUNKS % THREADS == 0, "every thread has as many chunks");
-    static_assert(THREADS % CHUNKS == 0, "they lie below each other");
+    static_assert(BELOW % 8 == 0, "they lie below each other, swizzled likewise");
+    static constexpr bool COPIES = LOAD == COPY || LOAD == COPY_ACROSS;
+    static constexpr int CODES = COPIES ? 1 : OWN, SCALES = has_scales(LOAD) ? OWN : 1;
+    static constexpr bool HALVES = decodes_fp4(LOAD) || LOAD == WIDEN_E2M1;  // of bytes are elements
 
     const Source& source;
     const Index& index;
     int units;
-    static constexpr bool COPIES = LOAD == COPY || LOAD == COPY_ACROSS;
-    Fetched fetched[COPIES ? 1 : OWN];
-    // Where what is copied begins: a thread's first row, bytes to the next one, and how many.
+    // Where a thread's first row begins, bytes to the next one, and how many there are. Rows beyond the
+    // matrix are one of it once more: nobody asks for those sums.
     const u8* first;
     i64 step;
     int count;
+    const u8* scales[SCALES] = {};  // of its rows
+    Fetched fetched[CODES];
 
     __device__ Loader(const Source& source, const Index& index, int units)
-        : source(source), index(index), units(units), first(source.row(index[local(0)])),
-          step(index.below(THREADS / CHUNKS) * source.matrix.row), count(0) {
+        : source(source), index(index), units(units), first(source.row(there(0))),
+          step(index.below(BELOW) * source.matrix.row), count(0) {
 #pragma unroll
-        for (int i = 0; i < OWN; i++) count += index[local(i)] >= 0;
+        for (int i = 0; i < OWN; i++) {
+            count += index[local(i)] >= 0;
+            if (has_scales(LOAD)) scales[i] = source.scale_data + source.scales.index(there(i), 0);
+        }
     }
 
-    // A thread's chunks lie below each other.
-    __device__ static int chunk(int i) { return threadIdx.x % CHUNKS; }
-    __device__ static int local(int i) { return (threadIdx.x + i * THREADS) / CHUNKS; }
+    __device__ static int chunk() { return threadIdx.x % CHUNKS; }
+    __device__ static int local(int i) { return threadIdx.x / CHUNKS + i * BELOW; }
+
+    // A row that is there.
+    __device__ int there(int i) const {
+        const int row = index[local(i)];
+        return row < 0 ? index[0] : row;
+    }
 
     // Reads what can not be copied.
     __device__ void fetch(int slice) {
+        if (COPIES) return;
+        const int at = (slice * SLICE + chunk() * CHUNK) / UNIT;
+        // Rows of FP4 are padded with zero codes to whole blocks.
+        const bool there = HALVES ? at < units : at + 8 <= units;
+        const u8* row = first;
+        const int rows = kept(count);
+        if (LOAD != GATHER && source.matrix.words && there) {
+            row += HALVES ? at / 2 : at;
+            const i64 scale = source.scales.along(at / scaled_by(LOAD));
 #pragma unroll
-        for (int i = 0; i < OWN && !COPIES; i++) {
-            int at = (slice * SLICE + chunk(i) * CHUNK) / UNIT;
-            fetched[i] = source.fetch<LOAD>(index[local(i)], at, units);
+            for (int i = 0; i < CODES; i++) {
+                source.fetch_words<LOAD>(fetched[i], row);
+                if (has_scales(LOAD)) fetched[i].scale = scales[i][scale];
+                if (i + 1 < rows) row += step;
+            }
+            return;
+        }
+#pragma unroll
+        for (int i = 0; i < CODES; i++) {
+            fetched[i] = source.fetch<LOAD>(row, scales[has_scales(LOAD) ? i : 0], at, units);
+            if (i + 1 < rows) row += step;
         }
     }
 
@@ -303,19 +333,21 @@ struct Loader {
 
     // Copies a slice, or puts the one that was fetched last.
     __device__ void put(u8* tile, int slice) const {
+        const int byte = slice * SLICE + chunk() * CHUNK;
+        const bool inside = byte < units * UNIT;
+        const u8* from = inside ? first + byte : source.data;
+        u8* const own = tile + swizzled(local(0), chunk());
+        const int rows = COPIES ? kept(count) : 0;
 #pragma unroll
         for (int i = 0; i < OWN; i++) {
-            if (LOAD == COPY_ACROSS) {
+            u8* to = own + i * BELOW * SLICE;
+            if (LOAD == COPY_ACROSS)
                 copy_across(tile, slice, i);
-                continue;
-            }
-            u8* to = tile + swizzled(local(i), chunk(i));
-            if (!COPIES) {
+            else if (COPIES)
+                copy_async_16(shared_address(to), from, inside ? CHUNK : 0);
+            else
                 *(uint4*)to = decoded<LOAD>(fetched[i]);
-                continue;
-            }
-            source.copy(to, i < count ? first + i * step : 0, slice * SLICE + chunk(i) * CHUNK,
-                        units);
+            if (i + 1 < rows) from += step;
         }
     }
 };

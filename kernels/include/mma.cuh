@@ -47,6 +47,17 @@ constexpr int STEP_SCALES = SCALED_MMA == MMA_NVFP4   ? 4
                             : SCALED_MMA == MMA_MXFP8 ? 1
                                                       : 0;
 
+// Two numbers, rounded, as a pair of elements of 16 bits.
+__device__ inline u32 pair_of(float low, float high) {
+    u32 pair;
+#if MMA == MMA_F16
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+#else
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+#endif
+    return pair;
+}
+
 #if MMA <= MMA_FP8
 #if MMA == MMA_BF16
 #define MMA_FORM "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32"

@@ -46,8 +46,16 @@ struct Scales {
     // Where a scale lies, in scales.
     __device__ i64 index(int row, int col) const {
         if (!tiled) return (i64)row * row_scales + col;
-        i64 tile = (i64)(row / 128) * ((row_scales + 3) / 4) + col / 4;
-        return tile * 512 + row % 32 * 16 + row % 128 / 32 * 4 + col % 4;
+        const i64 tile = (i64)(row / 128) * ((row_scales + 3) / 4);
+        return tile * 512 + row % 32 * 16 + row % 128 / 32 * 4 + along(col);
+    }
+
+    // How far behind a row's first scale another one is.
+    __device__ i64 along(int col) const { return tiled ? (i64)(col / 4) * 512 + col % 4 : col; }
+
+    // How many bytes behind a matrix's factors those of a row begin.
+    __device__ i64 row_factors(int row) const {
+        return index(row >> row_shift, 0) * (factors == FACTORS_F32 ? 4 : 1);
     }
 
     __device__ bool are_there() const { return data || tensor; }

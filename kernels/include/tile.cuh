@@ -328,9 +328,3 @@ __device__ inline void add_all_parts(const Args& args) {
     };
     leave<HEIGHT>(args, work, columns, 0, sum);
 }
-
-// sum + x * of_a * of_b, of which FACTORS says which there are: 1 for A's, 2 for B's.
-__device__ inline float folded(float sum, float x, float of_a, float of_b) {
-    if (FACTORS == 3) return sum + scaled(x, of_a, of_b);
-    return fmaf(x, FACTORS == 1 ? of_a : of_b, sum);
-}

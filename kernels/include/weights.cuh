@@ -43,17 +43,6 @@ __device__ inline u32 noted(u32 codes, u32 sum) {
 
 #else
 
-// Two numbers, rounded, as a pair of the elements that are multiplied.
-__device__ inline u32 pair_of(float low, float high) {
-    u32 pair;
-#if MMA == MMA_BF16
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-#else
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-#endif
-    return pair;
-}
-
 __device__ inline float low_of(u32 pair) {
     return MMA == MMA_BF16 ? __uint_as_float(pair << 16) : f32_of_f16((u16)pair);
 }

@@ -17,9 +17,10 @@ use crate::memory::{Access, Region};
 use crate::registry::{Accelerator, Launch, Stream};
 
 /// What kernel sources can include.
-const HEADERS: [(&str, &str); 26] = [
+const HEADERS: [(&str, &str); 27] = [
     ("blocks.cuh", include_str!("../../../kernels/include/blocks.cuh")),
     ("epilogue.cuh", include_str!("../../../kernels/include/epilogue.cuh")),
+    ("fold.cuh", include_str!("../../../kernels/include/fold.cuh")),
     ("index.cuh", include_str!("../../../kernels/include/index.cuh")),
     ("join.cuh", include_str!("../../../kernels/include/join.cuh")),
     ("key_codes.cuh", include_str!("../../../kernels/include/key_codes.cuh")),

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::product::Product;
 use super::stages::Stages;
-use super::tile::{SLICE, Tile};
+use super::tile::{SLICE, STEPS, Tile};
 use crate::backend::cuda::args::Matrix;
 use crate::backend::cuda::gpu::Program;
 use crate::backend::cuda::quantize::Quantizing;
@@ -274,6 +274,17 @@ impl Plan {
         self.fold > 0
     }
 
+    /// Bytes of scales that a slice has of a row of A and of B.
+    pub fn slice_scales(&self) -> [usize; 2] {
+        match self.fold {
+            0 => [STEPS * self.mma.step_scales(); 2],
+            fold => self.factors.map(|there| {
+                let factors = SLICE / self.mma.unit() / fold;
+                if there { factors * size_of::<f32>() } else { 0 }
+            }),
+        }
+    }
+
     /// The source for a tile, and the factors of a product, bound.
     pub fn program(&self, tile: Tile, sources: [&Source; 2], product: &Product<'_>) -> Program {
         let (unit, units) = (self.mma.unit(), self.mma.units(product.k));
@@ -297,7 +308,7 @@ impl Plan {
     }
 
     fn source(&self, tile: Tile, loads: Loads) -> Program {
-        let mut defines = tile.defines(self.mma.step_scales()).to_vec();
+        let mut defines = tile.defines(self.slice_scales()).to_vec();
         defines.extend(self.defines(loads));
         defines.push(("A_E5M2", self.e5m2[0].into()));
         defines.push(("B_E5M2", self.e5m2[1].into()));

@@ -9,7 +9,7 @@ use super::split::Split;
 pub(super) const SLICE: usize = 128;
 
 /// Instructions along k of a slice, as in the source.
-const STEPS: usize = 4;
+pub(super) const STEPS: usize = 4;
 
 /// Shared memory that every multiprocessor has, and what of it a block takes for itself.
 const UNIT_MEMORY: usize = 100 << 10;
@@ -42,8 +42,8 @@ impl Tile {
     const SMALL: Tile = Tile { m: 64, n: 64, warps_m: 2, warps_n: 2, resident: 2 };
     /// Two or three slices fill shared memory.
     const LARGE: Tile = Tile { m: 128, n: 128, warps_m: 2, warps_n: 4, resident: 1 };
-    /// Half as large, where threads keep one more sum of each element.
-    const FOLDED: Tile = Tile { m: 128, n: 64, warps_m: 4, warps_n: 2, resident: 1 };
+    /// Smaller, where threads keep more sums than those of each element.
+    const FOLDED: Tile = Tile { m: 128, n: 96, warps_m: 4, warps_n: 2, resident: 1 };
 
     /// The tiles of products whose sums are folded, or are not.
     pub fn all(folds: bool) -> [Tile; 3] {
@@ -89,31 +89,32 @@ impl Tile {
         (32 * self.warps_m * self.warps_n) as u32
     }
 
-    /// Bytes of a slice of A and B; an instruction takes `step_scales` block scales of a row.
-    fn stage(&self, step_scales: usize) -> usize {
-        ((self.m + self.n) * (SLICE + STEPS * step_scales)).next_multiple_of(SLICE)
+    /// Bytes of a slice of A and B, of whose rows scales take so many.
+    fn stage(&self, scales: [usize; 2]) -> usize {
+        let of_rows = self.m * (SLICE + scales[0]) + self.n * (SLICE + scales[1]);
+        of_rows.next_multiple_of(SLICE)
     }
 
     /// How many slices along k are under way.
-    fn stages(&self, step_scales: usize) -> usize {
+    fn stages(&self, scales: [usize; 2]) -> usize {
         let of_block = UNIT_MEMORY / self.resident - RESERVED;
-        (of_block / self.stage(step_scales)).min(MOST_STAGES)
+        (of_block / self.stage(scales)).min(MOST_STAGES)
     }
 
-    /// Bytes of shared memory of a block.
-    pub fn shared_memory(&self, step_scales: usize) -> usize {
-        self.stage(step_scales) * self.stages(step_scales)
+    /// Bytes of shared memory of a block, where scales take so many of a slice's rows.
+    pub fn shared_memory(&self, scales: [usize; 2]) -> usize {
+        self.stage(scales) * self.stages(scales)
     }
 
     /// The tile for the source.
-    pub fn defines(&self, step_scales: usize) -> [(&'static str, u32); 7] {
+    pub fn defines(&self, scales: [usize; 2]) -> [(&'static str, u32); 7] {
         [
             ("TILE_M", self.m as u32),
             ("TILE_N", self.n as u32),
             ("WARPS_M", self.warps_m as u32),
             ("WARPS_N", self.warps_n as u32),
             ("RESIDENT", self.resident as u32),
-            ("STAGES", self.stages(step_scales) as u32),
+            ("STAGES", self.stages(scales) as u32),
             ("SPLITS", self.splits().into()),
         ]
     }

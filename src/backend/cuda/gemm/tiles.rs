@@ -59,7 +59,7 @@ impl TileKernel {
         let grid = Grid {
             blocks: Self::blocks(split.of_all(tiles), tile, launch.caps) as u32,
             threads: tile.threads(),
-            shared_memory: tile.shared_memory(plan.mma.step_scales()) as u32,
+            shared_memory: tile.shared_memory(plan.slice_scales()) as u32,
         };
         let to = blocks.as_ref().and_then(BoundBlocks::of_tiles);
         split.run(&mut call, (&program, "gemm", grid), tiles, &args, to)?;
@@ -85,7 +85,7 @@ impl Kernel for TileKernel {
         let tile = Tile::choose(&product, caps.units, plan.folds());
         let Product { batch, groups, m, n, k, .. } = product;
         sizes_fit(&[batch, groups, m, n, k, tile.blocks(&product).saturating_mul(MOST_PARTS)])?;
-        let shared_memory = tile.shared_memory(plan.mma.step_scales());
+        let shared_memory = tile.shared_memory(plan.slice_scales());
         if shared_memory > caps.shared_memory {
             return Err(Unsupported(format!(
                 "a tile of {tile} takes {shared_memory} bytes of shared memory, a block has {}",
