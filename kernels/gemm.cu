@@ -140,6 +140,7 @@ __device__ inline void multiply(Sums& sums, const u8* stage, const Place& place)
     const float* a_factors = (const float*)(stage + TILES) + place.warp_m + place.lane / 4;
     const float* b_factors =
         (const float*)(stage + TILES + A_FACTORS) + place.warp_n + place.lane % 4 * 2;
+    // Of several at once assemblers order so much before that registers are spilled.
 #pragma unroll 1
     for (int fold = 0; fold < FOLDS; fold++) {
         u32 a[HELD][FRAGS_M][4];

@@ -223,7 +223,7 @@ struct Source {
 
 // A chunk as it is multiplied.
 template <int LOAD>
-__device__ inline uint4 decoded(const Fetched& from) {
+__device__ inline uint4 decoded(const Fetched& from, const RaisedFp4& raised_fp4 = RaisedFp4()) {
     if (LOAD < DECODE_E4M3)
         return make_uint4(from.words[0], from.words[1], from.words[2], from.words[3]);
     u32 pairs[4];
@@ -232,7 +232,6 @@ __device__ inline uint4 decoded(const Fetched& from) {
         for (int i = 0; i < 4; i++) pairs[i] = widened_fp4(from.words[i / 2] >> i % 2 * 16);
     } else {
         constexpr bool FP4 = decodes_fp4(LOAD);
-        const RaisedFp4 raised_fp4;
         const uint2 low = raised_fp4(from.words[0]), high = raised_fp4(from.words[0] >> 16);
         const u32 raised[] = {low.x, low.y, high.x, high.y};
         const float scale = !has_scales(LOAD)      ? 1.0f
@@ -273,14 +272,16 @@ struct Loader {
     int count;
     const u8* scales[SCALES] = {};  // of its rows
     Fetched fetched[CODES];
+    RaisedFp4 raised_fp4;
 
     __device__ Loader(const Source& source, const Index& index, int units)
-        : source(source), index(index), units(units), first(source.row(there(0))),
-          step(index.below(BELOW) * source.matrix.row), count(0) {
+        : source(source), index(index), units(units), first(kept(source.row(there(0)))),
+          step(index.below(BELOW) * source.matrix.row), count(0), raised_fp4(threadIdx.z) {
 #pragma unroll
         for (int i = 0; i < OWN; i++) {
             count += index[local(i)] >= 0;
-            if (has_scales(LOAD)) scales[i] = source.scale_data + source.scales.index(there(i), 0);
+            if (!has_scales(LOAD)) continue;
+            scales[i] = kept(source.scale_data + source.scales.index(there(i), 0));
         }
     }
 
@@ -296,9 +297,9 @@ struct Loader {
     // Reads what can not be copied.
     __device__ void fetch(int slice) {
         if (COPIES) return;
-        const int at = (slice * SLICE + chunk() * CHUNK) / UNIT;
+        const u32 at = (slice * SLICE + chunk() * CHUNK) / (u32)UNIT;
         // Rows of FP4 are padded with zero codes to whole blocks.
-        const bool there = HALVES ? at < units : at + 8 <= units;
+        const bool there = (int)(HALVES ? at : at + 7) < units;
         const u8* row = first;
         const int rows = kept(count);
         if (LOAD != GATHER && source.matrix.words && there) {
@@ -346,7 +347,7 @@ struct Loader {
             else if (COPIES)
                 copy_async_16(shared_address(to), from, inside ? CHUNK : 0);
             else
-                *(uint4*)to = decoded<LOAD>(fetched[i]);
+                *(uint4*)to = decoded<LOAD>(fetched[i], raised_fp4);
             if (i + 1 < rows) from += step;
         }
     }

@@ -51,7 +51,7 @@ struct Scales {
     }
 
     // How far behind a row's first scale another one is.
-    __device__ i64 along(int col) const { return tiled ? (i64)(col / 4) * 512 + col % 4 : col; }
+    __device__ i64 along(u32 col) const { return tiled ? (i64)(col / 4) * 512 + col % 4 : (i64)col; }
 
     // How many bytes behind a matrix's factors those of a row begin.
     __device__ i64 row_factors(int row) const {
