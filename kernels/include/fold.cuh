@@ -70,27 +70,10 @@ __device__ inline bool are_moderate(const float (&of_rows)[M], const float (&of_
     return least >= 0x1p-63f && most <= 0x1p63f;
 }
 
-// Whether a product of two factors did neither overflow nor underflow.
-__device__ inline bool is_moderate(float product) {
-    const float size = fabsf(product);
-    return size >= 1.17549435e-38f && size <= 3.4e38f;
-}
-
-// x * s * t where s * t is not moderate: in an order in which no number between overflows or underflows
-// that x * s * t is nearer to.
-__device__ inline float scaled_in_order(float x, float s, float t) {
-    const bool s_first = fabsf(s) > fabsf(t);
-    const float large = s_first ? s : t, little = s_first ? t : s;
-    // Beside a large one of more than 2^32 the little one is 0.
-    const bool vanishes = fabsf(s * t) < 1.0f && fabsf(large) <= 0x1p32f;
-    const bool large_first = vanishes && fabsf(x) <= 0x1p64f;
-    return x * (large_first ? large : little) * (large_first ? little : large);
-}
-
 // What x, a sum, is multiplied with: the product of two factors. Where that is not moderate, x becomes
 // what it would be, and is multiplied with 1.
 __device__ inline float factor_with_care(float& x, float of_row, float of_col) {
     const float product = of_row * of_col;
-    x = is_moderate(product) ? x : scaled_in_order(x, of_row, of_col);
+    x = is_moderate(product) ? x : scaled(x, of_row, of_col);
     return is_moderate(product) ? product : 1.0f;
 }

@@ -72,12 +72,21 @@ struct Scales {
     }
 };
 
-// x * s * t, rounded as if s * t neither overflowed nor underflowed. Where it does, the larger one goes
-// first: it brings no x near to infinity that the other takes back, and none to 0 that it would have saved.
+// Whether a product of two factors did neither overflow nor underflow.
+__device__ inline bool is_moderate(float product) {
+    const float size = fabsf(product);
+    return size >= 1.17549435e-38f && size <= 3.4e38f;
+}
+
+// x * s * t, rounded as if s * t neither overflowed nor underflowed. Where it underflows, the smaller one
+// is raised before they meet, and x taken down afterwards; where it overflows, the larger one goes first.
 __device__ inline float scaled(float x, float s, float t) {
-    const float product = s * t, size = fabsf(product);
-    const bool there = size >= 1.17549435e-38f && size <= 3.4e38f, larger = fabsf(s) > fabsf(t);
+    const float product = s * t;
+    const bool there = is_moderate(product), vanishes = fabsf(product) < 1.0f;
+    const bool larger = fabsf(s) > fabsf(t);
+    const float large = larger ? s : t, little = larger ? t : s;
     // Not branched on: the factors of many x are found once.
-    const float first = there ? product : larger ? s : t, second = there ? 1.0f : larger ? t : s;
+    const float first = there ? product : vanishes ? little * 0x1p126f * large : large;
+    const float second = there ? 1.0f : vanishes ? 0x1p-126f : little;
     return x * first * second;
 }

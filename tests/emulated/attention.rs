@@ -293,6 +293,30 @@ fn codes_in_pages_meet_the_queries_that_see_them() {
 }
 
 #[test]
+fn scales_of_values_that_are_nan_reach_those_that_see_them() {
+    let Some(device) = emulated(Arch::SM121A) else { return };
+    // Of the last key, which only the last query sees, of one that a window leaves out, and of others.
+    let strange = [(130, 0, 3), (64, 1, 2), (99, 0, 1), (127, 1, 0)];
+    for (group, d_v) in [(2, 128), (5, 64), (2, 80)] {
+        let q = bf16s(&device, [1, 3, 2 * group, 64], 1);
+        let k = blocks(&device, [1, 131, 2, 64], 2, Format::Nvfp4);
+        let v = blocks(&device, [1, 131, 2, d_v], 3, Format::Nvfp4);
+        let Operand::Scaled(scaled) = v.operand() else { panic!("blocks") };
+        let (layout, data) = (scaled.layout().unwrap(), scaled.data.as_ref().unwrap());
+        for (key, head, block) in strange {
+            data.scales.buffer().write().unwrap()[layout.scale_index(key, head, block)] = 0x7F;
+        }
+        for mask in [Mask::CAUSAL, Mask { window: Some(40), ahead: Some(0) }] {
+            let mut op = attention(q.operand(), k.operand().clone(), v.operand().clone());
+            op.mask = mask;
+            check(&device, DECODE, &op);
+            let nan = run(&device, DECODE, &op).iter().filter(|x| x.is_nan()).count();
+            assert!((1..3 * 2 * group * d_v / 2).contains(&nan), "{nan} are NaN");
+        }
+    }
+}
+
+#[test]
 fn sixteen_bit_floats_of_either_kind_are_as_exact() {
     let Some(device) = emulated(Arch::SM121A) else { return };
     // Weights far below what f16 holds, of values near its largest.
