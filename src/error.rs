@@ -109,7 +109,7 @@ pub enum Error {
         /// What went wrong.
         problem: String,
     },
-    /// A device is not there, or operands live on different devices.
+    /// A device is not there or has failed, or operands live on different devices.
     #[error("{problem}")]
     Device {
         /// What was asked, what was found, what to do.

@@ -38,6 +38,8 @@ pub struct Gpu {
     graphs: HashMap<usize, Vec<Step>>,
     pub streams: Streams,
     handles: usize,
+    /// Launches until one faults, if one does.
+    until_fault: Option<u64>,
     /// What every call gives, once the context is lost.
     lost: Option<Code>,
 }
@@ -82,6 +84,7 @@ impl Gpu {
             graphs: HashMap::new(),
             streams: Streams::new(seed),
             handles: 0x1000,
+            until_fault: number("CUDA_VM_FAULT"),
             lost: None,
         }
     }
@@ -399,7 +402,12 @@ impl Gpu {
                 // SAFETY: the program left the bytes to the driver until they are copied.
                 unsafe { pointer(*to).copy_from(bytes.as_ptr(), *len) };
             }
+            Step::Launch(_) if self.until_fault == Some(0) => {
+                let what = "the launch that CUDA_VM_FAULT says";
+                return Err((Code::ILLEGAL_ADDRESS, what.to_owned()));
+            }
             Step::Launch(launch) => {
+                self.until_fault = self.until_fault.map(|launches| launches - 1);
                 self.see_host().map_err(failed)?;
                 let config = LaunchConfig::new(
                     (launch.blocks[0], launch.blocks[1], launch.blocks[2]),
@@ -537,6 +545,18 @@ mod tests {
         assert_eq!(finish(&mut gpu), Err(Code::LAUNCH_FAILED));
         assert_eq!(gpu.check(), Err(Code::LAUNCH_FAILED), "for ever");
         drop(bytes);
+    }
+
+    #[test]
+    fn the_launch_that_is_to_fault_does() {
+        let (mut gpu, [a, _]) = gpu(0);
+        gpu.until_fault = Some(1);
+        let address = gpu.allocate_host(4).unwrap();
+        double(&mut gpu, address, a);
+        finish(&mut gpu).unwrap();
+        double(&mut gpu, address, a);
+        assert_eq!(finish(&mut gpu), Err(Code::ILLEGAL_ADDRESS));
+        assert_eq!(gpu.check(), Err(Code::ILLEGAL_ADDRESS), "for ever");
     }
 
     #[test]

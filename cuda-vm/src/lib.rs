@@ -19,6 +19,7 @@
 //! |---|---|
 //! | `CUDA_VM_CAPABILITY` | the GPU's compute capability, such as `12.1`; 9.0 if it is not set |
 //! | `CUDA_VM_MEMORY` | bytes of its memory; 8 GiB if it is not set |
+//! | `CUDA_VM_FAULT` | the launch, counted from 0, that does not run and loses the context |
 //! | `CUDA_VM_SEED` | what the order is drawn from; another one each time if it is not set |
 #![warn(missing_docs)]
 

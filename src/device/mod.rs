@@ -217,7 +217,9 @@ impl Device {
     /// `len` zero bytes of the memory that this device's results live in.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] when the budget or the system does not allow it.
+    /// [`Error::OutOfMemory`] when the budget, the system or the driver does not allow it;
+    /// [`Error::Device`] where the device failed: a GPU has lost its memory when a kernel on it
+    /// faults.
     pub fn allocate(&self, len: usize, label: impl Into<String>) -> Result<Buffer> {
         self.allocate_kind(self.memory_kind(), len, label)
     }

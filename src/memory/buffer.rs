@@ -13,7 +13,7 @@ use super::file::SourceFile;
 use super::host::HostBytes;
 use super::mapped::map_file;
 use super::pool::{Pool, Reservation};
-use super::raw::RawMemory;
+use super::raw::{RawMemory, Refusal};
 use crate::caps::MemoryKind;
 use crate::error::{Error, Result};
 
@@ -69,7 +69,8 @@ impl Buffer {
     ///
     /// # Errors
     /// [`Error::OutOfMemory`] when the pool's budget, the system or the driver does not allow it;
-    /// [`Error::Memory`] for a kind that there is not on the device.
+    /// [`Error::Memory`] for a kind that there is not on the device; [`Error::Device`] where the
+    /// device failed: a GPU has lost its memory when a kernel on it faults.
     pub fn allocate(
         pool: &Pool,
         kind: MemoryKind,
@@ -80,7 +81,9 @@ impl Buffer {
         let allocator = pool.allocator(kind, &label)?;
         let mut reservation = pool.reserve(kind, &label, len as u64)?;
         let storage = match allocator {
-            None => HostBytes::zeroed(len).map(Storage::Host).ok_or_else(String::new),
+            None => HostBytes::zeroed(len)
+                .map(Storage::Host)
+                .ok_or_else(|| Refusal::OutOfMemory(String::new())),
             Some(from) => from.allocate(kind, len).map(|memory| {
                 if from.gives_resident() {
                     reservation.fulfil();
@@ -88,7 +91,7 @@ impl Buffer {
                 Storage::Raw(kind, memory)
             }),
         };
-        let storage = storage.map_err(|reason| pool.refused(&label, len as u64, &reason))?;
+        let storage = storage.map_err(|refusal| pool.refused(&label, len as u64, refusal))?;
         Ok(Self::new(label, len, storage, Some(reservation)))
     }
 

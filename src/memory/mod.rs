@@ -83,7 +83,7 @@ pub use pool::{LiveBuffer, MemoryReport, Pool};
 #[cfg(feature = "emulator")]
 pub(crate) use raw::EmulatedMemory;
 #[cfg(any(feature = "cuda", feature = "emulator"))]
-pub(crate) use raw::{Allocator, RawMemory};
+pub(crate) use raw::{Allocator, RawMemory, Refusal};
 #[cfg(feature = "cpu")]
 pub(crate) use scratch::from_line_start;
 #[cfg(any(feature = "cpu", feature = "gguf"))]

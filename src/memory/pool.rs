@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::buffer::Buffer;
 use super::limit::{Limit, LimitSource};
-use super::raw::Allocator;
+use super::raw::{Allocator, Refusal};
 use super::system::{Promise, SystemMemory};
 use crate::caps::MemoryKind;
 use crate::error::{Bytes, Error, Result};
@@ -171,9 +171,9 @@ impl Pool {
     }
 
     /// Free and total bytes of the memory that a kind is in, where that is not the host's.
-    fn own_memory(&self, kind: MemoryKind) -> Option<(u64, u64)> {
-        let backend = self.0.backend.as_ref().filter(|_| kind == MemoryKind::Device)?;
-        backend.allocator.own_memory()
+    fn own_memory(&self, kind: MemoryKind) -> Result<Option<(u64, u64)>, String> {
+        let backend = self.0.backend.as_ref().filter(|_| kind == MemoryKind::Device);
+        backend.map_or(Ok(None), |backend| backend.allocator.own_memory())
     }
 
     /// Lets go of what ended work held. The books must not be open: buffers close their entries.
@@ -196,7 +196,8 @@ impl Pool {
     /// Used, peak, the largest live buffers by label, and everything that limits further ones.
     pub fn report(&self) -> MemoryReport {
         self.reclaim();
-        let own = self.own_memory(MemoryKind::Device);
+        // A device that failed has no memory to give.
+        let own = self.own_memory(MemoryKind::Device).unwrap_or(Some((0, 0)));
         let books = self.books();
         let mut limits = self.limits(&books, 0);
         limits.extend(own.map(|own| self.own_limit(own)));
@@ -240,6 +241,7 @@ impl Pool {
     pub(super) fn reserve(&self, kind: MemoryKind, label: &str, bytes: u64) -> Result<Reservation> {
         self.reclaim();
         let own = self.own_memory(kind);
+        let own = own.map_err(|problem| self.refused(label, bytes, Refusal::Device(problem)))?;
         let promised = self.0.system.is_some() && own.is_none();
         let promise = promised.then(|| Promise::new(bytes));
         let mut books = self.books();
@@ -275,10 +277,17 @@ impl Pool {
         Ok(Reservation { pool: self.clone(), id, promise })
     }
 
-    /// The error for an allocation that the system refused although the budget allowed it.
-    /// The driver may have given its reason.
-    pub(super) fn refused(&self, label: &str, bytes: u64, reason: &str) -> Error {
-        self.out_of_memory(&self.books(), label, bytes, None, reason)
+    /// The error for an allocation that was refused although the budget allowed it.
+    pub(super) fn refused(&self, label: &str, bytes: u64, refusal: Refusal) -> Error {
+        match refusal {
+            Refusal::OutOfMemory(reason) => {
+                self.out_of_memory(&self.books(), label, bytes, None, &reason)
+            }
+            Refusal::Device(problem) => {
+                let (device, size) = (&self.0.device, Bytes(bytes));
+                Error::device(format!("{device}: {size} for `{label}`: {problem}"))
+            }
+        }
     }
 
     fn out_of_memory(
@@ -374,5 +383,70 @@ impl fmt::Display for MemoryReport {
             write!(f, "\n  {buffer}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(all(test, any(feature = "cuda", feature = "emulator")))]
+mod tests {
+    use super::super::raw::RawMemory;
+    use super::*;
+
+    /// A backend that refuses, and counts how often it was asked.
+    struct Refusing {
+        refusal: Refusal,
+        own_memory: Result<Option<(u64, u64)>, String>,
+        asked: Mutex<usize>,
+    }
+
+    impl Allocator for Refusing {
+        fn allocate(&self, _kind: MemoryKind, _len: usize) -> Result<Box<dyn RawMemory>, Refusal> {
+            *self.asked.lock().unwrap() += 1;
+            Err(self.refusal.clone())
+        }
+
+        fn gives_resident(&self) -> bool {
+            true
+        }
+
+        fn own_memory(&self) -> Result<Option<(u64, u64)>, String> {
+            self.own_memory.clone()
+        }
+
+        fn reclaim(&self) {}
+    }
+
+    /// The error for 100 bytes of the device's own memory, how often the backend was asked for them,
+    /// and the report afterwards.
+    fn refused(
+        refusal: Refusal,
+        own_memory: Result<Option<(u64, u64)>, String>,
+    ) -> (Error, usize, MemoryReport) {
+        let backend = Arc::new(Refusing { refusal, own_memory, asked: Mutex::default() });
+        let pool =
+            Pool::new("cuda:0", 1 << 20).with_backend(backend.clone(), &[MemoryKind::Device]);
+        let error = Buffer::allocate(&pool, MemoryKind::Device, 100, "weights").unwrap_err();
+        let asked = *backend.asked.lock().unwrap();
+        (error, asked, pool.report())
+    }
+
+    #[test]
+    fn memory_that_is_full_and_a_device_that_failed_are_different_errors() {
+        let full = Refusal::OutOfMemory("CUDA_ERROR_OUT_OF_MEMORY".to_owned());
+        let (error, asked, report) = refused(full.clone(), Ok(Some((4096, 8192))));
+        assert!(matches!(error, Error::OutOfMemory { request: 100, .. }), "{error:?}");
+        assert!(error.to_string().contains("the driver refused (CUDA_ERROR_OUT_OF_MEMORY)"));
+        assert_eq!((asked, report.used, report.available()), (1, 0, 4096));
+
+        let faulted = "CUDA_ERROR_LAUNCH_FAILED; restart";
+        let (error, asked, report) =
+            refused(Refusal::Device(faulted.to_owned()), Ok(Some((4096, 8192))));
+        assert!(matches!(error, Error::Device { .. }), "{error:?}");
+        assert_eq!(error.to_string(), format!("cuda:0: 100 B for `weights`: {faulted}"));
+        assert_eq!((asked, report.used, report.available()), (1, 0, 4096));
+
+        // One that does not say how much it has is not asked for any.
+        let (error, asked, report) = refused(full, Err(faulted.to_owned()));
+        assert!(matches!(error, Error::Device { .. }), "{error:?}");
+        assert_eq!((asked, report.used, report.available()), (0, 0, 0));
     }
 }

@@ -31,16 +31,28 @@ pub(crate) unsafe trait RawMemory: Send + Sync {
     fn write(&self, offset: usize, from: &[u8]) -> Result<(), String>;
 }
 
+/// Why a backend gave no memory.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// There is no more of it; the reason, if the driver gave one.
+    #[error("{0}")]
+    OutOfMemory(String),
+    /// The device failed: in its driver's words, and what to do.
+    #[error("{0}")]
+    Device(String),
+}
+
 /// Where the memory of a backend comes from.
 pub(crate) trait Allocator: Send + Sync {
     /// `len` zero bytes of a kind that is neither [`MemoryKind::Host`] nor [`MemoryKind::Mapped`].
-    fn allocate(&self, kind: MemoryKind, len: usize) -> Result<Box<dyn RawMemory>, String>;
+    fn allocate(&self, kind: MemoryKind, len: usize) -> Result<Box<dyn RawMemory>, Refusal>;
 
     /// Whether memory that it gave is backed by pages at once, which the system counts itself.
     fn gives_resident(&self) -> bool;
 
-    /// Free and total bytes of the device's own memory; `None` where that is the host's.
-    fn own_memory(&self) -> Option<(u64, u64)>;
+    /// Free and total bytes of the device's own memory; `None` where that is the host's. An error
+    /// is a [`Refusal::Device`].
+    fn own_memory(&self) -> Result<Option<(u64, u64)>, String>;
 
     /// Lets go of what ended work held.
     fn reclaim(&self);

@@ -4,7 +4,7 @@ use std::any::Any;
 
 use super::failure::Problem;
 use crate::caps::MemoryKind;
-use crate::memory::{DeviceUse, Earlier, Fence, RawMemory};
+use crate::memory::{DeviceUse, Earlier, Fence, RawMemory, Refusal};
 
 /// A module that a driver has loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,13 +39,13 @@ pub(super) trait Driver: Send + Sync {
     fn load(&self, code: &[u8]) -> Result<ModuleId, String>;
 
     /// `len` zero bytes, as an [`Allocator`](crate::memory::Allocator) gives them.
-    fn allocate(&self, kind: MemoryKind, len: usize) -> Result<Box<dyn RawMemory>, String>;
+    fn allocate(&self, kind: MemoryKind, len: usize) -> Result<Box<dyn RawMemory>, Refusal>;
 
     /// Whether memory that it gave is backed by pages at once, which the system counts itself.
     fn gives_resident(&self) -> bool;
 
     /// Free and total bytes of the GPU's own memory; `None` where that is the host's.
-    fn own_memory(&self) -> Option<(u64, u64)>;
+    fn own_memory(&self) -> Result<Option<(u64, u64)>, String>;
 
     /// A queue of that number, which no other queue of the process has.
     fn queue(&self, number: u64) -> Result<Box<dyn Queue>, String>;

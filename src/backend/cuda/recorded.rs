@@ -10,7 +10,7 @@ use super::lock::lock;
 use crate::caps::{Arch, Caps, MemoryKind};
 use crate::device::{Device, DeviceBuilder};
 use crate::error::Result;
-use crate::memory::{Earlier, Fence, RawMemory};
+use crate::memory::{Earlier, Fence, RawMemory, Refusal};
 
 /// A launch that a recording device was asked for.
 #[derive(Clone, Debug)]
@@ -119,16 +119,16 @@ impl Driver for Recorder {
         Ok(ModuleId(modules.len() - 1))
     }
 
-    fn allocate(&self, kind: MemoryKind, _len: usize) -> Result<Box<dyn RawMemory>, String> {
-        Err(format!("no machine is here that has {kind} memory"))
+    fn allocate(&self, kind: MemoryKind, _len: usize) -> Result<Box<dyn RawMemory>, Refusal> {
+        Err(Refusal::Device(format!("no machine is here that has {kind} memory")))
     }
 
     fn gives_resident(&self) -> bool {
         false
     }
 
-    fn own_memory(&self) -> Option<(u64, u64)> {
-        None
+    fn own_memory(&self) -> Result<Option<(u64, u64)>, String> {
+        Ok(None)
     }
 
     fn queue(&self, _number: u64) -> Result<Box<dyn Queue>, String> {

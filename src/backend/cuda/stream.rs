@@ -11,7 +11,7 @@ use super::gpu::{Program, ProgramKey};
 use super::lock::lock;
 use crate::caps::MemoryKind;
 use crate::error::{Error, Result};
-use crate::memory::{Allocator, Buffer, Fence, Locks, RawMemory};
+use crate::memory::{Allocator, Buffer, Fence, Locks, RawMemory, Refusal};
 use crate::registry::{Recorded, Stream};
 
 /// The streams of a GPU, and the memory that it gives.
@@ -93,7 +93,7 @@ impl Streams {
 }
 
 impl Allocator for Streams {
-    fn allocate(&self, kind: MemoryKind, len: usize) -> Result<Box<dyn RawMemory>, String> {
+    fn allocate(&self, kind: MemoryKind, len: usize) -> Result<Box<dyn RawMemory>, Refusal> {
         self.driver.allocate(kind, len)
     }
 
@@ -101,7 +101,7 @@ impl Allocator for Streams {
         self.driver.gives_resident()
     }
 
-    fn own_memory(&self) -> Option<(u64, u64)> {
+    fn own_memory(&self) -> Result<Option<(u64, u64)>, String> {
         self.driver.own_memory()
     }
 

@@ -13,7 +13,7 @@ use super::gpu::Gpu;
 use crate::caps::{Arch, Caps, MemoryKind};
 use crate::device::{Device, DeviceBuilder};
 use crate::error::Result;
-use crate::memory::{EmulatedMemory, RawMemory};
+use crate::memory::{EmulatedMemory, RawMemory, Refusal};
 
 /// Multiprocessors that cost estimates assume: those of GB10.
 const UNITS: usize = 48;
@@ -142,20 +142,21 @@ impl Driver for Emulator {
         Ok(ModuleId(modules.len() - 1))
     }
 
-    fn allocate(&self, kind: MemoryKind, len: usize) -> Result<Box<dyn RawMemory>, String> {
+    fn allocate(&self, kind: MemoryKind, len: usize) -> Result<Box<dyn RawMemory>, Refusal> {
         let visible = kind != MemoryKind::Device;
         let counter = (!visible).then(|| self.used.clone());
         let memory = EmulatedMemory::new(len, visible, counter);
-        Ok(Box::new(memory.ok_or("the host has no memory for it")?))
+        let none = || Refusal::OutOfMemory("the host has no memory for it".to_owned());
+        Ok(Box::new(memory.ok_or_else(none)?))
     }
 
     fn gives_resident(&self) -> bool {
         false
     }
 
-    fn own_memory(&self) -> Option<(u64, u64)> {
-        let total = self.own_memory?;
-        Some((total.saturating_sub(self.used.load(Ordering::Relaxed)), total))
+    fn own_memory(&self) -> Result<Option<(u64, u64)>, String> {
+        let used = self.used.load(Ordering::Relaxed);
+        Ok(self.own_memory.map(|total| (total.saturating_sub(used), total)))
     }
 
     fn queue(&self, number: u64) -> Result<Box<dyn Queue>, String> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 pub(super) use cudarc::driver::sys;
 
 use crate::backend::cuda::attributes::Attributes;
+use crate::memory::Refusal;
 
 /// Every function of the driver that is called here: a driver without one of them is too old.
 pub(super) const FUNCTIONS: [&str; 44] = [
@@ -104,6 +105,33 @@ pub(super) fn check(call: &str, result: sys::CUresult) -> Result<(), String> {
         false => unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned(),
     };
     Err(format!("{call}: {} ({})", read(text), read(name)))
+}
+
+/// What a call gave that is to give memory.
+pub(super) fn check_memory(call: &str, result: sys::CUresult) -> Result<(), Refusal> {
+    check(call, result).map_err(|words| refusal(result, words))
+}
+
+/// Why there is no memory, by a call's result and the driver's words for it.
+fn refusal(result: sys::CUresult, words: String) -> Refusal {
+    match result {
+        sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => Refusal::OutOfMemory(words),
+        _ => failed(words),
+    }
+}
+
+/// The refusal of a GPU that does not do what is needed for memory.
+pub(super) fn failed(words: String) -> Refusal {
+    Refusal::Device(with_remedy(words))
+}
+
+/// A driver's words where it should have found nothing wrong, and what to do.
+pub(super) fn with_remedy(words: String) -> String {
+    format!(
+        "{words}; if a kernel failed, which `Device::synchronize` tells, the GPU's context is lost \
+         with what is in its memory: drop all that is of this device and make it anew, or restart \
+         the process"
+    )
 }
 
 /// How many GPUs there are.
@@ -262,12 +290,12 @@ impl Stream {
     }
 
     /// Memory in the order of the stream.
-    pub fn allocate(&self, len: usize) -> Result<u64, String> {
-        self.context.bind()?;
+    pub fn allocate(&self, len: usize) -> Result<u64, Refusal> {
+        self.context.bind().map_err(failed)?;
         let mut address = 0;
         // SAFETY: a place for an address; the stream lives.
         let result = unsafe { sys::cuMemAllocAsync(&mut address, len, self.raw) };
-        check("cuMemAllocAsync", result).map(|()| address)
+        check_memory("cuMemAllocAsync", result).map(|()| address)
     }
 
     /// Gives memory back in the order of the stream.
@@ -386,5 +414,26 @@ impl Drop for Module {
             // SAFETY: loaded once, unloaded once, when no queue that launches from it is left.
             unsafe { sys::cuModuleUnload(self.raw) }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_driver_calls_out_of_memory_is_that() {
+        use sys::CUresult as R;
+        let full = refusal(R::CUDA_ERROR_OUT_OF_MEMORY, "full".to_owned());
+        assert_eq!(full, Refusal::OutOfMemory("full".to_owned()));
+        for result in [R::CUDA_ERROR_ILLEGAL_ADDRESS, R::CUDA_ERROR_LAUNCH_FAILED] {
+            match refusal(result, "the driver's words".to_owned()) {
+                Refusal::Device(problem) => {
+                    assert!(problem.starts_with("the driver's words; "), "{problem}");
+                    assert!(problem.contains("restart"), "{problem}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
     }
 }

@@ -3,9 +3,9 @@
 use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
 
-use super::api::{Stream, check, sys};
+use super::api::{Stream, check_memory, failed, sys};
 use crate::caps::MemoryKind;
-use crate::memory::RawMemory;
+use crate::memory::{RawMemory, Refusal};
 
 /// Host memory that every context maps.
 const PORTABLE_AND_MAPPED: u32 = sys::CU_MEMHOSTALLOC_PORTABLE | sys::CU_MEMHOSTALLOC_DEVICEMAP;
@@ -20,15 +20,15 @@ pub(super) struct NativeMemory {
 
 impl NativeMemory {
     /// `len` zero bytes.
-    pub fn new(stream: &Arc<Stream>, kind: MemoryKind, len: usize) -> Result<Self, String> {
+    pub fn new(stream: &Arc<Stream>, kind: MemoryKind, len: usize) -> Result<Self, Refusal> {
         let len = len.max(1);
-        stream.context.bind()?;
+        stream.context.bind().map_err(failed)?;
         let address = match kind {
             MemoryKind::Pinned => {
                 let mut start = null_mut();
                 // SAFETY: a place for an address.
                 let result = unsafe { sys::cuMemHostAlloc(&mut start, len, PORTABLE_AND_MAPPED) };
-                check("cuMemHostAlloc", result)?;
+                check_memory("cuMemHostAlloc", result)?;
                 start.addr() as u64
             }
             MemoryKind::Managed => {
@@ -36,11 +36,11 @@ impl NativeMemory {
                 let mut address = 0;
                 // SAFETY: a place for an address.
                 let result = unsafe { sys::cuMemAllocManaged(&mut address, len, flags) };
-                check("cuMemAllocManaged", result).map(|()| address)?
+                check_memory("cuMemAllocManaged", result).map(|()| address)?
             }
             MemoryKind::Device => stream.allocate(len)?,
             MemoryKind::Host | MemoryKind::Mapped => {
-                return Err(format!("the driver gives no {kind} memory"));
+                return Err(Refusal::Device(format!("the driver gives no {kind} memory")));
             }
         };
         let memory = NativeMemory { stream: stream.clone(), kind, address };
@@ -48,9 +48,9 @@ impl NativeMemory {
             // SAFETY: just allocated, that long, and nobody else's yet.
             Some(start) => unsafe { start.as_ptr().write_bytes(0, len) },
             None => {
-                stream.clear(address, len)?;
                 // From here on it is any stream's.
-                stream.synchronize()?;
+                let cleared = stream.clear(address, len).and_then(|()| stream.synchronize());
+                cleared.map_err(failed)?;
             }
         }
         Ok(memory)

@@ -19,7 +19,7 @@ use super::gpu::Gpu;
 use crate::caps::{Caps, MemoryKind};
 use crate::device::{Device, DeviceBuilder};
 use crate::error::{Error, Result};
-use crate::memory::RawMemory;
+use crate::memory::{RawMemory, Refusal};
 
 impl Device {
     /// The NVIDIA GPU of that number.
@@ -133,7 +133,7 @@ impl Driver for Native {
         Ok(ModuleId(modules.len() - 1))
     }
 
-    fn allocate(&self, kind: MemoryKind, len: usize) -> Result<Box<dyn RawMemory>, String> {
+    fn allocate(&self, kind: MemoryKind, len: usize) -> Result<Box<dyn RawMemory>, Refusal> {
         Ok(Box::new(NativeMemory::new(&self.memory, kind, len)?))
     }
 
@@ -141,9 +141,9 @@ impl Driver for Native {
         true
     }
 
-    fn own_memory(&self) -> Option<(u64, u64)> {
+    fn own_memory(&self) -> Result<Option<(u64, u64)>, String> {
         let shared = self.attributes.integrated;
-        (!shared).then(|| self.context.free_memory().unwrap_or((0, self.attributes.memory)))
+        (!shared).then(|| self.context.free_memory().map_err(api::with_remedy)).transpose()
     }
 
     fn queue(&self, number: u64) -> Result<Box<dyn Queue>, String> {
