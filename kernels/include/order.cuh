@@ -7,9 +7,9 @@ typedef unsigned long long u64;
 
 // Numbers in their order, all NaN equal and above them, both zeros equal.
 __device__ inline u32 ordered(float x) {
-    if (isnan(x)) return ~0u;
-    u32 bits = __float_as_uint(x == 0.0f ? 0.0f : x);
-    return bits >> 31 ? ~bits : bits | 0x80000000u;
+    // -0 + 0 is +0. Of negative numbers all bits are turned, of others the sign.
+    const u32 bits = __float_as_uint(x + 0.0f);
+    return isnan(x) ? ~0u : bits ^ ((u32)((int)bits >> 31) | 0x80000000u);
 }
 
 // The same with where it is: of equal ones the first is the largest.

@@ -60,6 +60,10 @@ struct Row {
     __device__ Row(float* data, int n, int at)
         : data((u8*)data), col(sizeof(float)), dtype(F32), eights(n % 4 == 0 && at % 4 == 0) {}
 
+    // Contiguous elements, eights of them aligned.
+    __device__ Row(const u8* data, int dtype)
+        : data((u8*)data), col(size_of(dtype)), dtype(dtype), eights(1) {}
+
     __device__ float operator[](int at) const { return load(dtype, data + at * col); }
     __device__ void set(int at, float x) const { store(dtype, data + at * col, x); }
 

@@ -22,6 +22,8 @@ mod load;
 mod memory;
 mod norm;
 mod own_kernel;
+mod reduce;
+mod scatter;
 mod streams;
 
 use ferrocerium::Device;

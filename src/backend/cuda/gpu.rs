@@ -17,7 +17,7 @@ use crate::memory::{Access, Region};
 use crate::registry::{Accelerator, Launch, Stream};
 
 /// What kernel sources can include.
-const HEADERS: [(&str, &str); 27] = [
+const HEADERS: [(&str, &str); 28] = [
     ("blocks.cuh", include_str!("../../../kernels/include/blocks.cuh")),
     ("epilogue.cuh", include_str!("../../../kernels/include/epilogue.cuh")),
     ("fold.cuh", include_str!("../../../kernels/include/fold.cuh")),
@@ -40,6 +40,7 @@ const HEADERS: [(&str, &str); 27] = [
     ("row.cuh", include_str!("../../../kernels/include/row.cuh")),
     ("rows.cuh", include_str!("../../../kernels/include/rows.cuh")),
     ("scales.cuh", include_str!("../../../kernels/include/scales.cuh")),
+    ("shares.cuh", include_str!("../../../kernels/include/shares.cuh")),
     ("tile.cuh", include_str!("../../../kernels/include/tile.cuh")),
     ("tiles.cuh", include_str!("../../../kernels/include/tiles.cuh")),
     ("values.cuh", include_str!("../../../kernels/include/values.cuh")),

@@ -43,6 +43,7 @@ mod reduce;
 mod rope;
 mod rows;
 mod scatter;
+mod shares;
 mod softmax;
 mod source;
 mod stream;

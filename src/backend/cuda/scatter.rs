@@ -4,12 +4,18 @@ use bytemuck::{Pod, Zeroable};
 
 use super::args::Matrix;
 use super::gpu::Program;
-use super::rows::{RowKernel, RowSizes, Rows, Run, other_op};
+use super::rows::{EIGHT, RowKernel, RowSizes, Rows, Run, THREADS, other_op};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::memory::Access;
 use crate::op::{Dense, Op, OpKind};
 use crate::registry::Unsupported;
+
+/// Bytes of `Entry`.
+const ENTRY_BYTES: usize = 8;
+
+/// Slices that have no table, but are compared with each other: two by each thread of a block.
+const FEW: usize = 2 * THREADS as usize;
 
 /// `Args`
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -28,6 +34,9 @@ struct Args {
     reserved: i32,
     step: i64,
     wrong: u64,
+    table: u64,
+    table_bits: i32,
+    reserved_too: i32,
 }
 
 /// `cuda.scatter`
@@ -73,6 +82,14 @@ fn launch(op: &Op, run: &mut Run<'_, '_, '_>) -> Result<()> {
     })?;
     let last = dims.len() - 1;
     let between: usize = dims[..last].iter().skip(op.axis + 1).product();
+    let (slices, along_rows) = (dims[op.axis], op.axis == last);
+    // Where indices run along rows, a thread looks for eight of them by itself.
+    let few = if along_rows { FEW / EIGHT } else { FEW };
+    let table_bits = (2 * slices).next_power_of_two().ilog2();
+    let table = match slices > few {
+        true => run.call.zeros(ENTRY_BYTES << table_bits, "indices and their last slices")?,
+        false => 0,
+    };
     let args = Args {
         src: run.read("src", Some(&op.src), &rows)?,
         out: run.write("out", Some(&seen.into()), &rows)?.moved(step),
@@ -84,12 +101,18 @@ fn launch(op: &Op, run: &mut Run<'_, '_, '_>) -> Result<()> {
         pieces: rows.pieces,
         n: rows.n,
         size: size as i32,
-        slices: dims[op.axis] as i32,
-        rows: if op.axis == last { 0 } else { between as i32 },
+        slices: slices as i32,
+        rows: if along_rows { 0 } else { between as i32 },
         bytes: bytes as i32,
         reserved: 0,
         step,
         wrong,
+        table,
+        table_bits: table_bits as i32,
+        reserved_too: 0,
     };
+    if table != 0 {
+        run.run(&program(), "scatter_table", slices.div_ceil(THREADS as usize), &args)?;
+    }
     run.run(&program(), "scatter", rows.blocks(), &args)
 }

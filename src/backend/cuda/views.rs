@@ -38,6 +38,17 @@ impl Dimensions {
         }
         dimensions
     }
+
+    /// Each dimension's stride, in bytes, outermost first.
+    pub fn strides(&self) -> &[i64] {
+        &self.stride[..self.count as usize]
+    }
+
+    /// The innermost dimension's size and stride, and the strides of the others.
+    pub fn innermost(&self) -> Option<((usize, i64), &[i64])> {
+        let (&step, outer) = self.strides().split_last()?;
+        Some(((self.size[outer.len()] as usize, step), outer))
+    }
 }
 
 /// A plain operand and the address of its first element; 0 where there is none.

@@ -19,6 +19,9 @@ use super::{flow, tools};
 /// Kernels that multiply: others of an operation finish what those leave.
 const MULTIPLIERS: [&str; 3] = ["gemm", "stream", "attention"];
 
+/// How the names of those end that join what blocks left of an operation that is no product.
+const JOINERS: &str = "_parts";
+
 /// One launch of an operation.
 #[derive(Debug)]
 pub struct Analysis {
@@ -26,6 +29,8 @@ pub struct Analysis {
     pub kernel: String,
     /// Whether it multiplies, where the operation does.
     pub multiplies: bool,
+    /// Whether it does what the operation takes long for: others finish what it leaves.
+    pub is_main: bool,
     machine: Machine,
     blocks: u32,
     pub footprint: Footprint,
@@ -93,6 +98,10 @@ impl Analysis {
             case: case.name.clone(),
             kernel: format!("{kernel} ({})", launch.entry),
             multiplies,
+            is_main: match case.products > 0.0 {
+                true => multiplies,
+                false => !launch.entry.ends_with(JOINERS),
+            },
             machine: *machine,
             blocks: launch.grid.blocks,
             footprint,

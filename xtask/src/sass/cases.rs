@@ -6,8 +6,8 @@ use ferrocerium::format::Format;
 use ferrocerium::memory::Region;
 use ferrocerium::num::DType;
 use ferrocerium::op::{
-    Attention, Convert, Dense, Elementwise, Function, Gemm, GroupedGemm, KvLayout, Mask, Norm,
-    NormKind, Op, Operand, Scaled, ScaledData, Softmax,
+    ArgReduce, Attention, Convert, Dense, Elementwise, Function, Gemm, GroupedGemm, KvLayout, Mask,
+    Norm, NormKind, Op, Operand, Reduce, Reduction, Scaled, ScaledData, Softmax,
 };
 use ferrocerium::registry::Numerics;
 
@@ -171,6 +171,7 @@ pub fn all() -> Vec<Case> {
         rounded(attention("prefill", [4096, 4096], Blocks(Format::Nvfp4)), Format::Nvfp4),
     ]);
     cases.extend(rows());
+    cases.extend(reductions());
     cases
 }
 
@@ -355,4 +356,48 @@ fn rows() -> Vec<Case> {
         case("cast", |_, x, out| Ok(Op::Convert(Convert::new(x, out))), Plain(DType::F32)),
         case("quantise", |_, x, out| Ok(Op::Convert(Convert::new(x, out))), Blocks(Format::Nvfp4)),
     ]
+}
+
+/// One result, sums of columns and of rows, and searches.
+fn reductions() -> Vec<Case> {
+    let case = |name: String, make: Box<Make>| Case {
+        name,
+        products: 0.0,
+        captured: false,
+        numerics: Numerics::AsGiven,
+        kernel: None,
+        multiplied: None,
+        make,
+    };
+    let [f32, fp8] = [DType::F32, DType::F8E4M3].map(Plain);
+    let (all, rows, columns): (&[usize], &[usize], &[usize]) = (&[0, 1], &[1], &[0]);
+    let reduced = [
+        (Reduction::Sum, BF16, all, [8192, 8192]),
+        (Reduction::Sum, f32, all, [8192, 8192]),
+        (Reduction::Sum, BF16, columns, [65536, 4096]),
+        (Reduction::Sum, BF16, columns, [65536, 64]),
+        (Reduction::Sum, BF16, columns, [65536, 100]),
+        (Reduction::Sum, BF16, rows, [4096, 4096]),
+        (Reduction::AbsMax, BF16, all, [8192, 8192]),
+        (Reduction::AbsMax, fp8, rows, [4096, 4096]),
+        (Reduction::Max, BF16, columns, [4096, 4096]),
+    ];
+    let reduced = reduced.map(|(function, x, axes, [m, n])| {
+        let name = format!("reduce {function}, {m} × {n} {} over {axes:?}", x.name());
+        let make = move |device: &Device| {
+            let kept = [0, 1].map(|axis| if axes.contains(&axis) { 1 } else { [m, n][axis] });
+            let (x, out) = (x.zeros(device, &[m, n])?, f32.zeros(device, &kept)?);
+            Ok(Reduce::new(function, x, axes, out).into())
+        };
+        case(name, Box::new(make))
+    });
+    let searched = [([256, 151_936], 1), ([65536, 256], 0)].map(|(dims, axis)| {
+        let name = format!("arg_reduce, {} × {} {} over {axis}", dims[0], dims[1], BF16.name());
+        let make = move |device: &Device| {
+            let out = Plain(DType::U32).zeros(device, &[dims[1 - axis]])?;
+            Ok(ArgReduce::max(BF16.zeros(device, &dims)?, axis, out).into())
+        };
+        case(name, Box::new(make))
+    });
+    reduced.into_iter().chain(searched).collect()
 }

@@ -31,7 +31,7 @@ pub fn faults(case: &Case, machine: &Machine, analysis: &Analysis) -> Vec<String
         let found = analysis.main_loop.iter().any(|i| i.name.starts_with(name));
         require(found, format!("no {name} in the main loop"));
     }
-    if analysis.multiplies == (case.products > 0.0) {
+    if analysis.is_main {
         let declared = reach::declared(&case.name, machine);
         require(analysis.reach() >= declared * MARGIN, too_slow(machine, analysis, declared));
     }
