@@ -35,8 +35,10 @@ struct Gather {
             case SUM:
             case MEAN: return x + y;
             case PROD: return x * y;
+            case MAX: return maximum(x, y);
             case MIN: return -maximum(-x, -y);
-            default: return maximum(x, y);
+            // Magnitudes are in the order of their bits, NaN above all.
+            default: return __uint_as_float(max(__float_as_uint(x), __float_as_uint(y)));
         }
     }
 

@@ -63,9 +63,9 @@ __device__ inline float block_max(float x) {
 
 // NaN if either is; +0 is larger than -0.
 __device__ inline float maximum(float x, float y) {
-    if (isnan(x) || isnan(y)) return x + y;
-    if (x == y) return __uint_as_float(__float_as_uint(x) & __float_as_uint(y));
-    return x > y ? x : y;
+    float larger;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(x), "f"(y));
+    return x == y ? __uint_as_float(__float_as_uint(x) & __float_as_uint(y)) : larger;
 }
 
 // Moves an element of `bytes` bytes as it is.
