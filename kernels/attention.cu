@@ -9,22 +9,22 @@
 // Limited by reading keys and values once for each query and head: made for decoding.
 #include "epilogue.cuh"
 #include "index.cuh"
+#include "key_runs.cuh"
 
 struct Query {
     int position, kv_len;
-    int runs;  // where its sequence's runs of keys begin in the table
+    int runs;  // where its sequence's runs of keys begin
     int reserved;
 };
 
 struct Args {
     Matrix q, k, v, sinks, alibi, lse, out;  // rows are heads
     const Query* queries;
-    const int* runs;  // the first key rows of runs
+    KeyRuns runs;  // of all sequences
     Lengths lengths;
     i64 ahead, window;
     int heads, group, d, d_v;
-    int q_rows, kv_rows;  // rows of q and of k and v of one outermost index
-    int run;              // keys of a run
+    int q_rows;  // rows of q of one outermost index
     float scale, softcap;
     int reserved;
 };
@@ -48,9 +48,14 @@ __device__ inline float weight(float x, float largest) {
     return expf(x - (largest == -INFINITY ? 0.0f : largest));
 }
 
-__device__ inline const u8* row_of(const Matrix& matrix, int row, int rows, int head) {
-    return matrix.data + row / rows * matrix.batch[2] + row % rows * matrix.batch[3] +
-           head * matrix.row;
+__device__ inline const u8* row_of(const Matrix& matrix, int outer, int inner, int head) {
+    return matrix.data + outer * matrix.batch[2] + inner * matrix.batch[3] + head * matrix.row;
+}
+
+// The row of a lane's key.
+__device__ inline const u8* row_of(const Matrix& matrix, Run key, int lane, int head) {
+    const int outer = __shfl_sync(~0u, key.outer, lane), inner = __shfl_sync(~0u, key.inner, lane);
+    return row_of(matrix, outer, inner, head);
 }
 
 extern "C" __global__ __launch_bounds__(WARPS* LANES, BLOCKS) void attention(
@@ -59,10 +64,11 @@ extern "C" __global__ __launch_bounds__(WARPS* LANES, BLOCKS) void attention(
     const int lane = threadIdx.x % LANES, warp = threadIdx.x / LANES;
     const int row = blockIdx.x / args.heads, head = blockIdx.x % args.heads;
     const int kv_head = head / args.group;
+    const int outer = row / args.q_rows, inner = row % args.q_rows;
     Query query = args.queries[row];
     if (args.lengths.data) {
         // The query was given for as many keys as there is room for.
-        const int length = args.lengths.of(row / args.q_rows, query.kv_len);
+        const int length = args.lengths.of(outer, query.kv_len);
         query.position += length - query.kv_len;
         query.kv_len = length;
     }
@@ -71,7 +77,7 @@ extern "C" __global__ __launch_bounds__(WARPS* LANES, BLOCKS) void attention(
     const int begin = (int)max((i64)0, min((i64)end, query.position + 1 - args.window));
 
     float q[D_REGS];
-    const u8* q_row = row_of(args.q, row, args.q_rows, head);
+    const u8* q_row = row_of(args.q, outer, inner, head);
     for (int r = 0; r < D_REGS; r++) {
         int col = lane + r * LANES;
         q[r] = col < args.d ? load(args.q.dtype, q_row + col * args.q.col) : 0.0f;
@@ -79,16 +85,17 @@ extern "C" __global__ __launch_bounds__(WARPS* LANES, BLOCKS) void attention(
     const float slope =
         args.alibi.data ? load(args.alibi.dtype, args.alibi.data + head * args.alibi.col) : 0.0f;
 
+    const KeyRuns runs = args.runs.from(query.runs);
     float largest = -INFINITY, sum = 0.0f, values[D_V_REGS] = {};
     for (int first = begin + warp * LANES; first < end; first += WARPS * LANES) {
         const int keys = min(LANES, end - first);
-        // The row of this lane's key.
-        int key = first + min(lane, keys - 1);
-        const int key_row = args.runs[query.runs + key / args.run] + key % args.run;
+        // This lane's key, and where it lies.
+        const int key = first + min(lane, keys - 1);
+        const Run at = runs[key];
 
         float score = -INFINITY;
         for (int j = 0; j < keys; j++) {
-            const u8* k = row_of(args.k, __shfl_sync(~0u, key_row, j), args.kv_rows, kv_head);
+            const u8* k = row_of(args.k, at, j, kv_head);
             float dot = 0.0f;
 #pragma unroll
             for (int r = 0; r < D_REGS; r++) {
@@ -112,7 +119,7 @@ extern "C" __global__ __launch_bounds__(WARPS* LANES, BLOCKS) void attention(
 #pragma unroll
         for (int r = 0; r < D_V_REGS; r++) values[r] *= kept;
         for (int j = 0; j < keys; j++) {
-            const u8* v = row_of(args.v, __shfl_sync(~0u, key_row, j), args.kv_rows, kv_head);
+            const u8* v = row_of(args.v, at, j, kv_head);
             const float p_j = __shfl_sync(~0u, p, j);
 #pragma unroll
             for (int r = 0; r < D_V_REGS; r++) {
@@ -137,14 +144,13 @@ extern "C" __global__ __launch_bounds__(WARPS* LANES, BLOCKS) void attention(
     for (int col = threadIdx.x; col < args.d_v; col += WARPS * LANES) {
         float value = 0.0f;
         for (int w = 0; w < WARPS; w++) value += values_of[w][col] * weight(largest_of[w], top);
-        u8* out = args.out.data + row / args.q_rows * args.out.batch[2] +
-                  row % args.q_rows * args.out.batch[3] + head * args.out.row +
-                  col * args.out.col;
+        u8* out = args.out.data + outer * args.out.batch[2] + inner * args.out.batch[3] +
+                  head * args.out.row + col * args.out.col;
         store(args.out.dtype, out, total == 0.0f ? value : value / total);
     }
     if (args.lse.data && threadIdx.x == 0) {
-        u8* lse = args.lse.data + row / args.q_rows * args.lse.batch[3] +
-                  row % args.q_rows * args.lse.row + head * args.lse.col;
+        u8* lse = args.lse.data + outer * args.lse.batch[3] + inner * args.lse.row +
+                  head * args.lse.col;
         store(args.lse.dtype, lse, (top == -INFINITY ? 0.0f : top) + logf(total));
     }
 }

@@ -335,7 +335,7 @@ extern "C" __global__ __launch_bounds__(THREADS, 1) void attention(
     const Tile tile = tile_of_block(args);
     const int kv_head = blockIdx.x % args.kv_heads, lane = threadIdx.x % 32;
     const int warp_row = threadIdx.x / 32 * 16;
-    const KeyRuns runs = {args.runs + tile.runs, args.run, args.run_shift};
+    const KeyRuns runs = args.runs.from(tile.runs);
     const Mask mask = {args.ahead, args.window, tile.end};
     KeyLoader<D, K_LOAD, KEYS, THREADS> keys(args.k, args.k_scales, runs, kv_head, args.d,
                                              tile.end);

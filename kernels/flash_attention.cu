@@ -77,7 +77,7 @@ extern "C" __global__ __launch_bounds__(THREADS, 1) void attention(
     const int kv_head = blockIdx.x % args.kv_heads;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int warp_row = warp % WARPS_M * 16 * FRAGS_M, warp_key = warp / WARPS_M * WARP_KEYS;
-    const KeyRuns runs = {args.runs + tile.runs, args.run, args.run_shift};
+    const KeyRuns runs = args.runs.from(tile.runs);
     const Mask mask = {args.ahead, args.window, tile.end};
     KeyLoader<D, K_LOAD, KEYS, THREADS> keys(args.k, args.k_scales, runs, kv_head, args.d,
                                              tile.end);

@@ -159,7 +159,7 @@ extern "C" __global__ __launch_bounds__(THREADS, 2) void attention(
     extern __shared__ __align__(128) u8 shared[];
     const Tile tile = tile_of_block(args);
     const int kv_head = blockIdx.x % args.kv_heads, warp = threadIdx.x / 32;
-    const KeyRuns runs = {args.runs + tile.runs, args.run, args.run_shift};
+    const KeyRuns runs = args.runs.from(tile.runs);
     const Mask mask = {args.ahead, args.window, tile.end};
     const Keys keys(args.k, args.k_scales, kv_head, args.d);
     const Values values(args.v, args.v_scales, kv_head, args.d_v);

@@ -5,31 +5,8 @@
 // eight rows of one chunk are in different banks, whatever the head size.
 #pragma once
 
+#include "key_runs.cuh"
 #include "load.cuh"
-
-// Consecutive keys: the outer index of keys and values, and the inner one of the first.
-struct Run {
-    int outer, inner;
-};
-
-// The keys of one sequence.
-struct KeyRuns {
-    const Run* runs;
-    int keys;   // of a run
-    int shift;  // their logarithm, or -1 where they are no power of two
-
-    // Whether keys from one on are of one run, as far as can be told without a division.
-    __device__ bool hold(int key, int count) const {
-        return shift >= 0 && key >> shift == key + count - 1 >> shift;
-    }
-
-    __device__ Run operator[](int key) const {
-        int at = shift >= 0 ? key >> shift : key / keys;
-        Run run = runs[at];
-        run.inner += key - at * keys;
-        return run;
-    }
-};
 
 // Keys from position - window + 1 to position + ahead, and below `end`.
 struct Mask {

@@ -29,13 +29,12 @@ struct Args {
     Scales k_scales, v_scales;
     const Tile* tiles;
     const Joint* joints;
-    const Run* runs;
+    KeyRuns runs;  // of all sequences
     float* parts;  // of pieces: for each key head and row the values, largest score and sum
     Lengths lengths;
     int ahead, window;
     int kv_heads, group, d, d_v;
     int q_rows;  // rows of q of one outermost index
-    int run, run_shift;
     int q_chunks;  // whether rows of q are contiguous, chunks aligned
     float scale, softcap;
 };

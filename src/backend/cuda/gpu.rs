@@ -17,7 +17,7 @@ use crate::memory::{Access, Region};
 use crate::registry::{Accelerator, Launch, Stream};
 
 /// What kernel sources can include.
-const HEADERS: [(&str, &str); 28] = [
+const HEADERS: [(&str, &str); 29] = [
     ("blocks.cuh", include_str!("../../../kernels/include/blocks.cuh")),
     ("epilogue.cuh", include_str!("../../../kernels/include/epilogue.cuh")),
     ("fold.cuh", include_str!("../../../kernels/include/fold.cuh")),
@@ -25,6 +25,7 @@ const HEADERS: [(&str, &str); 28] = [
     ("join.cuh", include_str!("../../../kernels/include/join.cuh")),
     ("key_codes.cuh", include_str!("../../../kernels/include/key_codes.cuh")),
     ("key_order.cuh", include_str!("../../../kernels/include/key_order.cuh")),
+    ("key_runs.cuh", include_str!("../../../kernels/include/key_runs.cuh")),
     ("keys.cuh", include_str!("../../../kernels/include/keys.cuh")),
     ("load.cuh", include_str!("../../../kernels/include/load.cuh")),
     ("matrix.cuh", include_str!("../../../kernels/include/matrix.cuh")),

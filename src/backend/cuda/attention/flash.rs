@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
 
+use super::key_runs::KeyRuns;
 use super::plan::{FEW_ROWS, Plan, Variant};
 use super::tiles::{Cut, Tiles};
 use super::{Lengths, sequences};
@@ -43,7 +44,7 @@ struct Args {
     v_scales: Scales,
     tiles: u64,
     joints: u64,
-    runs: u64,
+    runs: KeyRuns,
     parts: u64,
     lengths: Lengths,
     ahead: i32,
@@ -53,8 +54,6 @@ struct Args {
     d: i32,
     d_v: i32,
     q_rows: i32,
-    run: i32,
-    run_shift: i32,
     q_chunks: i32,
     scale: f32,
     softcap: f32,
@@ -163,7 +162,7 @@ impl FlashKernel {
             v_scales: v.scales,
             tiles: call.constants(&work.tiles, "tiles")?,
             joints: call.constants(&work.joints, "joints")?,
-            runs: call.constants(&work.runs, "runs of keys")?,
+            runs: work.runs.bind(&mut call)?,
             parts: match parts {
                 0 => 0,
                 parts => call.scratch(parts * size_of::<f32>(), "parts")?,
@@ -179,8 +178,6 @@ impl FlashKernel {
             d: sizes.d as i32,
             d_v: sizes.d_v as i32,
             q_rows: sizes.q_rows.max(1) as i32,
-            run: work.run,
-            run_shift: work.run_shift(),
             q_chunks: aligned(&q, sizes.d, 2).into(),
             scale: op.score_scale() as f32,
             softcap: op.softcap.unwrap_or(0.0),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
 
+use super::key_runs::{KeyRuns, RunTable};
 use super::{Lengths, sequences};
 use crate::backend::cuda::args::{Matrix, code, require_readable, require_writable, sizes_fit};
 use crate::backend::cuda::driver::Grid;
@@ -46,7 +47,7 @@ struct Args {
     lse: Matrix,
     out: Matrix,
     queries: u64,
-    runs: u64,
+    runs: KeyRuns,
     lengths: Lengths,
     ahead: i64,
     window: i64,
@@ -55,8 +56,6 @@ struct Args {
     d: i32,
     d_v: i32,
     q_rows: i32,
-    kv_rows: i32,
-    run: i32,
     scale: f32,
     softcap: f32,
     reserved: i32,
@@ -78,8 +77,8 @@ impl AttentionKernel {
     fn attention(&self, op: &Attention, launch: &Launch<'_>) -> Result<()> {
         let sizes = op.sizes()?;
         let (sequences, lengths) = sequences(op, &sizes, launch)?;
-        let plan = KeyPlan::new(&sequences);
-        if plan.queries.is_empty() || sizes.heads == 0 {
+        let (queries, runs) = queries(&sequences, sizes.kv_rows);
+        if queries.is_empty() || sizes.heads == 0 {
             return Ok(());
         }
         let mut call = self.gpu.call(&self.info.name, launch);
@@ -99,7 +98,7 @@ impl AttentionKernel {
         let distance = |n: Option<usize>| {
             n.and_then(|n| i64::try_from(n).ok()).unwrap_or(i64::MAX).min(i64::MAX / 2)
         };
-        let blocks = plan.queries.len() * sizes.heads;
+        let blocks = queries.len() * sizes.heads;
         sizes_fit(&[blocks]).map_err(|u| Error::kernel(&self.info.name, u.0))?;
         let args = Args {
             q,
@@ -109,8 +108,8 @@ impl AttentionKernel {
             alibi,
             lse,
             out,
-            queries: call.constants(&plan.queries, "queries")?,
-            runs: call.constants(&plan.runs, "runs of keys")?,
+            queries: call.constants(&queries, "queries")?,
+            runs: runs.bind(&mut call)?,
             lengths: match lengths {
                 Some(lengths) => Lengths::bind(lengths, &sizes, &mut call)?,
                 None => Lengths::default(),
@@ -122,8 +121,6 @@ impl AttentionKernel {
             d: sizes.d as i32,
             d_v: sizes.d_v as i32,
             q_rows: sizes.q_rows.max(1) as i32,
-            kv_rows: sizes.kv_rows.max(1) as i32,
-            run: plan.run,
             scale: op.score_scale() as f32,
             softcap: op.softcap.unwrap_or(0.0),
             reserved: 0,
@@ -137,29 +134,18 @@ impl AttentionKernel {
 }
 
 /// Where each query stands, and where the keys of its sequence are.
-struct KeyPlan {
-    queries: Vec<Query>,
-    runs: Vec<i32>,
-    run: i32,
-}
-
-impl KeyPlan {
-    fn new(sequences: &[Sequence]) -> Self {
-        let mut plan = KeyPlan { queries: Vec::new(), runs: Vec::new(), run: i32::MAX };
-        for sequence in sequences {
-            let first = plan.runs.len() as i32;
-            let (runs, run) = sequence.key_runs();
-            plan.run = i32::try_from(run).unwrap_or(i32::MAX).max(1);
-            plan.runs.extend(runs.into_iter().map(|row| row as i32));
-            plan.queries.extend((0..sequence.queries.len()).map(|i| Query {
-                position: sequence.position(i) as i32,
-                kv_len: sequence.kv_len as i32,
-                runs: first,
-                reserved: 0,
-            }));
-        }
-        plan
+fn queries(sequences: &[Sequence], kv_rows: usize) -> (Vec<Query>, RunTable) {
+    let (mut queries, mut runs) = (Vec::new(), RunTable::new(kv_rows));
+    for sequence in sequences {
+        let first = runs.add(sequence);
+        queries.extend((0..sequence.queries.len()).map(|i| Query {
+            position: sequence.position(i) as i32,
+            kv_len: sequence.kv_len as i32,
+            runs: first,
+            reserved: 0,
+        }));
     }
+    (queries, runs)
 }
 
 /// The source for types of keys and values, and for elements of keys and values.

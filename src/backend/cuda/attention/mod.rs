@@ -3,6 +3,7 @@
 
 mod flash;
 mod general;
+mod key_runs;
 mod plan;
 mod tiles;
 

@@ -2,6 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::key_runs::RunTable;
 use crate::op::{Mask, Sequence};
 
 /// Keys of a piece: always these, so that a row's result does not depend on how many others there
@@ -34,14 +35,6 @@ pub(super) struct Joint {
     reserved: [i32; 3],
 }
 
-/// `Run`
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-#[repr(C)]
-pub(super) struct Run {
-    outer: i32,
-    inner: i32,
-}
-
 /// How rows and keys are cut.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cut {
@@ -59,29 +52,21 @@ pub(super) struct Cut {
 }
 
 /// The work of one launch, for each key head.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Tiles {
     pub tiles: Vec<Tile>,
     pub joints: Vec<Joint>,
-    pub runs: Vec<Run>,
-    /// Keys of a run.
-    pub run: i32,
+    pub runs: RunTable,
     /// How many pieces are joined.
     pub pieces: usize,
 }
 
 impl Tiles {
     pub fn new(sequences: &[Sequence], cut: &Cut) -> Self {
-        let mut all = Tiles { run: i32::MAX, ..Tiles::default() };
+        let runs = RunTable::new(cut.kv_rows);
+        let mut all = Tiles { tiles: Vec::new(), joints: Vec::new(), runs, pieces: 0 };
         for sequence in sequences {
-            let first_run = all.runs.len();
-            let (runs, run) = sequence.key_runs();
-            all.run = i32::try_from(run).unwrap_or(i32::MAX).max(1);
-            let place = |row: usize| {
-                let rows = cut.kv_rows.max(1);
-                Run { outer: (row / rows) as i32, inner: (row % rows) as i32 }
-            };
-            all.runs.extend(runs.into_iter().map(place));
+            let first_run = all.runs.add(sequence);
             let rows = sequence.queries.len() * cut.group;
             // The last rows see the most keys where the mask is causal: they begin first.
             for row in (0..rows).step_by(cut.rows).rev() {
@@ -95,7 +80,7 @@ impl Tiles {
         &mut self,
         sequence: &Sequence,
         cut: &Cut,
-        first_run: usize,
+        first_run: i32,
         rows: std::ops::Range<usize>,
     ) {
         let seen = |row: usize| cut.mask.keys(sequence.position(row / cut.group), sequence.kv_len);
@@ -118,7 +103,7 @@ impl Tiles {
             query: sequence.queries.start as i32,
             queries: sequence.queries.len() as i32,
             kv_len: sequence.kv_len as i32,
-            runs: first_run as i32,
+            runs: first_run,
             row: rows.start as i32,
             begin: 0,
             end: 0,
@@ -140,16 +125,6 @@ impl Tiles {
                 pieces: pieces.len() as i32,
                 reserved: [0; 3],
             });
-        }
-    }
-
-    /// The logarithm of a run's keys, or -1 where they are no power of two.
-    pub fn run_shift(&self) -> i32 {
-        match self.run {
-            // Longer than any sequence.
-            i32::MAX => 31,
-            run if run.count_ones() == 1 => run.trailing_zeros() as i32,
-            _ => -1,
         }
     }
 }
