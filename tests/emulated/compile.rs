@@ -117,7 +117,7 @@ fn check(gpu: &Gpu, program: &Program) -> Result<(), String> {
 }
 
 /// Architectures whose tiles were cut to their registers; on others a few spilled ones are no fault.
-const TUNED: [Arch; 3] = [Arch::SM90A, Arch::SM120A, Arch::SM121A];
+const TUNED: [Arch; 4] = [Arch::SM90A, Arch::SM100A, Arch::SM120A, Arch::SM121A];
 
 /// Bytes of registers that kernels spill, by the assembler's words; `None` where it says nothing.
 fn spilled(log: &str) -> Option<u64> {
