@@ -29,8 +29,10 @@ constexpr int STAGE = (TILES + SCALES + A_FACTORS + B_FACTORS + SLICE - 1) / SLI
 constexpr int LEFT = TILE_M * TILE_N * 4 <= STAGE ? TILE_M : TILE_M / 2;
 // Whether multiplying FP8 is unpacking it to F16 here.
 constexpr bool UNPACKS = MMA == MMA_FP8 && (__CUDA_ARCH__ == 900 || __CUDA_ARCH__ == 1000);
+// Whether single bytes are collected while sums are folded.
+constexpr bool COLLECTS = FOLD && UNIT == 1 && (A_LOAD == GATHER || B_LOAD == GATHER);
 // Whether there are registers for what can not be copied, while it is waited for.
-constexpr bool AHEAD = STEP_SCALES < 2 && !UNPACKS;
+constexpr bool AHEAD = STEP_SCALES < 2 && !UNPACKS && !COLLECTS;
 static_assert(FRAGS_N % 2 == 0, "B's fragments are read in pairs");
 static_assert(LEFT * TILE_N * 4 <= STAGE && LEFT % WARP_M == 0, "sums of whole warps fit");
 

@@ -35,7 +35,8 @@ struct FactorLoader {
         }
     }
 
-    __device__ int at(int i) const { return thread + i * THREADS; }
+    // Found anew each time: what follows from it would stay in registers throughout the tiles.
+    __device__ int at(int i) const { return kept(thread) + i * THREADS; }
     __device__ bool own(int i) const { return ROWS * FOLDS % THREADS == 0 || at(i) < ROWS * FOLDS; }
 
     __device__ void fetch(int slice) {

@@ -323,8 +323,9 @@ struct Loader {
     // Copies a chunk of eight rows at one k.
     __device__ void copy_across(u8* tile, int slice, int i) const {
         constexpr int EIGHTS = ROWS / 8;
-        int eight = (threadIdx.x + i * THREADS) % EIGHTS;
-        int k = (threadIdx.x + i * THREADS) / EIGHTS;
+        // Found anew for each slice: registers are short.
+        const u32 own = kept(threadIdx.x) + i * THREADS;
+        int eight = own % EIGHTS, k = own / EIGHTS;
         int at = slice * SLICE / UNIT + k;
         int valid = at < units ? index.run(8 * eight) * UNIT : 0;
         const u8* from = source.data;
