@@ -33,6 +33,9 @@ struct Blocks {
     int max_code;   // of UE4M3
     float fixed;    // a tensor scale that was given, or 0
     int looks;      // only for the largest magnitudes, before it is quantised
+
+    // Mostly there is only one, which is found without dividing.
+    __device__ int matrix_of(int row) const { return row < rows ? 0 : row / rows; }
 };
 
 struct Scale {
@@ -273,11 +276,12 @@ __device__ inline void quantize(const Blocks& to, int row, int at, const float (
     const Encoder encoder(scale.value, g);
     store_codes(to, row, at, encoder, x);
     if (row == 0 && at == 0 && to.tensor) *to.tensor = g;
-    const int in_matrix = row % to.rows;
-    const bool first = BLOCK ? at % BLOCK == 0 : at % to.scales.cols == 0;
-    if (!first || at >= to.n || in_matrix % to.scales.rows != 0) return;
-    u8* scales = (u8*)to.scales.data + row / to.rows * to.of_matrix;
-    i64 index = to.scales.index(in_matrix / to.scales.rows, at / to.scales.cols);
+    // Blocks within a warp are of one row.
+    const int cols = BLOCK ? BLOCK : to.scales.cols, rows = BLOCK ? 1 : to.scales.rows;
+    const int matrix = to.matrix_of(row), in_matrix = row - matrix * to.rows;
+    if (at % cols != 0 || at >= to.n || in_matrix % rows != 0) return;
+    u8* scales = (u8*)to.scales.data + matrix * to.of_matrix;
+    i64 index = to.scales.index(in_matrix / rows, at / cols);
     if (SCALE == SCALE_F32)
         ((float*)scales)[index] = scale.value;
     else
@@ -288,9 +292,10 @@ __device__ inline void quantize(const Blocks& to, int row, int at, const float (
 // All threads of a block take part.
 __device__ inline void clear_padding(const Blocks& to, int row) {
     if (!to.scales.tiled || to.looks) return;
-    const int cols = (to.scales.row_scales + 3) / 4 * 4, in_matrix = row % to.rows;
+    const int matrix = to.matrix_of(row), in_matrix = row - matrix * to.rows;
+    const int cols = (to.scales.row_scales + 3) / 4 * 4;
     const int end = in_matrix == to.rows - 1 ? (to.rows + 127) / 128 * 128 : in_matrix + 1;
-    u8* scales = (u8*)to.scales.data + row / to.rows * to.of_matrix;
+    u8* scales = (u8*)to.scales.data + matrix * to.of_matrix;
     for (int i = threadIdx.x; i < (end - in_matrix) * cols; i += blockDim.x) {
         int down = i / cols, col = i % cols;
         if (down > 0 || col >= to.scales.row_scales)

@@ -42,6 +42,9 @@ pub struct Analysis {
     pub stack: u32,
     /// One steady iteration of the main loop.
     pub main_loop: Vec<Instruction>,
+    /// How many there are of all warps together, if that is known: where each takes one way through the
+    /// whole kernel.
+    known_iterations: Option<f64>,
     /// Multiply-adds of the operation, and those by this kernel.
     products: f64,
     multiplied: f64,
@@ -94,6 +97,10 @@ impl Analysis {
             registers: code.registers,
             shared_memory: code.shared_memory + launch.grid.shared_memory,
         };
+        let warps = f64::from(launch.grid.blocks) * f64::from(launch.grid.threads) / 32.0;
+        // What finds scales before only reads, and on ways for some types less is moved.
+        let is_all = |of_warp: u64| of_warp as f64 * warps > bytes / 2.0;
+        let flow::Steady { path, once } = flow::main_loop(&blocks, is_all);
         Ok(Analysis {
             case: case.name.clone(),
             kernel: format!("{kernel} ({})", launch.entry),
@@ -109,7 +116,8 @@ impl Analysis {
             resident: machine.resident(footprint),
             spills: code.spills,
             stack: code.stack,
-            main_loop: flow::main_loop(&blocks).into_iter().cloned().collect(),
+            main_loop: path.into_iter().cloned().collect(),
+            known_iterations: once.then_some(warps),
             products: if multiplies { case.products } else { 0.0 },
             multiplied: if multiplies { case.products_by(kernel) } else { 0.0 },
             bytes,
@@ -137,6 +145,9 @@ impl Analysis {
 
     /// Iterations of all warps together, at least: those that the products or the operands take.
     fn iterations(&self) -> f64 {
+        if let Some(known) = self.known_iterations {
+            return known;
+        }
         let products = self.sum(|i| mix::products(i) as f64);
         let bytes = self.sum(|i| mix::global_bytes(i) as f64);
         // Bulk copies do not tell how much they move.

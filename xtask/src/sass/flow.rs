@@ -14,8 +14,16 @@ struct Loop {
     blocks: BTreeSet<usize>,
 }
 
-/// The instructions of one steady iteration of a kernel's main loop; of the kernel where it has
-/// no loop.
+/// What warps execute again and again, or once.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Steady<'b> {
+    pub path: Vec<&'b Instruction>,
+    /// Whether each warp takes the path once: it leads through the whole kernel.
+    pub once: bool,
+}
+
+/// One steady iteration of a kernel's main loop; the kernel where it has no loop, or moves all that
+/// there is on one way through it, whose bytes of a warp are given, without multiplying.
 ///
 /// The main loop is the innermost with the most matrix instructions; without those, of the most
 /// deeply nested ones that which moves the most bytes of global memory. Of the paths through it, if
@@ -25,7 +33,8 @@ struct Loop {
 /// that moves none, then the shorter: what is to be moved is moved, in the simplest way that there is.
 /// So what happens at the edges of a matrix, where neighbours are not neighbours in memory, what does
 /// the same once more, with care for rare values, and loops within that do neither, are left out.
-pub fn main_loop(blocks: &[Block]) -> Vec<&Instruction> {
+/// Operands that may be absent are there: of kernels that take some, more is counted than is executed.
+pub fn main_loop(blocks: &[Block], is_all: impl Fn(u64) -> bool) -> Steady<'_> {
     let dominators = Dominators::of(blocks);
     let loops = loops(blocks, &dominators);
     let own = |of: &Loop| -> Work {
@@ -42,16 +51,23 @@ pub fn main_loop(blocks: &[Block]) -> Vec<&Instruction> {
         let moves = (work.bytes > 0).then_some((depth(l), work.bytes));
         (work.products, moves, Reverse((work.instructions, l.header)))
     });
-    match main {
-        Some((work, main)) if work.products > 0 || work.bytes > 0 => {
-            let is_latch = |block: usize| blocks[block].next.contains(&main.header);
-            steady_path(blocks, &dominators, main.header, &main.blocks, is_latch)
-        }
-        _ => {
-            let all = (0..blocks.len()).collect();
-            steady_path(blocks, &dominators, 0, &all, |block| blocks[block].next.is_empty())
+    let once = || {
+        let all = (0..blocks.len()).collect();
+        let ends = |block: usize| blocks[block].next.is_empty();
+        Steady { path: steady_path(blocks, &dominators, 0, &all, ends), once: true }
+    };
+    let Some((work, main)) = main.filter(|(work, _)| work.products > 0 || work.bytes > 0) else {
+        return once();
+    };
+    if work.products == 0 {
+        let once = once();
+        if is_all(once.path.iter().map(|i| mix::global_bytes(i)).sum()) {
+            return once;
         }
     }
+    let is_latch = |block: usize| blocks[block].next.contains(&main.header);
+    let path = steady_path(blocks, &dominators, main.header, &main.blocks, is_latch);
+    Steady { path, once: false }
 }
 
 /// What instructions do.
@@ -265,10 +281,13 @@ mod tests {
     use super::super::listing::blocks;
     use super::*;
 
+    /// More than a way through most of the kernels here moves.
+    const ALL: u64 = 1 << 10;
+
     fn names(listing: &str) -> Vec<String> {
         let text = format!(".text.k:\n{listing}");
         let blocks = blocks(&text, "k").unwrap();
-        main_loop(&blocks).iter().map(|i| i.name.clone()).collect()
+        main_loop(&blocks, |bytes| bytes >= ALL).path.iter().map(|i| i.name.clone()).collect()
     }
 
     /// As in a matrix product: an outer loop, a branch around a copy, another way to copy, a loop
@@ -406,6 +425,24 @@ mod tests {
 ",
         );
         assert_eq!(path, ["EXIT", "LDG.E", "EXIT"]);
+    }
+
+    /// As where rows are quantised: a loop clears what is behind them.
+    #[test]
+    fn a_kernel_that_moves_all_in_one_go_is_one_path() {
+        let path = names(
+            "
+        /*0000*/                   LDG.E.128 R4, desc[UR8][R2.64] ;
+        /*0010*/                   STG.E.128 desc[UR8][R2.64], R4 ;
+        /*0020*/               @P0 BRA `(.L_x_2) ;
+.L_x_1:
+        /*0030*/                   STG.E.U8 desc[UR8][R2.64], RZ ;
+        /*0040*/               @P1 BRA `(.L_x_1) ;
+.L_x_2:
+        /*0050*/                   EXIT ;
+",
+        );
+        assert_eq!(path, ["LDG.E.128", "STG.E.128", "BRA", "EXIT"]);
     }
 
     #[test]
