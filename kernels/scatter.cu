@@ -49,7 +49,9 @@ __device__ inline u32 first_entry(const Args& args, i64 index) {
     return (u32)index * 2654435769u >> (32 - args.table_bits);
 }
 
-__device__ inline u32 next_entry(const Args& args, u32 at) { return (at + 1) & ((1u << args.table_bits) - 1); }
+__device__ inline u32 next_entry(const Args& args, u32 at) {
+    return (at + 1) & (~0u >> (32 - args.table_bits));
+}
 
 // Whether a slice behind this one has its index: of those from `begin` on every `step`-th one, or of
 // all where there is a table.

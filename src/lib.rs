@@ -121,7 +121,8 @@
 //! ```
 //!
 //! [`backend`] lists the kernels; [`registry`] is where your own go, and
-//! `examples/custom_kernel.rs` shows one from start to finish.
+//! `examples/custom_kernel.rs` shows one from start to finish, `examples/custom_gpu_kernel.rs` one in
+//! CUDA C++.
 //!
 //! ## Memory
 //!

@@ -41,6 +41,17 @@ fn a_kernel_of_ones_own_is_chosen_forced_disabled_and_replaced() {
     assert!(out.contains("worst error 0.000 of the bound"), "{out}");
 }
 
+#[cfg(all(feature = "cuda", feature = "emulator", feature = "testing"))]
+#[test]
+fn a_gpu_kernel_of_ones_own_is_compiled_run_and_checked() {
+    // Where there is no GPU, and no compiler for the emulator.
+    if ferrocerium::Device::emulated(ferrocerium::caps::Arch::SM121A).is_ok() {
+        let out = succeeds(&mut example("custom_gpu_kernel"));
+        assert!(out.contains("\"mine.elementwise.add\": 1"), "{out}");
+        assert!(out.contains("worst error 0.000 of the bound"), "{out}");
+    }
+}
+
 #[test]
 fn gpu_info_measures_the_memory_of_a_device() {
     let info = |device: &str| {

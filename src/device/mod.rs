@@ -104,6 +104,12 @@ impl Device {
         Ok(Device { shared, request: self.request, stream })
     }
 
+    /// What has its streams.
+    #[cfg(any(feature = "cuda", feature = "emulator"))]
+    pub(crate) fn accelerator(&self) -> Option<&Arc<dyn Accelerator>> {
+        self.shared.accelerator.as_ref()
+    }
+
     /// The name: `"cpu"`, `"reference"`, …
     pub fn name(&self) -> &str {
         &self.shared.name

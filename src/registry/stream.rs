@@ -31,7 +31,7 @@ pub(crate) trait Stream: Any + Send + Sync {
 pub(crate) trait Recorded: Any + Send + Sync {}
 
 /// A device that has streams.
-pub(crate) trait Accelerator: Send + Sync {
+pub(crate) trait Accelerator: Any + Send + Sync {
     /// Another stream.
     fn open_stream(&self) -> Result<Arc<dyn Stream>>;
 

@@ -4,7 +4,7 @@
 use ferrocerium::Device;
 use ferrocerium::caps::{Isa, MemoryKind};
 
-use super::{conforms, driver, graphs, narrowing_conforms, streams};
+use super::{conforms, driver, graphs, narrowing_conforms, own_kernel, streams};
 
 /// Does it on a device for each kind of memory, the one first that the device has by itself.
 fn in_each_memory(check: impl Fn(&Device)) {
@@ -47,4 +47,9 @@ fn graphs_of_a_gpu_read_what_is_there_when_they_are_replayed() {
         graphs::check_replays(device);
         graphs::check_lengths(device);
     });
+}
+
+#[test]
+fn a_kernel_of_one_s_own_runs_on_a_gpu() {
+    in_each_memory(own_kernel::check);
 }

@@ -57,32 +57,45 @@ impl Kernel for Double {
     }
 }
 
-/// A device with that kernel, `test.double`.
+/// Gives a device that kernel, `test.double`.
+fn add_double(device: &Device, broken: bool) {
+    let info = KernelInfo::new("test.double", OpKind::Convert, "doubles");
+    let gpu = device.gpu().unwrap();
+    device.registry().register(Double { info, gpu, broken }).unwrap();
+}
+
+/// A device with that kernel.
 pub fn with_double(broken: bool) -> Option<Device> {
     let device = emulated(Arch::SM121A)?;
-    let info = KernelInfo::new("test.double", OpKind::Convert, "doubles");
-    let gpu = Gpu::emulated(Arch::SM121A, 1).unwrap();
-    device.registry().register(Double { info, gpu, broken }).unwrap();
+    add_double(&device, broken);
     Some(device)
 }
 
-/// Doubles 64 values by that kernel.
-fn double(broken: bool) -> Option<ferrocerium::Result<Vec<f32>>> {
-    let device = with_double(broken)?.with_request(Request::kernel("test.double"));
+/// What 64 values are, doubled by that kernel.
+pub fn doubled(device: &Device) -> ferrocerium::Result<Vec<f32>> {
+    let device = device.with_request(Request::kernel("test.double"));
     let x = Tensor::from_fn(&device, [64], |[i]| i as f32).unwrap();
-    Some(x.cast::<f32>().and_then(|y| y.to_vec()))
+    x.cast::<f32>().and_then(|y| y.to_vec())
+}
+
+/// The kernel does what it is meant to on a GPU.
+pub fn check(device: &Device) {
+    add_double(device, false);
+    let expected: Vec<_> = (0..64).map(|i| 2.0 * i as f32).collect();
+    assert_eq!(doubled(device).unwrap(), expected);
 }
 
 #[test]
 fn a_kernel_of_one_s_own_runs() {
-    let Some(doubled) = double(false) else { return };
-    assert_eq!(doubled.unwrap(), (0..64).map(|i| 2.0 * i as f32).collect::<Vec<_>>());
+    if let Some(device) = emulated(Arch::SM121A) {
+        check(&device);
+    }
 }
 
 #[test]
 fn what_a_kernel_does_wrong_is_an_error_with_kernel_line_block_and_thread() {
-    let Some(doubled) = double(true) else { return };
-    let error = doubled.unwrap_err().to_string();
+    let Some(device) = with_double(true) else { return };
+    let error = doubled(&device).unwrap_err().to_string();
     for part in ["test.double", "`twice`", "double.cu:6", "block (2, 0, 0)", "thread (0, 0, 0)"] {
         assert!(error.contains(part), "{part} is not in: {error}");
     }

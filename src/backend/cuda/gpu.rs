@@ -1,5 +1,6 @@
 //! One GPU: its compiler, its modules, its streams.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -12,6 +13,7 @@ use super::nvrtc::{Nvrtc, Translated, Translation};
 use super::nvtx::Range;
 use super::stream::{GpuStream, Streams};
 use crate::caps::Arch;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::memory::{Access, Region};
 use crate::registry::{Accelerator, Launch, Stream};
@@ -247,6 +249,28 @@ impl Gpu {
         }
         let stream = self.streams.open()?;
         Ok(self.default.get_or_init(|| stream))
+    }
+}
+
+impl Device {
+    /// The GPU, real or emulated, that this device is: [`Kernel`]s of your own compile their programs for
+    /// it and run them in its streams, beside those of the crate. `None` for a device that is no GPU.
+    ///
+    /// `examples/custom_gpu_kernel.rs` shows one from start to finish.
+    ///
+    /// ```
+    /// # use ferrocerium::{Device, caps::Arch};
+    /// assert!(Device::cpu().gpu().is_none());
+    /// # #[cfg(feature = "emulator")]
+    /// if let Ok(device) = Device::emulated(Arch::SM121A) {
+    ///     assert_eq!(device.gpu().map(|gpu| gpu.arch()), Some(Arch::SM121A));
+    /// }
+    /// ```
+    ///
+    /// [`Kernel`]: crate::registry::Kernel
+    pub fn gpu(&self) -> Option<Arc<Gpu>> {
+        let accelerator: Arc<dyn Any + Send + Sync> = self.accelerator()?.clone();
+        accelerator.downcast().ok()
     }
 }
 

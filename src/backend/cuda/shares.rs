@@ -139,7 +139,7 @@ impl Shares {
         let of_part = n.div_ceil(MOST_PARTS).max(least).next_multiple_of(together);
         let parts = n.div_ceil(of_part.max(1)).max(1);
         (self.of_part, self.part_count) = (of_part as i32, parts as i32);
-        // Each lane joins four, if that makes no more lanes than neighbours leave.
+        // Each lane joins four, unless that makes more than 16 lanes.
         self.lanes = parts.div_ceil(4).next_power_of_two().min(16) as i32;
         parts
     }
