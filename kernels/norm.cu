@@ -120,10 +120,9 @@ struct Normed {
 
 #ifndef CODE
 extern "C" __global__ __launch_bounds__(THREADS, BLOCKS) void norm_rows(const __grid_constant__ Args args) {
+    Normed normed(args, blockIdx.x);
     const Row out(args.out, args.sizes, blockIdx.x);
-    Normed(args, blockIdx.x).results([&](int at, const float(&y)[EIGHT]) {
-        out.write(at, args.n, y);
-    });
+    normed.results([&](int at, const float(&y)[EIGHT]) { out.write(at, args.n, y); });
 }
 #else
 extern "C" __global__ __launch_bounds__(THREADS, BLOCKS) void quantize_norms(
