@@ -57,17 +57,16 @@ impl Kernel for Double {
     }
 }
 
-/// Gives a device that kernel, `test.double`.
-fn add_double(device: &Device, broken: bool) {
+/// Gives a device that kernel, `test.double`, for a GPU.
+fn add_double(device: &Device, gpu: Arc<Gpu>, broken: bool) {
     let info = KernelInfo::new("test.double", OpKind::Convert, "doubles");
-    let gpu = device.gpu().unwrap();
     device.registry().register(Double { info, gpu, broken }).unwrap();
 }
 
-/// A device with that kernel.
+/// A device with that kernel, which is of another GPU.
 pub fn with_double(broken: bool) -> Option<Device> {
     let device = emulated(Arch::SM121A)?;
-    add_double(&device, broken);
+    add_double(&device, Gpu::emulated(Arch::SM121A, 1).unwrap(), broken);
     Some(device)
 }
 
@@ -80,7 +79,7 @@ pub fn doubled(device: &Device) -> ferrocerium::Result<Vec<f32>> {
 
 /// The kernel does what it is meant to on a GPU.
 pub fn check(device: &Device) {
-    add_double(device, false);
+    add_double(device, device.gpu().unwrap(), false);
     let expected: Vec<_> = (0..64).map(|i| 2.0 * i as f32).collect();
     assert_eq!(doubled(device).unwrap(), expected);
 }
@@ -94,10 +93,14 @@ fn a_kernel_of_one_s_own_runs() {
 
 #[test]
 fn what_a_kernel_does_wrong_is_an_error_with_kernel_line_block_and_thread() {
-    let Some(device) = with_double(true) else { return };
-    let error = doubled(&device).unwrap_err().to_string();
-    for part in ["test.double", "`twice`", "double.cu:6", "block (2, 0, 0)", "thread (0, 0, 0)"] {
-        assert!(error.contains(part), "{part} is not in: {error}");
+    let Some(device) = emulated(Arch::SM121A) else { return };
+    add_double(&device, device.gpu().unwrap(), true);
+    let of_another = with_double(true).unwrap();
+    for error in [&device, &of_another].map(|device| doubled(device).unwrap_err().to_string()) {
+        for part in ["test.double", "`twice`", "double.cu:6", "block (2, 0, 0)", "thread (0, 0, 0)"]
+        {
+            assert!(error.contains(part), "{part} is not in: {error}");
+        }
+        assert!(error.contains("read of 4 bytes") && error.contains("outside"), "{error}");
     }
-    assert!(error.contains("read of 4 bytes") && error.contains("outside"), "{error}");
 }
