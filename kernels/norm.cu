@@ -121,6 +121,7 @@ struct Normed {
 #ifndef CODE
 extern "C" __global__ __launch_bounds__(THREADS, BLOCKS) void norm_rows(const __grid_constant__ Args args) {
     Normed normed(args, blockIdx.x);
+    // Only now: before, registers are short.
     const Row out(args.out, args.sizes, blockIdx.x);
     normed.results([&](int at, const float(&y)[EIGHT]) { out.write(at, args.n, y); });
 }

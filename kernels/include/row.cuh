@@ -23,7 +23,7 @@ struct RowSizes {
 
     // Where a row begins.
     __device__ u8* row(const Matrix& matrix, int row) const {
-        // Divisions would be most of what kernels do that have a row in a few hundred instructions.
+        // Those of the first matrix, mostly the only one, are found without dividing.
         if (row < of[4]) return matrix.data + row * matrix.row;
         u8* at = matrix.data + row % of[4] * matrix.row;
         row /= of[4];

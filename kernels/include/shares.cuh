@@ -3,7 +3,7 @@
 // Where neighbours in memory become one, threads of a warp, or a block, share a result, eight elements
 // each at a time. Else neighbours become different ones: a thread has eight results, and every
 // HEIGHT-th element of theirs. Long results are cut into parts that blocks of their own gather, for
-// `parts_join` to join. Which elements are gathered in which order depends on how many there are of a
+// `join_parts` to join. Which elements are gathered in which order depends on how many there are of a
 // result, and which of the two it is: on no other results, and no machine.
 //
 // A function says what is gathered: its type T, `none`, `of` an element and its place, `join`, and

@@ -25,6 +25,8 @@ mod own_kernel;
 mod reduce;
 mod scatter;
 mod streams;
+#[path = "../common/tensors.rs"]
+mod tensors;
 
 use ferrocerium::Device;
 use ferrocerium::backend::cuda::{self, Gpu};

@@ -8,18 +8,11 @@ use ferrocerium::testing::{Config, Expected, expected};
 use ferrocerium::{Device, Element, F8E4M3, Float, Tensor, bf16};
 
 use super::emulated;
-
-/// Any number of 24 bits from −1 to 1, with few that are equal.
-fn random(seed: u64, at: usize) -> f64 {
-    let mut x = (seed ^ at as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    x = (x ^ (x >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    (x >> 40) as f64 / f64::from(1 << 23) - 1.0
-}
+use super::tensors::Random;
 
 fn tensor<E: Float>(device: &Device, seed: u64, shape: [usize; 3]) -> Tensor<E, 3> {
-    let [_, n, m] = shape;
-    let element = |[i, j, k]: [usize; 3]| E::from_f64(random(seed, (i * n + j) * m + k));
-    Tensor::from_fn(device, shape, element).unwrap()
+    let mut random = Random(seed);
+    Tensor::from_fn(device, shape, |_| E::from_f64(random.number() / 2.0)).unwrap()
 }
 
 /// Runs an operation, and looks whether what it writes is what it is to give.

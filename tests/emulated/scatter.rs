@@ -6,15 +6,7 @@ use ferrocerium::testing::Config;
 use ferrocerium::{Device, Error, Tensor};
 
 use super::emulated;
-
-/// Numbers from a seed.
-fn random(seed: u64) -> impl FnMut(usize) -> usize {
-    let mut state = seed | 1;
-    move |below| {
-        state = state.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
-        (state >> 33) as usize % below
-    }
-}
+use super::tensors::Random;
 
 /// Rows or columns of two numbers, each put where its index says; the last of those with one index.
 fn scatters(device: &Device, axis: usize, places: &[usize], size: usize, what: &str) {
@@ -37,13 +29,13 @@ fn scatters(device: &Device, axis: usize, places: &[usize], size: usize, what: &
 #[test]
 fn of_slices_with_one_index_the_last_one_stays() {
     let seed = Config::default().seed;
-    let mut random = random(seed);
+    let mut random = Random(seed);
     for device in [Arch::SM90A, Arch::SM121A].into_iter().filter_map(emulated) {
         for (axis, few) in [(0, 256), (1, 32_usize)] {
             for slices in [1, 2, few - 1, few, few + 1, 2 * few, 700] {
                 // Nearly each alone, several together, all in one place.
                 for size in [4 * slices, slices.div_ceil(3), 1] {
-                    let places: Vec<usize> = (0..slices).map(|_| random(size)).collect();
+                    let places: Vec<usize> = (0..slices).map(|_| random.below(size)).collect();
                     let what = format!("seed {seed}: {slices} of {size}, dimension {axis}");
                     scatters(&device, axis, &places, size, &what);
                 }
